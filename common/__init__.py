@@ -1,0 +1,1 @@
+"""Contracts and methods shared by hospitals and the coordinator."""

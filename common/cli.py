@@ -1,0 +1,85 @@
+"""The `tumorboard` command: finds command groups by entry point, imports one when called.
+
+Client and server stay independent: each declares its own group, and this file knows neither.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import sys
+from importlib.metadata import EntryPoint, entry_points, version
+from pathlib import Path
+from typing import Any
+
+import click
+
+GROUP = "tumorboard.commands"
+
+
+class LazyGroup(click.Group):
+    """A click group whose commands are imported only when called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names of the installed groups."""
+        return sorted(_found())
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import and return one group, or None if it is unknown."""
+        found = _found().get(cmd_name)
+        if found is None:
+            return None
+        import typer  # here: importing it costs more than listing names
+
+        app: Any = found.load()
+        return typer.main.get_command(app)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the groups by the first line of their modules, without importing them."""
+        rows = [(name, _first_line(entry)) for name, entry in sorted(_found().items())]
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
+
+
+def _found() -> dict[str, EntryPoint]:
+    return {entry.name: entry for entry in entry_points(group=GROUP)}
+
+
+def _first_line(entry: EntryPoint) -> str:
+    module = importlib.util.find_spec(entry.module)
+    if module is None or module.origin is None:
+        return "(not installed completely)"
+    docstring = ast.get_docstring(ast.parse(Path(module.origin).read_text(encoding="utf-8")))
+    return (docstring or "").split("\n", maxsplit=1)[0]
+
+
+@click.group(
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Example: tumorboard demo --out demo-run",
+)
+@click.version_option(version("tumorboard"), message="%(version)s")
+def root() -> None:
+    """Train multimodal oncology models across hospitals; no patient row leaves one.
+
+    Research software for decision support, not a medical device.
+    """
+
+
+def main() -> None:
+    """Run the command line; a user's mistake gives one message, never a traceback."""
+    from common.errors import TumorboardError
+
+    try:
+        root.main(standalone_mode=False)
+    except click.exceptions.Exit as done:
+        sys.exit(done.exit_code)
+    except click.Abort:
+        sys.stderr.write("Interrupted. Run the same command again to go on.\n")
+        sys.exit(130)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except TumorboardError as error:
+        sys.stderr.write(f"{error}\n")
+        sys.exit(error.exit_status)

@@ -1,0 +1,1 @@
+"""Privacy: plan, accounting, noise, clipping and the ledger."""

@@ -1,0 +1,54 @@
+"""The privacy plan of a study: mode, budget and mechanism travel together."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from common.contract import Contract
+
+Mode = Literal["none", "local", "distributed"]
+
+
+class EvaluationRelease(Contract):
+    """How evaluation tables leave a hospital.
+
+    `dp`: coarse tables with two-sided geometric noise, paid by held-out patients. `internal`:
+    exact tables, no differential privacy; each hospital must opt in.
+    """
+
+    release: Literal["dp", "internal"] = "dp"
+    survival_epsilon: float = Field(default=4.0, gt=0)
+    response_epsilon: float = Field(default=2.0, gt=0)
+
+
+class PrivacyPlan(Contract):
+    """Patient-level differential privacy of one study.
+
+    Unit: one patient with all slides, scans and follow-ups. Adjacency: add or remove one
+    patient. `epsilon`, `delta` cover all rounds of training together.
+    """
+
+    mode: Mode = "distributed"
+    epsilon: float = Field(default=3.0, gt=0)
+    delta: float = Field(default=1e-5, gt=0, lt=1e-2)
+    clip: float = Field(default=0.3, gt=0, description="L2 bound C of one patient's gradient")
+    colluders: int | None = Field(
+        default=None, ge=0, description="t sites that may share their noise with the server"
+    )
+    n_min: int | None = Field(default=None, gt=0, description="fewest sites whose sum is opened")
+    evaluation: EvaluationRelease = EvaluationRelease()
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.mode == "distributed" and self.colluders == 0:
+            raise ValueError(
+                "colluders (t) must be at least 1: every site knows its own share of the noise"
+            )
+        return self
+
+    @property
+    def is_private(self) -> bool:
+        """Whether training updates carry noise."""
+        return self.mode != "none"

@@ -1,0 +1,140 @@
+"""What server and site agent say to each other.
+
+`AgentApi` is the whole surface of a hospital. In simulation the server's messages reach the
+agent object directly; in deployment they pass Flower, a relay and a Unix socket, unchanged.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, Protocol
+
+from pydantic import Field, JsonValue
+
+from common.study import Identifier, Modality
+from common.wire import WireMessage
+
+PROTOCOL_VERSION = 1
+
+Hex64 = str
+
+
+class HandshakeRequest(WireMessage):
+    """Opens a run: the study travels whole and is checked against the approved digest."""
+
+    protocol_version: int = PROTOCOL_VERSION
+    run_id: Identifier
+    study_json: str
+    study_digest: Hex64
+    code_digest: Hex64
+
+
+class HandshakeReply(WireMessage):
+    """The site agrees, or refuses with a stable code."""
+
+    site_id: Identifier
+    accepted: bool
+    refusal_code: str | None = None
+    code_digest: Hex64
+    study_digest: Hex64
+    modalities: list[Modality] = Field(default_factory=list)
+    ledger_head: Hex64 | None = None
+
+
+class TrainRequest(WireMessage):
+    """One round of training; `arrays` holds the global model."""
+
+    run_id: Identifier
+    round: int = Field(ge=1)
+    model_digest: Hex64
+
+
+class TrainReply(WireMessage):
+    """One site's contribution.
+
+    `arrays` holds, by `kind`: `delta` the float change of every trained parameter;
+    `gradient_sum` the (noised) sum of clipped per-patient gradients; `masked` int64 for the
+    secure sum. `weights` (mode none only) gives the number of training patients behind each
+    block; in private modes it is empty and public nominal counts are used.
+    """
+
+    site_id: Identifier
+    run_id: Identifier
+    round: int
+    model_digest: Hex64
+    kind: Literal["delta", "gradient_sum", "masked"]
+    weights: dict[str, float] = Field(default_factory=dict)
+    loss: float | None = Field(default=None, description="mean training loss; mode none only")
+    blocks: list[str] = Field(default_factory=list, description="blocks this site contributes to")
+    ledger_head: Hex64 | None = None
+    epsilon_spent: float = 0.0
+
+
+class EvaluateRequest(WireMessage):
+    """Asks for mergeable tables of the held-out patients; `arrays` holds the model."""
+
+    run_id: Identifier
+    round: int = Field(ge=0, description="0 = final model")
+    model_digest: Hex64
+    label: str = Field(default="federated", pattern=r"^[a-z_]{1,32}$")
+
+
+class EvaluateReply(WireMessage):
+    """Mergeable tables of one site; int64 `arrays` named by common.metrics.tables."""
+
+    site_id: Identifier
+    run_id: Identifier
+    round: int
+    model_digest: Hex64
+    label: str
+    release: Literal["dp", "internal"]
+    n_patients: int | None = Field(
+        default=None, description="usable patients, train and held out; release internal only"
+    )
+    ledger_head: Hex64 | None = None
+    epsilon_spent: float = Field(default=0.0, description="training epsilon of this study so far")
+    evaluation_epsilon_spent: float = 0.0
+
+
+class StatusRequest(WireMessage):
+    """Asks what the site is doing."""
+
+    run_id: Identifier | None = None
+
+
+class StatusReply(WireMessage):
+    """State of the agent, without any patient statistic."""
+
+    site_id: Identifier
+    state: Literal["idle", "training", "evaluating"]
+    run_id: Identifier | None = None
+    round: int | None = None
+    facts: dict[str, JsonValue] = Field(default_factory=dict)
+
+
+class AgentApi(Protocol):
+    """Every call a hospital answers. Refusals are `TumorboardError`s; only codes travel."""
+
+    def handshake(self, request: HandshakeRequest) -> HandshakeReply:
+        """Check study, code, policy and cohort; prepare the run."""
+        ...
+
+    def train(self, request: TrainRequest) -> TrainReply:
+        """Reserve the spend, compute one round, commit, reply."""
+        ...
+
+    def evaluate(self, request: EvaluateRequest) -> EvaluateReply:
+        """Return mergeable tables of the held-out patients."""
+        ...
+
+    def status(self, request: StatusRequest) -> StatusReply:
+        """Return what the agent is doing."""
+        ...
+
+
+METHODS: dict[str, tuple[type[WireMessage], type[WireMessage]]] = {
+    "handshake": (HandshakeRequest, HandshakeReply),
+    "train": (TrainRequest, TrainReply),
+    "evaluate": (EvaluateRequest, EvaluateReply),
+    "status": (StatusRequest, StatusReply),
+}
+"""Method name -> (request, reply); anything else is refused."""

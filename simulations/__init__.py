@@ -1,0 +1,1 @@
+"""Simulated consortia, public cohorts and benchmarks."""
