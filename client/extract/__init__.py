@@ -1,0 +1,1 @@
+"""Raw files to feature files: one HDF5 file a patient and feature set."""
