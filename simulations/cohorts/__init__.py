@@ -1,0 +1,1 @@
+"""Public multi-centre cohorts, read as consortia of hospitals."""

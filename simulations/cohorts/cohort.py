@@ -1,0 +1,139 @@
+"""A pooled cohort with a hospital per patient: what a simulated consortium is cut from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from client.dataset import PatientDataset
+from common.errors import DataError
+from common.study import FeatureSpec, Study
+
+FloatArray = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """n patients of one disease.
+
+    Attributes:
+        name: Short name, e.g. `tcga_luad`.
+        patient_ids: n identifiers.
+        hospital: (n,) hospital of each patient.
+        specs: Feature sets with public scaling.
+        features: Per feature set, n arrays (T, D) float32, or None where absent.
+        response: (n,) 1 responder, 0 not, NaN unknown.
+        time_months: (n,) follow-up, NaN unknown.
+        event: (n,) 1 died, 0 censored, NaN unknown.
+        clinical: n rows of named numbers for the Cox/logistic floor; NaN = missing.
+        notes: Sentences every report over this cohort must show.
+    """
+
+    name: str
+    patient_ids: list[str]
+    hospital: npt.NDArray[np.str_]
+    specs: dict[str, FeatureSpec]
+    features: dict[str, list[npt.NDArray[np.float32] | None]]
+    response: FloatArray
+    time_months: FloatArray
+    event: FloatArray
+    clinical: pd.DataFrame
+    notes: tuple[str, ...] = field(default=())
+
+    def __len__(self) -> int:
+        """Return the number of patients."""
+        return len(self.patient_ids)
+
+    def take(self, indices: npt.NDArray[np.intp]) -> Cohort:
+        """Return the cohort of some patients, in the order given."""
+        return Cohort(
+            name=self.name,
+            patient_ids=[self.patient_ids[i] for i in indices],
+            hospital=self.hospital[indices],
+            specs=self.specs,
+            features={name: [bags[i] for i in indices] for name, bags in self.features.items()},
+            response=self.response[indices],
+            time_months=self.time_months[indices],
+            event=self.event[indices],
+            clinical=self.clinical.iloc[indices].reset_index(drop=True),
+            notes=self.notes,
+        )
+
+    def with_features(self, names: list[str]) -> Cohort:
+        """Return the cohort with some feature sets only.
+
+        Raises:
+            DataError: A name is not a feature set of this cohort.
+        """
+        unknown = sorted(set(names) - set(self.specs))
+        if unknown:
+            raise DataError(
+                f"the cohort has no feature set {', '.join(unknown)}",
+                where=f"cohort {self.name}",
+                cure=f"choose among: {', '.join(sorted(self.specs))}",
+            )
+        return Cohort(
+            **{
+                **self.__dict__,
+                "specs": {name: self.specs[name] for name in names},
+                "features": {name: self.features[name] for name in names},
+            }
+        )
+
+    def dataset(self, study: Study) -> PatientDataset:
+        """Return all patients as one dataset of `study`."""
+        return PatientDataset.from_arrays(
+            study,
+            self.patient_ids,
+            {name: self.features[name] for name in study.features},
+            self.response,
+            self.time_months,
+            self.event,
+        )
+
+
+def group_small_hospitals(
+    hospital: npt.NDArray[np.str_],
+    *,
+    minimum: int,
+    rest: str,
+    region: Mapping[str, str] | None = None,
+) -> npt.NDArray[np.str_]:
+    """Return the hospital of each patient after the small ones were dealt with.
+
+    Args:
+        hospital: (n,) hospital of each patient.
+        minimum: Hospitals with fewer patients are small.
+        rest: "pool" puts the small ones together as one site `rest`; "region" by the region
+            given for each, `region_<name>`; "hold_out" marks them with an empty string, to be
+            left out of the consortium.
+        region: Hospital to region, for "region".
+
+    Raises:
+        DataError: `rest` is not one of the three rules.
+    """
+    if rest not in {"pool", "region", "hold_out"}:
+        raise DataError(
+            f"unknown rule '{rest}' for small hospitals", cure="use pool, region or hold_out"
+        )
+    names, counts = np.unique(hospital, return_counts=True)
+    small = set(names[counts < minimum])
+    regions = region or {}
+
+    def place(name: str) -> str:
+        if name not in small:
+            return name
+        if rest == "hold_out":
+            return ""
+        return "rest" if rest == "pool" else f"region_{regions.get(name, 'other')}"
+
+    placed = np.array([place(name) for name in hospital], dtype=np.str_)
+    if rest == "region":  # a region that is itself too small joins the others
+        again, sizes = np.unique(placed, return_counts=True)
+        tiny = {name for name, size in zip(again, sizes, strict=True) if size < minimum}
+        placed = np.array(["region_other" if name in tiny else name for name in placed])
+    return placed

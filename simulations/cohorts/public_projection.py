@@ -1,0 +1,80 @@
+"""Unsupervised projection fitted on public cohorts: standardise, then principal components."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from common.errors import DataError
+
+FloatArray = npt.NDArray[np.float64]
+_CLIP = 5.0
+
+
+@dataclass(frozen=True)
+class PublicProjection:
+    """x -> components @ clip((x - center) / scale), each component with unit public SD.
+
+    Attributes:
+        columns: Names of the d input columns.
+        center: (d,) public medians.
+        scale: (d,) public standard deviations.
+        components: (k, d) rows scaled so that the public projections have SD 1.
+    """
+
+    columns: tuple[str, ...]
+    center: FloatArray
+    scale: FloatArray
+    components: FloatArray
+
+    def apply(self, table: pd.DataFrame) -> npt.NDArray[np.float32]:
+        """Return (n, k) projections; missing values and columns count as the public median."""
+        values = table.reindex(columns=list(self.columns)).to_numpy(dtype=np.float64)
+        z = np.nan_to_num((values - self.center) / self.scale, nan=0.0)
+        return (np.clip(z, -_CLIP, _CLIP) @ self.components.T).astype(np.float32)
+
+
+def fit_projection(tables: Sequence[pd.DataFrame], components: int) -> PublicProjection:
+    """Fit on public tables; columns are those that all tables share.
+
+    Each table is standardised by itself first, so that components describe variation between
+    patients and not the differences between cohorts.
+
+    Args:
+        tables: Public cohorts, patients by columns.
+        components: Number k of principal components.
+
+    Raises:
+        DataError: Fewer shared columns than components.
+    """
+    shared = sorted(set.intersection(*(set(table.columns) for table in tables)))
+    if len(shared) < components:
+        raise DataError(
+            f"{components} components asked of {len(shared)} shared columns",
+            cure="ask for fewer components",
+        )
+    centers, scales, rows = [], [], []
+    for table in tables:
+        values = table[shared].to_numpy(dtype=np.float64)
+        center = np.nanmedian(values, axis=0)
+        scale = np.nanstd(values, axis=0)
+        scale[~(scale > 1e-6)] = 1.0
+        centers.append(center)
+        scales.append(scale)
+        z = np.nan_to_num((values - center) / scale, nan=0.0)
+        rows.append(np.clip(z, -_CLIP, _CLIP))
+    pooled = np.concatenate(rows)
+    pooled = pooled - pooled.mean(axis=0)
+    _, singular, axes = np.linalg.svd(pooled, full_matrices=False)
+    spread = singular[:components, None] / np.sqrt(len(pooled))
+    signs = np.sign(axes[:components].sum(axis=1, keepdims=True))
+    return PublicProjection(
+        columns=tuple(shared),
+        center=np.mean(centers, axis=0),
+        scale=np.mean(scales, axis=0),
+        components=signs * axes[:components] / spread,
+    )
