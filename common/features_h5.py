@@ -1,0 +1,203 @@
+"""Feature files: one bag of tokens a patient and feature set, in HDF5.
+
+Ours hold `features` (T, D) float32 and, for slides, `coords` (T, 2) int64 in level-0 pixels of
+the tile's upper left corner: the layout CLAM and TRIDENT users know. Units stand in the
+attributes. Files of CLAM, TRIDENT and STAMP are read as they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import numpy.typing as npt
+
+from common.atomic_file import whole_or_nothing
+from common.errors import ErrorCode, FeatureError
+
+FINGERPRINT = "extractor_fingerprint"
+"""Attribute that names the extractor: 64 hex digits."""
+
+FORMAT = "tumorboard-features/1"
+COORDS_UNIT = "level-0 px"
+
+Attr = str | int | float
+
+
+@dataclass
+class FeatureFile:
+    """One bag.
+
+    Attributes:
+        features: (T, D) float32, finite, T >= 1.
+        coords: (T, 2) int64, x and y of each tile in level-0 pixels; None where unknown.
+        attrs: Provenance: `extractor_fingerprint`, sizes with units in their names.
+    """
+
+    features: npt.NDArray[np.float32]
+    coords: npt.NDArray[np.int64] | None = None
+    attrs: dict[str, Attr] = field(default_factory=dict)
+
+    @property
+    def fingerprint(self) -> str | None:
+        """Fingerprint of the extractor that made it, or None for a foreign file."""
+        value = self.attrs.get(FINGERPRINT)
+        return str(value) if value is not None else None
+
+
+def feature_path(store: Path, feature: str, patient_id: str) -> Path:
+    """Return where the features of one patient lie in a feature store."""
+    return store / feature / f"{patient_id}.h5"
+
+
+def write_features(path: Path, file: FeatureFile) -> None:
+    """Write a feature file, whole or not at all; the same bag gives the same bytes.
+
+    Raises:
+        FeatureError: Features are not (T, D) with T >= 1, not finite, or coords do not match.
+    """
+    features = _checked_features(file.features, path)
+    coords = _checked_coords(file.coords, len(features), path)
+    with whole_or_nothing(path) as temporary, h5py.File(temporary, "w", libver="v110") as handle:
+        handle.attrs["format"] = FORMAT
+        for name in sorted(file.attrs):
+            handle.attrs[name] = file.attrs[name]
+        stored = handle.create_dataset("features", data=features, fletcher32=True)
+        stored.attrs["axes"] = "token, column"
+        if coords is not None:
+            stored = handle.create_dataset("coords", data=coords, fletcher32=True)
+            stored.attrs["axes"] = "token, (x, y)"
+            stored.attrs["unit"] = COORDS_UNIT
+
+
+def read_features(path: Path, *, um_per_px: float | None = None) -> FeatureFile:
+    """Return the bag in a feature file of ours, CLAM, TRIDENT or STAMP.
+
+    Recognised by their datasets: `features` (ours, CLAM: (T, D); TRIDENT: also (1, T, D)) or
+    `feats` (STAMP, half precision). STAMP keeps coordinates in micrometres and not the slide's
+    resolution, so its coords are None unless `um_per_px` is given.
+
+    Args:
+        path: The HDF5 file.
+        um_per_px: Level-0 resolution of the slide, to turn micrometres into pixels.
+
+    Raises:
+        FeatureError: The file is missing, truncated, no feature file, or holds the wrong
+            dimensions; code FEATURE_NOT_FINITE if a value is NaN or infinite.
+    """
+    if not path.is_file():
+        raise FeatureError(
+            "the feature file does not exist",
+            where=str(path),
+            cure="run `tumorboard site extract`; it makes only what is missing",
+        )
+    try:
+        with h5py.File(path, "r") as handle:
+            raw, coords, attrs = _read_datasets(handle, path)
+    except (OSError, RuntimeError, KeyError) as error:
+        raise FeatureError(
+            "the feature file is damaged",
+            where=str(path),
+            why=" ".join(str(error).split()),
+            cure="delete it and run `tumorboard site extract` again",
+        ) from error
+    features = _checked_features(raw, path)
+    pixels = None if coords is None else _level0_pixels(coords, attrs, um_per_px)
+    return FeatureFile(features, _checked_coords(pixels, len(features), path), attrs)
+
+
+def _read_datasets(
+    handle: Any, path: Path
+) -> tuple[npt.NDArray[Any], npt.NDArray[Any] | None, dict[str, Attr]]:
+    name = next((n for n in ("features", "feats") if isinstance(handle.get(n), h5py.Dataset)), None)
+    if name is None:
+        raise FeatureError(
+            "the file holds no features",
+            where=str(path),
+            why=f"found {sorted(handle)}, expected a dataset 'features' (ours, CLAM, TRIDENT) "
+            "or 'feats' (STAMP)",
+            cure="check that this is a feature file and not, say, a file of coordinates",
+        )
+    attrs = {**_plain(handle[name].attrs), **_plain(handle.attrs)}
+    coords = handle.get("coords")
+    if coords is not None:
+        attrs = {**_plain(coords.attrs), **attrs}
+        attrs.setdefault("coords_unit", str(_plain(coords.attrs).get("unit", "")))
+    if name == "feats":
+        attrs["coords_unit"] = str(_plain(handle.attrs).get("unit", "unknown"))
+    for key in ("axes", "unit"):
+        attrs.pop(key, None)
+    values = handle[name][()]
+    values = values[0] if values.ndim == 3 and values.shape[0] == 1 else values
+    points = None if coords is None else coords[()]
+    points = points[0] if points is not None and points.ndim == 3 and len(points) == 1 else points
+    return values, points, attrs
+
+
+def _plain(attrs: Mapping[str, Any]) -> dict[str, Attr]:
+    """Return scalar attributes as Python values; others (foreign arrays) are left out."""
+    plain: dict[str, Attr] = {}
+    for name, value in attrs.items():
+        value = value.item() if isinstance(value, np.generic) else value
+        value = value.decode("utf-8", "replace") if isinstance(value, bytes) else value
+        if isinstance(value, str | int | float):
+            plain[str(name)] = value
+    return plain
+
+
+def _level0_pixels(
+    coords: npt.NDArray[Any], attrs: dict[str, Attr], um_per_px: float | None
+) -> npt.NDArray[Any] | None:
+    unit = attrs.pop("coords_unit", "")
+    if unit == "um" and um_per_px is not None:
+        return np.rint(np.asarray(coords, dtype=np.float64) / um_per_px)
+    if unit in ("um", "unknown"):
+        attrs["foreign_coords_unit"] = unit
+        return None
+    return coords
+
+
+def _checked_features(values: npt.NDArray[Any], path: Path) -> npt.NDArray[np.float32]:
+    array = np.asarray(values)
+    if array.ndim != 2 or array.shape[0] < 1 or array.shape[1] < 1 or array.dtype.kind not in "fiu":
+        raise FeatureError(
+            "the features are not a bag of tokens",
+            where=str(path),
+            why=f"found shape {array.shape}, type {array.dtype}; expected (tokens, columns) "
+            "numbers with at least one token",
+            cure="extract this patient again; an absent modality has no file at all",
+        )
+    with np.errstate(over="ignore"):
+        features = np.ascontiguousarray(array, dtype=np.float32)
+    bad = ~np.isfinite(features)
+    if bad.any():
+        row, column = (int(i) for i in np.argwhere(bad)[0])
+        raise FeatureError(
+            f"{int(bad.sum())} feature value(s) are NaN, infinite or too large",
+            where=f"{path}, first at token {row}, column {column}",
+            why="one such value would destroy the model of every hospital",
+            cure="extract this patient again; if it recurs, look at the raw file",
+            code=ErrorCode.FEATURE_NOT_FINITE,
+        )
+    return features
+
+
+def _checked_coords(
+    coords: npt.NDArray[Any] | None, n_tokens: int, path: Path
+) -> npt.NDArray[np.int64] | None:
+    if coords is None:
+        return None
+    array = np.asarray(coords)
+    fits = array.shape == (n_tokens, 2) and array.dtype.kind in "fiu"
+    if not fits or not np.isfinite(array).all():
+        raise FeatureError(
+            "the coordinates do not fit the features",
+            where=str(path),
+            why=f"found shape {array.shape}, expected ({n_tokens}, 2) finite numbers",
+            cure="extract this patient again",
+        )
+    return np.ascontiguousarray(np.rint(array), dtype=np.int64)
