@@ -1,0 +1,154 @@
+"""Sum of per-patient gradients of a hospital: the only thing private training reads.
+
+One patient's gradient is that of their own loss on their own, unpadded tokens. It is clipped in
+the joint norm of all parameters. Layers that draw random numbers (dropout) are switched off, so
+that the sum is a function of model and patients alone.
+
+On a CPU a loop over patients without padding is fastest and smallest; models whose prepared
+batches have one shape, and any model on a GPU, are computed many patients at once (vmap).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+from torch.func import functional_call, grad_and_value, vmap
+from torch.utils import _pytree as pytree
+
+from client.patient_source import (
+    PatientSource,
+    concatenate,
+    slice_batch,
+    sorted_indices,
+    uniform_batch,
+)
+from common.batch import PatientBatch
+from common.errors import DataError
+from common.losses.multitask import PatientObjective
+from common.models.base import FusedModel
+from common.models.parameters import expected_shapes, trainable
+from common.privacy.clipping import MAX_PATIENTS, ClippedSum, GradientSum
+from common.study import Study
+
+UNIFORM_CHUNK = 64
+PADDED_CHUNK = 16
+
+_Chunk = tuple[dict[str, Tensor], Tensor]
+
+
+def clipped_gradient_sum(
+    model: FusedModel,
+    dataset: PatientSource,
+    study: Study,
+    *,
+    device: torch.device,
+    clip: float | None,
+) -> GradientSum:
+    """Return the sum over all patients of clipped gradients of the study's loss.
+
+    Args:
+        model: Evaluated in place of device; its parameters are not changed.
+        dataset: Training patients; the result does not depend on their order.
+        study: Endpoints and task weights.
+        device: Where to compute.
+        clip: L2 bound C of one patient's joint gradient over all trained parameters; None sums
+            them as they are (mode none).
+
+    Raises:
+        DataError: More patients than sum exactly.
+    """
+    if len(dataset) > MAX_PATIENTS:
+        raise DataError(
+            f"{len(dataset)} patients are too many for one exact sum",
+            why=f"at most {MAX_PATIENTS} clipped gradients add up without rounding",
+            cure="split the cohort over two sites",
+        )
+    model.to(device).eval()
+    total = ClippedSum(expected_shapes(model), clip, device)
+    for gradients, losses in patient_gradients(model, dataset, study, device):
+        total.add(gradients, losses)
+    return total.result()
+
+
+def patient_gradients(
+    model: FusedModel, dataset: PatientSource, study: Study, device: torch.device
+) -> Iterator[_Chunk]:
+    """Yield (gradients (M, *shape) by parameter name, losses (M,)) in the order of patient ids.
+
+    The way is chosen by what is fastest: see the module's first lines.
+    """
+    if model.uniform_shape:
+        batch = uniform_batch(model, dataset, study, device)
+        return _many_at_once(model, study, _slices(batch, UNIFORM_CHUNK))
+    if device.type == "cuda":
+        return _many_at_once(model, study, _padded(dataset, PADDED_CHUNK, device))
+    return one_by_one(model, dataset, study, device)
+
+
+def one_by_one(
+    model: FusedModel, dataset: PatientSource, study: Study, device: torch.device
+) -> Iterator[_Chunk]:
+    """Yield each patient's gradient from a backward pass of their own, without padding."""
+    objective = PatientObjective(model, study)
+    parameters = trainable(model)
+    for index in sorted_indices(dataset):
+        batch = model.prepare(dataset.batch([index]).to(device))
+        loss = objective(batch)
+        gradients = torch.autograd.grad(
+            loss.sum(), list(parameters.values()), allow_unused=True, materialize_grads=True
+        )
+        named = zip(parameters, gradients, strict=True)
+        yield {name: gradient.unsqueeze(0) for name, gradient in named}, loss.detach()
+
+
+def in_padded_chunks(
+    model: FusedModel, dataset: PatientSource, study: Study, device: torch.device, chunk: int
+) -> Iterator[_Chunk]:
+    """Yield the gradients of `chunk` patients at a time, padded to the longest of them."""
+    return _many_at_once(model, study, _padded(dataset, chunk, device))
+
+
+def _many_at_once(
+    model: FusedModel, study: Study, batches: Iterator[tuple[PatientBatch, int]]
+) -> Iterator[_Chunk]:
+    objective = PatientObjective(model, study)
+    tensors = {f"model.{name}": p.detach() for name, p in model.named_parameters()}
+    names = [f"model.{name}" for name in trainable(model)]
+    frozen = {name: tensor for name, tensor in tensors.items() if name not in names}
+
+    def loss_of(parameters: dict[str, Tensor], patient: PatientBatch) -> Tensor:
+        one = pytree.tree_map(lambda tensor: tensor.unsqueeze(0), patient)
+        loss: Tensor = functional_call(objective, {**frozen, **parameters}, (one,))
+        return loss.sum()
+
+    of_many = vmap(grad_and_value(loss_of), in_dims=(None, 0), randomness="error")
+    for batch, count in batches:
+        prepared = batch if model.uniform_shape else model.prepare(batch)
+        gradients, losses = of_many({name: tensors[name] for name in names}, prepared)
+        yield (
+            {name.removeprefix("model."): g[:count].detach() for name, g in gradients.items()},
+            losses[:count].detach(),
+        )
+
+
+def _slices(batch: PatientBatch, chunk: int) -> Iterator[tuple[PatientBatch, int]]:
+    """Yield chunks of one fixed size; the last is filled up with its first patient.
+
+    With one shape for all chunks a patient's gradient does not depend on who else is there.
+    """
+    for start in range(0, len(batch), chunk):
+        part = slice_batch(batch, start, start + chunk)
+        count = len(part)
+        filler = [slice_batch(part, 0, 1)] * (chunk - count)
+        yield (concatenate([part, *filler]) if filler else part), count
+
+
+def _padded(
+    dataset: PatientSource, chunk: int, device: torch.device
+) -> Iterator[tuple[PatientBatch, int]]:
+    order = sorted_indices(dataset)
+    for start in range(0, len(order), chunk):
+        indices = order[start : start + chunk]
+        yield dataset.batch(indices).to(device), len(indices)

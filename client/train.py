@@ -1,0 +1,186 @@
+"""Local training without privacy: some epochs or steps of an optimiser, then the change.
+
+Mode none only. The optimiser is fresh in every round; order, dropout and modality dropout follow
+from the study's seed and the round, never from the site, so a run can be repeated bit by bit.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from client.patient_source import PatientSource
+from common.batch import PatientBatch
+from common.errors import DataError, ErrorCode
+from common.losses.multitask import PatientObjective
+from common.models.base import FusedModel
+from common.models.parameters import block_of, to_arrays, trainable
+from common.study import MODALITIES, LocalTraining, Modality, Study
+from common.wire import Arrays
+
+
+@dataclass(frozen=True)
+class LocalResult:
+    """What one site's local training changed.
+
+    Attributes:
+        delta: Trained parameters after minus before, float32, by name.
+        weights: Training patients behind each block of the model; those who have the modality,
+            all of them for fusion and heads.
+        loss: Mean loss over the patients seen, at the time each was seen.
+    """
+
+    delta: Arrays
+    weights: dict[str, float]
+    loss: float
+
+
+def train_epochs(
+    model: FusedModel,
+    dataset: PatientSource,
+    study: Study,
+    *,
+    round: int,
+    device: torch.device,
+) -> LocalResult:
+    """Train the model in place for one round and return what changed.
+
+    Raises:
+        DataError: There is no patient, or the loss stopped being finite.
+    """
+    if len(dataset) == 0:
+        raise DataError("there is no training patient", cure="check the funnel of the manifest")
+    before = to_arrays(model)
+    plan = study.training.local
+    model.to(device)
+    seed = (study.training.seed * 1_000_003 + round) % 2**63
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        model.train()
+        loss = _run(model, dataset, study, torch.Generator().manual_seed(seed), device)
+    model.eval()
+    if not math.isfinite(loss):
+        raise DataError(
+            "the training loss is not finite",
+            where=f"round {round}",
+            why="the learning rate is too high, or a feature is far outside its public scale",
+            cure=f"lower training.local.lr (now {plan.lr}) or set scaling.clip of the features",
+            code=ErrorCode.NOT_FINITE,
+        )
+    after = to_arrays(model)
+    delta = {name: after[name] - before[name] for name in after}
+    return LocalResult(delta, block_weights(model, dataset), loss)
+
+
+def block_weights(model: FusedModel, dataset: PatientSource) -> dict[str, float]:
+    """Return the number of patients behind each block the model trains.
+
+    A patient counts for a modality's block if they have any of its feature sets, and always for
+    fusion and heads.
+    """
+    counts: Counter[str] = Counter()
+    for index in range(len(dataset)):
+        present = dataset.batch([index]).present
+        counts.update({spec.modality for n, spec in model.features.items() if bool(present[n])})
+    blocks = sorted({block_of(name) for name in trainable(model)})
+    return {b: float(counts[b] if b in MODALITIES else len(dataset)) for b in blocks}
+
+
+def drop_modalities(
+    batch: PatientBatch, model: FusedModel, rate: float, generator: torch.Generator
+) -> PatientBatch:
+    """Return the batch with each modality of each patient hidden at this rate.
+
+    A patient keeps at least one of the modalities they have: if all would go, one drawn at
+    random stays.
+    """
+    kinds: list[Modality] = sorted({spec.modality for spec in model.features.values()})
+    members = {k: [n for n, spec in model.features.items() if spec.modality == k] for k in kinds}
+    has = torch.stack([torch.stack([batch.present[n] for n in members[k]]).any(0) for k in kinds])
+    kept = has & (torch.rand(has.shape, generator=generator) >= rate).to(has.device)
+    draws = torch.rand(has.shape, generator=generator).to(has.device)
+    spared = torch.where(has, draws, -1.0).argmax(0)
+    rows = torch.arange(len(kinds), device=has.device).unsqueeze(1)
+    kept = kept | (has & ~kept.any(0) & (rows == spared))
+    present = dict(batch.present)
+    for row, kind in enumerate(kinds):
+        present.update({name: batch.present[name] & kept[row] for name in members[kind]})
+    return PatientBatch(
+        tokens=batch.tokens,
+        mask=batch.mask,
+        present=present,
+        response=batch.response,
+        time_months=batch.time_months,
+        event=batch.event,
+        observed=batch.observed,
+    )
+
+
+def make_optimizer(
+    plan: LocalTraining, weight_decay: float, parameters: list[torch.nn.Parameter]
+) -> torch.optim.Optimizer:
+    """Return a fresh optimiser; weight decay is decoupled for `adamw`, L2 for the others."""
+    kinds: dict[str, type[torch.optim.Optimizer]] = {
+        "sgd": torch.optim.SGD,
+        "adam": torch.optim.Adam,
+        "adamw": torch.optim.AdamW,
+        "radam": torch.optim.RAdam,
+    }
+    settings = {"lr": plan.lr, "weight_decay": weight_decay}
+    return kinds[plan.optimizer](parameters, **settings)  # type: ignore[arg-type]
+
+
+def _run(
+    model: FusedModel,
+    dataset: PatientSource,
+    study: Study,
+    generator: torch.Generator,
+    device: torch.device,
+) -> float:
+    plan = study.training.local
+    objective = PatientObjective(model, study)
+    parameters = list(trainable(model).values())
+    start = [parameter.detach().clone() for parameter in parameters]
+    optimizer = make_optimizer(plan, study.training.weight_decay, parameters)
+    loss_sum, seen = 0.0, 0
+    for indices in _batches(len(dataset), plan, generator):
+        batch = dataset.batch(indices).to(device)
+        if plan.modality_dropout > 0:
+            batch = drop_modalities(batch, model, plan.modality_dropout, generator)
+        losses = objective(model.prepare(batch))
+        optimizer.zero_grad(set_to_none=True)
+        losses.mean().backward()
+        _pull(parameters, start, plan.proximal_mu)
+        optimizer.step()
+        loss_sum, seen = loss_sum + float(losses.detach().sum()), seen + len(indices)
+    return loss_sum / seen
+
+
+def _pull(parameters: list[torch.nn.Parameter], start: list[Tensor], mu: float) -> None:
+    """Add the gradient of mu/2 |w - w_global|^2 (FedProx; Li et al., 2020)."""
+    if mu == 0:
+        return
+    with torch.no_grad():
+        for parameter, origin in zip(parameters, start, strict=True):
+            pull = mu * (parameter - origin)
+            parameter.grad = pull if parameter.grad is None else parameter.grad + pull
+
+
+def _batches(
+    n_patients: int, plan: LocalTraining, generator: torch.Generator
+) -> Iterator[list[int]]:
+    per_epoch = math.ceil(n_patients / plan.batch_size)
+    wanted = plan.steps if plan.steps is not None else plan.epochs * per_epoch
+    given = 0
+    while given < wanted:
+        order = torch.randperm(n_patients, generator=generator).tolist()
+        for start in range(0, n_patients, plan.batch_size):
+            if given == wanted:
+                return
+            yield order[start : start + plan.batch_size]
+            given += 1

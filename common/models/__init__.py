@@ -1,0 +1,1 @@
+"""Fused models: `build_model(study)` makes the one a study names."""

@@ -1,0 +1,113 @@
+"""Linear heads on pooled frozen features: the model that survives strong privacy.
+
+response logit = b + sum_f w_f x_f; hazard logits = c_k + sum_f v_f x_f with one score shared by
+all intervals (proportional), or one score an interval. x_f is the pooled feature set f followed
+by a presence flag, all zero where the patient lacks it.
+"""
+
+from __future__ import annotations
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from common.batch import Outputs, PatientBatch
+from common.errors import ConfigError
+from common.models.base import FusedModel, ModelOptions, read_tokens
+from common.models.baseline import hazard_biases, response_bias
+from common.models.pooling import bound_norm, pool_tokens
+from common.study import MODALITIES, Study
+
+
+class LinearOptions(ModelOptions):
+    """Options of `linear` and `clinical_linear`."""
+
+    per_interval: bool = Field(
+        default=False, description="own weights an interval instead of one proportional score"
+    )
+    presence_flags: bool = Field(default=True, description="a flag input for every feature set")
+    pooled_norm: float | None = Field(
+        default=None, gt=0, description="public bound on the norm of a pooled feature set"
+    )
+    gain: dict[str, float] = Field(
+        default_factory=dict, description="public factor on a feature set, 1 where not given"
+    )
+
+
+class LinearHeads(FusedModel):
+    """One linear map a feature set, summed; biases start at the published baseline."""
+
+    uniform_shape = True
+
+    def __init__(self, study: Study, options: LinearOptions) -> None:
+        super().__init__(study, options)
+        unknown = set(options.gain) - set(self.features)
+        if unknown:
+            raise ConfigError(
+                f"gain names unknown feature sets: {', '.join(sorted(unknown))}",
+                where="study.model.options.gain",
+                cure=f"use some of {', '.join(self.features)}",
+            )
+        self._options = options
+        n_scores = self.n_intervals if options.per_interval else min(self.n_intervals, 1)
+        self._n_outputs = int(self.has_response) + n_scores
+        flag = int(options.presence_flags)
+        for modality in MODALITIES:
+            maps = {
+                name: _zero_linear(spec.pooled_dim + flag, self._n_outputs)
+                for name, spec in self.features.items()
+                if spec.modality == modality
+            }
+            if maps:
+                self.add_module(modality, nn.ModuleDict(maps))
+        self.heads = nn.ParameterDict()
+        if self.has_response:
+            self.heads["response_bias"] = nn.Parameter(response_bias(study))
+        if self.n_intervals:
+            self.heads["hazard_bias"] = nn.Parameter(hazard_biases(study))
+
+    def prepare(self, batch: PatientBatch) -> PatientBatch:
+        """Return the batch with one token a feature set: the pooled vector and its flag."""
+        tokens, mask, present = {}, {}, {}
+        for name, spec in self.features.items():
+            real, real_mask = read_tokens(batch, name)
+            row = pool_tokens(real, real_mask, spec)
+            if self._options.pooled_norm is not None:
+                row = bound_norm(row, self._options.pooled_norm)
+            row = row * self._options.gain.get(name, 1.0)
+            here = batch.present[name]
+            if self._options.presence_flags:
+                row = torch.cat([row, here.unsqueeze(-1).to(row.dtype)], dim=-1)
+            tokens[name] = row.unsqueeze(1)
+            mask[name], present[name] = here.unsqueeze(-1), here
+        return PatientBatch(
+            tokens=tokens,
+            mask=mask,
+            present=present,
+            response=batch.response,
+            time_months=batch.time_months,
+            event=batch.event,
+            observed=batch.observed,
+        )
+
+    def forward_prepared(self, batch: PatientBatch) -> Outputs:
+        """Return the outputs from pooled vectors; `embedding` holds the scores (B, R)."""
+        scores = batch.response.new_zeros((len(batch), self._n_outputs))
+        for name, spec in self.features.items():
+            linear = self.get_submodule(f"{spec.modality}.{name}")
+            scores = scores + linear(batch.tokens[name].squeeze(1))
+        response = scores[:, 0] if self.has_response else torch.zeros_like(batch.response)
+        if self.has_response:
+            response = response + self.heads["response_bias"]
+        return Outputs(response, self._hazard_logits(scores), scores)
+
+    def _hazard_logits(self, scores: Tensor) -> Tensor:
+        if not self.n_intervals:
+            return scores[:, :0]
+        return scores[:, int(self.has_response) :].add(self.heads["hazard_bias"])
+
+
+def _zero_linear(n_in: int, n_out: int) -> nn.Linear:
+    linear = nn.Linear(n_in, n_out, bias=False)
+    nn.init.zeros_(linear.weight)
+    return linear

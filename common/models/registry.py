@@ -1,0 +1,78 @@
+"""Model names and what builds them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from common.errors import ConfigError
+from common.models.base import FusedModel, ModelOptions
+from common.models.linear import LinearHeads, LinearOptions
+from common.models.parameters import block_of
+from common.study import Modality, Study
+
+_Entry = tuple[type[ModelOptions], Callable[[Study, Any], FusedModel]]
+_REGISTRY: dict[str, _Entry] = {}
+
+
+def register(
+    name: str, options: type[ModelOptions], build: Callable[[Study, Any], FusedModel]
+) -> None:
+    """Add a model: its name, its options contract and what builds it."""
+    _REGISTRY[name] = (options, build)
+
+
+def available() -> tuple[str, ...]:
+    """Return the registered names, sorted."""
+    return tuple(sorted(_REGISTRY))
+
+
+def build_model(study: Study) -> FusedModel:
+    """Return the study's model, on CPU, float32, in evaluation mode.
+
+    Initial weights follow from `study.model.init_seed` alone, biases of the heads from the
+    published hazards and prevalence. The global random state is left as it was.
+
+    Raises:
+        ConfigError: The name is unknown, an option is unknown or wrong, or the study lacks what
+            the model reads.
+    """
+    name = study.model.name
+    if name not in _REGISTRY:
+        raise ConfigError(
+            f"there is no model '{name}'",
+            where="study.model.name",
+            cure=f"choose one of {', '.join(available())}",
+        )
+    contract, build = _REGISTRY[name]
+    options = contract.from_mapping(dict(study.model.options), where="study.model.options")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(study.model.init_seed)
+        model = build(study, options)
+    _freeze_all_but(model, options.trainable)
+    return model.eval()
+
+
+def _freeze_all_but(model: FusedModel, prefixes: list[str] | None) -> None:
+    for name, parameter in model.named_parameters():
+        block_of(name)
+        if prefixes is not None:
+            parameter.requires_grad_(name.startswith(tuple(prefixes)))
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise ConfigError(
+            "no parameter would be trained",
+            where="study.model.options.trainable",
+            why=f"no parameter name begins with any of {prefixes}",
+            cure="name blocks such as heads or fusion",
+        )
+
+
+def _clinical_linear(study: Study, options: LinearOptions) -> FusedModel:
+    only: list[Modality] = ["clinical"]
+    return LinearHeads(study, options.model_copy(update={"modalities": only}))
+
+
+register("linear", LinearOptions, LinearHeads)
+register("clinical_linear", LinearOptions, _clinical_linear)
