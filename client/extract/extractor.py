@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, ClassVar, Protocol
+
+from pydantic import JsonValue
 
 from common.contract import canonical_json, sha256_hex
 
@@ -13,7 +15,6 @@ if TYPE_CHECKING:
     from common.manifest import PatientRow
 
 
-@runtime_checkable
 class Extractor(Protocol):
     """Turns one patient's raw files into one feature file.
 
@@ -42,6 +43,14 @@ class Extractor(Protocol):
 
     def inputs(self, row: PatientRow) -> list[Path]:
         """Return the raw files (or DICOM folders) of this patient; empty = modality absent."""
+        ...
+
+    def values(self, row: PatientRow) -> Mapping[str, JsonValue]:
+        """Return what is read from the manifest row itself, e.g. clinical columns; else {}.
+
+        Files and values together decide when a patient is extracted again. A patient with
+        neither lacks the modality. Extractors of files only may leave this method out.
+        """
         ...
 
     def extract(self, row: PatientRow) -> FeatureFile:

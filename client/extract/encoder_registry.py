@@ -1,0 +1,115 @@
+"""Image encoders: input size, normalisation, output width, licence and where weights come from.
+
+One encoder is embedded (installed with pip). The others are not ours to ship: a hospital gets
+the weights from their authors and puts one ONNX file on its disk, whose SHA-256 stands in the
+study (`extractor.params.sha256`), so that no two hospitals can mix encoders.
+
+The form required of such a file, for every encoder alike:
+
+* one input, (N, 3, H, W) float32 or float16, already scaled to 0..1 and normalised with `mean`
+  and `std` below, or (N, H, W, 3) uint8 when the file normalises by itself; N must be free;
+* one output (N, dim), pooled. `torch.onnx.export(model, images, "uni.onnx", dynamic_axes=...)`
+  writes it. Files above 2 GB keep their tensors in a second file beside the first; the digest
+  is then that of both: `cat uni2_h.onnx uni2_h.onnx.data | sha256sum`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from common.errors import ConfigError
+
+_IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+_CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+_CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+_NON_COMMERCIAL = "CC BY-NC-ND 4.0, on request from the authors"
+
+
+@dataclass(frozen=True)
+class EncoderEntry:
+    """What must be known of an encoder to use it rightly.
+
+    Attributes:
+        name: Key in the registry and in `extractor.params.encoder`.
+        dim: Width of a feature row.
+        input_px: Side of the square input, pixels.
+        mean: Per channel (R, G, B), in 0..1 units.
+        std: Per channel (R, G, B), in 0..1 units.
+        licence: Under which the weights may be used.
+        embedded: True if the weights are installed with this program.
+        note: What else the weights file must do.
+    """
+
+    name: str
+    dim: int
+    input_px: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    licence: str
+    embedded: bool = False
+    note: str = ""
+
+
+def _imagenet(name: str, dim: int, input_px: int, licence: str, note: str = "") -> EncoderEntry:
+    return EncoderEntry(name, dim, input_px, _IMAGENET_MEAN, _IMAGENET_STD, licence, note=note)
+
+
+_ENTRIES: dict[str, EncoderEntry] = {
+    entry.name: entry
+    for entry in (
+        EncoderEntry(
+            name="efficientnet_lite0",
+            dim=1280,
+            input_px=224,
+            mean=(127 / 255,) * 3,
+            std=(128 / 255,) * 3,
+            licence="Apache-2.0",
+            embedded=True,
+            note="ImageNet weights; not trained on tissue",
+        ),
+        _imagenet("resnet50_trunc", 1024, 224, "BSD-3-Clause", "output of stage 3, average pooled"),
+        _imagenet("uni", 1024, 224, _NON_COMMERCIAL),
+        _imagenet("uni2_h", 1536, 224, _NON_COMMERCIAL),
+        EncoderEntry(
+            name="conch",
+            dim=512,
+            input_px=448,
+            mean=_CLIP_MEAN,
+            std=_CLIP_STD,
+            licence=_NON_COMMERCIAL,
+            note="image tower without the contrastive projection; tiles of 512 px",
+        ),
+        _imagenet("conch_v1_5", 768, 448, _NON_COMMERCIAL, "tiles of 512 px"),
+        _imagenet("ctranspath", 768, 224, "GPL-3.0", "its own stem instead of patch embedding"),
+        _imagenet(
+            "virchow2", 2560, 224, _NON_COMMERCIAL, "class token beside the mean of patch tokens"
+        ),
+        _imagenet("gigapath", 1536, 224, "Apache-2.0, research use as its card says"),
+    )
+}
+
+
+def register_encoder(entry: EncoderEntry) -> None:
+    """Add an encoder; in this process only, so call it where extractors are built."""
+    _ENTRIES[entry.name] = entry
+
+
+def encoders() -> tuple[EncoderEntry, ...]:
+    """Return every registered encoder."""
+    return tuple(_ENTRIES.values())
+
+
+def encoder_entry(name: str) -> EncoderEntry:
+    """Return the entry of an encoder.
+
+    Raises:
+        ConfigError: The name is not registered.
+    """
+    try:
+        return _ENTRIES[name]
+    except KeyError:
+        raise ConfigError(
+            f"unknown encoder '{name}'",
+            where="extractor.params.encoder",
+            cure=f"use one of: {', '.join(sorted(_ENTRIES))}",
+        ) from None
