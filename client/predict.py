@@ -64,10 +64,8 @@ def _predict_one(
     model.eval()
     with torch.no_grad():
         outputs = model(batch)
-    has = {name: bool(flag[0]) for name, flag in batch.present.items()}
-    present = tuple(
-        m for m in study.modalities if any(has[n] for n, s in study.features.items() if s.modality == m)
-    )  # fmt: skip
+    having = {study.features[name].modality for name, flag in batch.present.items() if flag[0]}
+    present = tuple(modality for modality in study.modalities if modality in having)
     months = curve_months(study)
     survival: tuple[float, ...] = ()
     if study.endpoints.survival is not None:

@@ -18,7 +18,7 @@ from common.batch import Outputs, PatientBatch
 from common.losses.discrete_time import risk
 from common.models.base import FusedModel
 from common.optional import require
-from common.study import Study, Task
+from common.study import Modality, Study, Task
 
 STEPS = 64
 
@@ -38,7 +38,7 @@ class Attribution:
 
     task: Task
     tokens: dict[str, npt.NDArray[np.float64]]
-    share: dict[str, float]
+    share: dict[Modality, float]
     completeness_error: float
 
 
@@ -107,8 +107,8 @@ def _repeat(batch: PatientBatch, n: int, tokens: dict[str, Tensor]) -> PatientBa
     )
 
 
-def _shares(tokens: dict[str, npt.NDArray[np.float64]], study: Study) -> dict[str, float]:
-    weight = {modality: 0.0 for modality in study.modalities}
+def _shares(tokens: dict[str, npt.NDArray[np.float64]], study: Study) -> dict[Modality, float]:
+    weight: dict[Modality, float] = dict.fromkeys(study.modalities, 0.0)
     for name, values in tokens.items():
         weight[study.features[name].modality] += float(np.abs(values).sum())
     total = sum(weight.values())

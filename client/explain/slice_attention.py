@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
-from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+
+from common.atomic_file import whole_or_nothing
 
 COLUMNS = 5
 
@@ -45,9 +45,5 @@ def write_slices(
         axis.set_title(f"{label}\nattention {weight:.2f}", fontsize=8)
         axis.axhline(image.shape[0] - 2, 0, float(weight) / highest, color="#ffb000", linewidth=5)
     figure.suptitle(title)
-    buffer = BytesIO()
-    figure.savefig(buffer, format="png", dpi=110)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    partial.write_bytes(buffer.getvalue())
-    partial.replace(path)
+    with whole_or_nothing(path) as partial:
+        figure.savefig(partial, format="png", dpi=110)

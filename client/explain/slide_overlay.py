@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from common.atomic_file import whole_or_nothing
 from common.optional import require
 
 THUMBNAIL_PX = 1600
@@ -54,7 +54,8 @@ def write_geojson(
         }
         for (x, y), weight, rank in zip(coords, weights, ranks, strict=True)
     ]
-    _write_whole(path, json.dumps({"type": "FeatureCollection", "features": features}).encode())
+    with whole_or_nothing(path) as partial:
+        partial.write_text(json.dumps({"type": "FeatureCollection", "features": features}))
 
 
 def write_overlay(
@@ -72,8 +73,6 @@ def write_overlay(
         ConfigError: openslide is not installed (extra `pathology`).
         TumorboardError: The slide cannot be opened.
     """
-    from io import BytesIO
-
     openslide = require("openslide", extra="pathology")
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -94,9 +93,8 @@ def write_overlay(
         axis.set_axis_off()
     figure.colorbar(shade, ax=right, shrink=0.7, label="low  →  high attention")
     figure.suptitle(title)
-    buffer = BytesIO()
-    figure.savefig(buffer, format="png", dpi=110)
-    _write_whole(path, buffer.getvalue())
+    with whole_or_nothing(path) as partial:
+        figure.savefig(partial, format="png", dpi=110)
 
 
 def _rank_image(
@@ -123,10 +121,3 @@ def _colour(rank: float) -> list[int]:
     from matplotlib import colormaps
 
     return [round(255 * channel) for channel in colormaps["magma"](rank)[:3]]
-
-
-def _write_whole(path: Path, data: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    partial.write_bytes(data)
-    partial.replace(path)

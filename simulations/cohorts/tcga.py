@@ -97,7 +97,8 @@ def _feature_sets(
 
     if cohort in PATHOLOGY:
         others = tuple(other for other in PATHOLOGY if other != cohort)
-        add("slide", "pathology", _slides(folder, cohort), _slide_projection(folder, others, components))  # fmt: skip
+        projection = _slide_projection(folder, others, components)
+        add("slide", "pathology", _slides(folder, cohort), projection)
     others = tuple(other for other in GENOMICS if other != cohort)
     rna = genomics[[c for c in genomics.columns if c.endswith("_rnaseq")]]
     add("rna", "genomics", rna, _rna_projection(folder, others, components))
