@@ -89,39 +89,69 @@ def read_features(path: Path, *, um_per_px: float | None = None) -> FeatureFile:
         FeatureError: The file is missing, truncated, no feature file, or holds the wrong
             dimensions; code FEATURE_NOT_FINITE if a value is NaN or infinite.
     """
+    _check_exists(path)
+    try:
+        with h5py.File(path, "r") as handle:
+            raw, coords, attrs = _read_datasets(handle, path)
+    except (OSError, RuntimeError, KeyError) as error:
+        raise _damaged(path, error) from error
+    features = _checked_features(raw, path)
+    pixels = None if coords is None else _level0_pixels(coords, attrs, um_per_px)
+    return FeatureFile(features, _checked_coords(pixels, len(features), path), attrs)
+
+
+def read_header(path: Path) -> tuple[tuple[int, ...], dict[str, Attr]]:
+    """Return the shape of the features, (T, D), and the attributes, without reading values.
+
+    Raises:
+        FeatureError: The file is missing, truncated or no feature file.
+    """
+    _check_exists(path)
+    try:
+        with h5py.File(path, "r") as handle:
+            name = _features_name(handle, path)
+            shape = tuple(int(n) for n in handle[name].shape)
+            attrs = {**_plain(handle[name].attrs), **_plain(handle.attrs)}
+    except (OSError, RuntimeError, KeyError) as error:
+        raise _damaged(path, error) from error
+    return (shape[1:] if len(shape) == 3 and shape[0] == 1 else shape), attrs
+
+
+def _check_exists(path: Path) -> None:
     if not path.is_file():
         raise FeatureError(
             "the feature file does not exist",
             where=str(path),
             cure="run `tumorboard site extract`; it makes only what is missing",
         )
-    try:
-        with h5py.File(path, "r") as handle:
-            raw, coords, attrs = _read_datasets(handle, path)
-    except (OSError, RuntimeError, KeyError) as error:
-        raise FeatureError(
-            "the feature file is damaged",
-            where=str(path),
-            why=" ".join(str(error).split()),
-            cure="delete it and run `tumorboard site extract` again",
-        ) from error
-    features = _checked_features(raw, path)
-    pixels = None if coords is None else _level0_pixels(coords, attrs, um_per_px)
-    return FeatureFile(features, _checked_coords(pixels, len(features), path), attrs)
+
+
+def _damaged(path: Path, error: Exception) -> FeatureError:
+    return FeatureError(
+        "the feature file is damaged",
+        where=str(path),
+        why=" ".join(str(error).split()),
+        cure="delete it and run `tumorboard site extract` again",
+    )
+
+
+def _features_name(handle: Any, path: Path) -> str:
+    for name in ("features", "feats"):
+        if isinstance(handle.get(name), h5py.Dataset):
+            return name
+    raise FeatureError(
+        "the file holds no features",
+        where=str(path),
+        why=f"found {sorted(handle)}, expected a dataset 'features' (ours, CLAM, TRIDENT) "
+        "or 'feats' (STAMP)",
+        cure="check that this is a feature file and not, say, a file of coordinates",
+    )
 
 
 def _read_datasets(
     handle: Any, path: Path
 ) -> tuple[npt.NDArray[Any], npt.NDArray[Any] | None, dict[str, Attr]]:
-    name = next((n for n in ("features", "feats") if isinstance(handle.get(n), h5py.Dataset)), None)
-    if name is None:
-        raise FeatureError(
-            "the file holds no features",
-            where=str(path),
-            why=f"found {sorted(handle)}, expected a dataset 'features' (ours, CLAM, TRIDENT) "
-            "or 'feats' (STAMP)",
-            cure="check that this is a feature file and not, say, a file of coordinates",
-        )
+    name = _features_name(handle, path)
     attrs = {**_plain(handle[name].attrs), **_plain(handle.attrs)}
     coords = handle.get("coords")
     if coords is not None:

@@ -1,0 +1,94 @@
+"""The permanent split into training and held-out patients: a keyed hash of the identifier.
+
+Membership never changes: not with the order of the manifest, not with new patients, not
+between studies. Held-out patients therefore pay only for evaluation and training patients only
+for training (parallel composition). The key is the hospital's secret, so nobody outside can
+tell from an identifier on which side a patient is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+import secrets
+from pathlib import Path
+
+from client.dataset import PatientDataset
+from common.errors import ConfigError
+
+KEY_BYTES = 32
+
+
+def is_held_out(patient_id: str, key: bytes, fraction: float) -> bool:
+    """Return whether a patient is held out.
+
+    The first 64 bits of HMAC-SHA256(key, patient_id), read as a fraction of 2^64, are compared
+    with `fraction`; a larger fraction only adds held-out patients.
+
+    Args:
+        patient_id: Identifier, UTF-8.
+        key: Secret of the hospital.
+        fraction: Expected share of held-out patients, 0 to 1.
+    """
+    digest = hmac.new(key, patient_id.encode(), hashlib.sha256).digest()
+    return int.from_bytes(digest[:8], "big") < round(fraction * 2.0**64)
+
+
+def load_or_create_split_key(path: Path) -> bytes:
+    """Return the hospital's split key, made on first use, readable by its owner alone.
+
+    Two processes that start at once get the same key: the file is made under another name and
+    linked, which only the first can do.
+
+    Raises:
+        ConfigError: The file holds no key, or cannot be written.
+    """
+    if not path.exists():
+        _create(path)
+    try:
+        key = bytes.fromhex(path.read_text(encoding="ascii").strip())
+    except (OSError, ValueError) as error:
+        raise _unusable(path, type(error).__name__) from None
+    if len(key) != KEY_BYTES:
+        raise _unusable(path, f"{len(key)} bytes, expected {KEY_BYTES}")
+    if path.stat().st_mode & 0o077:
+        path.chmod(0o600)
+    return key
+
+
+def split(
+    dataset: PatientDataset, key: bytes, fraction: float
+) -> tuple[PatientDataset, PatientDataset]:
+    """Return (training patients, held-out patients), each in the dataset's order."""
+    sides: tuple[list[int], list[int]] = ([], [])
+    for index, patient in enumerate(dataset.patient_ids):
+        sides[is_held_out(patient, key, fraction)].append(index)
+    return dataset.select(sides[0]), dataset.select(sides[1])
+
+
+def _create(path: Path) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w", encoding="ascii") as stream:
+            stream.write(secrets.token_bytes(KEY_BYTES).hex() + "\n")
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.link(temporary, path)
+    except FileExistsError:
+        return  # another process was first; its key counts
+    except OSError as error:
+        raise _unusable(path, str(error)) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _unusable(path: Path, why: str) -> ConfigError:
+    return ConfigError(
+        "the split key cannot be used",
+        where=str(path),
+        why=why,
+        cure="restore it from backup; a new key would move patients between training and test",
+    )
