@@ -6,6 +6,8 @@ import weakref
 from collections.abc import Sequence
 from typing import Protocol
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
 from common.batch import PatientBatch
@@ -20,6 +22,10 @@ class PatientSource(Protocol):
 
     def __len__(self) -> int:
         """Return the number of patients."""
+        ...
+
+    def present(self, feature: str) -> npt.NDArray[np.bool_]:
+        """Return (n,) whether each patient has a feature set."""
         ...
 
     def batch(self, indices: Sequence[int], *, pad: bool = True) -> PatientBatch:

@@ -7,10 +7,11 @@ from the study's seed and the round, never from the site, so a run can be repeat
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -20,7 +21,7 @@ from common.errors import DataError, ErrorCode
 from common.losses.multitask import PatientObjective
 from common.models.base import FusedModel
 from common.models.parameters import block_of, to_arrays, trainable
-from common.study import MODALITIES, LocalTraining, Modality, Study
+from common.study import LocalTraining, Modality, Study
 from common.wire import Arrays
 
 
@@ -83,12 +84,12 @@ def block_weights(model: FusedModel, dataset: PatientSource) -> dict[str, float]
     A patient counts for a modality's block if they have any of its feature sets, and always for
     fusion and heads.
     """
-    counts: Counter[str] = Counter()
-    for index in range(len(dataset)):
-        present = dataset.batch([index]).present
-        counts.update({spec.modality for n, spec in model.features.items() if bool(present[n])})
+    has: dict[str, npt.NDArray[np.bool_]] = {}
+    for name, spec in model.features.items():
+        present = dataset.present(name)
+        has[spec.modality] = has.get(spec.modality, np.zeros_like(present)) | present
     blocks = sorted({block_of(name) for name in trainable(model)})
-    return {b: float(counts[b] if b in MODALITIES else len(dataset)) for b in blocks}
+    return {b: float(has[b].sum() if b in has else len(dataset)) for b in blocks}
 
 
 def drop_modalities(

@@ -62,6 +62,9 @@ class Cohort:
     def __len__(self) -> int:
         return len(self.patient_ids)
 
+    def present(self, feature: str) -> np.ndarray:
+        return np.array([one[feature] is not None for one in self.tokens])
+
     def batch(self, indices: Sequence[int], *, pad: bool = True, extra: int = 0) -> PatientBatch:
         tokens, mask, present = {}, {}, {}
         for name, spec in self.study.features.items():

@@ -63,7 +63,6 @@ class PatientObjective(nn.Module):
 
     def forward(self, prepared: PatientBatch) -> Tensor:
         """Return the loss of each patient, (B,), from a batch of `model.prepare`."""
-        outputs = self.model.forward_prepared(prepared)
+        outputs, extra = self.model.training_outputs(prepared)
         loss = patient_loss(outputs, prepared, self._study)
-        extra = self.model.auxiliary_loss(outputs, prepared)
         return loss if extra is None else loss + extra

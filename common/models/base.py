@@ -62,9 +62,12 @@ class FusedModel(nn.Module, ABC):
         """Return the outputs of a batch as the dataset gives it."""
         return self.forward_prepared(self.prepare(batch))
 
-    def auxiliary_loss(self, outputs: Outputs, prepared: PatientBatch) -> Tensor | None:
-        """Return a further loss of each patient, (B,), or None; a sum over patients too."""
-        return None
+    def training_outputs(self, batch: PatientBatch) -> tuple[Outputs, Tensor | None]:
+        """Return the outputs of a prepared batch and a further loss of each patient, (B,).
+
+        The further loss is a sum over patients too; None where the model has none.
+        """
+        return self.forward_prepared(batch), None
 
 
 def select_features(study: Study, modalities: list[Modality] | None) -> dict[str, FeatureSpec]:

@@ -10,6 +10,7 @@ import torch
 from common.errors import ConfigError
 from common.models.base import FusedModel, ModelOptions
 from common.models.linear import LinearHeads, LinearOptions
+from common.models.moemil import Moemil, MoemilOptions
 from common.models.parameters import block_of
 from common.study import Modality, Study
 
@@ -76,3 +77,4 @@ def _clinical_linear(study: Study, options: LinearOptions) -> FusedModel:
 
 register("linear", LinearOptions, LinearHeads)
 register("clinical_linear", LinearOptions, _clinical_linear)
+register("moemil", MoemilOptions, Moemil)

@@ -58,10 +58,9 @@ class ClippedSum:
     ) -> None:
         self._clip = clip
         self._grid = 1.0 if clip is None else grid_of(clip)
-        self._total = {
-            name: torch.zeros(shape, dtype=torch.float64, device=device)
-            for name, shape in shapes.items()
-        }
+        self._shapes = dict(shapes)
+        size = sum(math.prod(shape) for shape in shapes.values())
+        self._total = torch.zeros(size, dtype=torch.float64, device=device)
         self._n_patients = self._n_clipped = self._n_nonfinite = self._n_losses = 0
         self._loss = 0.0
 
@@ -72,48 +71,39 @@ class ClippedSum:
             gradients: Per parameter (M, *shape), any floating dtype.
             losses: (M,).
         """
-        finite, clipped, factor = self._factors(gradients, losses)
-        for name, total in self._total.items():
-            scaled = gradients[name].to(torch.float64)
-            rows = factor.reshape(-1, *[1] * total.dim())
-            scaled = scaled * rows
-            if self._clip is not None:
-                scaled = scaled.trunc_()
-            if not bool(finite.all()):
-                keep = finite.reshape(rows.shape)
-                scaled = torch.where(keep, scaled, 0.0)
-            total += scaled[0] if len(scaled) == 1 else scaled.sum(0)
-        seen = torch.isfinite(losses)
-        self._loss += math.fsum(losses[seen].tolist())
-        self._n_losses += int(seen.sum())
+        rows = [gradients[name].reshape(len(losses), -1) for name in self._shapes]
+        flat = torch.cat(rows, dim=1).to(torch.float64)
+        norms = torch.linalg.vector_norm(flat, dim=1)
+        finite = torch.isfinite(norms) & torch.isfinite(losses)
+        if not bool(finite.all()):
+            flat = torch.where(finite.unsqueeze(1), flat, 0.0)
+            norms = torch.where(finite, norms, 0.0)
+        if self._clip is not None:
+            factor = self._clip / norms.clamp(min=self._clip) / self._grid
+            flat = flat.mul_(factor.unsqueeze(1)).trunc_()
+            self._n_clipped += int((norms > self._clip).sum())
+        self._total += flat[0] if len(flat) == 1 else flat.sum(0)
+        seen = losses[torch.isfinite(losses)]
+        self._loss += math.fsum(seen.tolist())
+        self._n_losses += len(seen)
         self._n_patients += len(losses)
-        self._n_clipped += int((clipped & finite).sum())
         self._n_nonfinite += int((~finite).sum())
 
     def result(self) -> GradientSum:
         """Return the sum so far."""
+        total = (self._total * self._grid).cpu().numpy()
+        arrays, start = {}, 0
+        for name, shape in self._shapes.items():
+            stop = start + math.prod(shape)
+            arrays[name] = total[start:stop].reshape(shape)
+            start = stop
         return GradientSum(
-            arrays={name: (t * self._grid).cpu().numpy() for name, t in self._total.items()},
+            arrays=arrays,
             n_patients=self._n_patients,
             n_clipped=self._n_clipped,
             n_nonfinite=self._n_nonfinite,
             loss=self._loss / self._n_losses if self._n_losses else math.nan,
         )
-
-    def _factors(
-        self, gradients: dict[str, Tensor], losses: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        squares = torch.zeros(len(losses), dtype=torch.float64, device=losses.device)
-        for gradient in gradients.values():
-            flat = gradient.reshape(len(gradient), -1)
-            squares = squares + torch.linalg.vector_norm(flat, dim=1, dtype=torch.float64) ** 2
-        norms = squares.sqrt()
-        finite = torch.isfinite(norms) & torch.isfinite(losses)
-        if self._clip is None:
-            return finite, torch.zeros_like(finite), torch.ones_like(norms)
-        clipped = norms > self._clip
-        factor = self._clip / norms.clamp(min=self._clip)
-        return finite, clipped, factor / self._grid
 
 
 def grid_of(clip: float) -> float:
