@@ -10,7 +10,7 @@ from typing import Literal, Protocol
 
 from pydantic import Field, JsonValue
 
-from common.study import Identifier, Modality
+from common.study import Identifier, Modality, Task
 from common.wire import WireMessage
 
 PROTOCOL_VERSION = 1
@@ -76,6 +76,18 @@ class EvaluateRequest(WireMessage):
     round: int = Field(ge=0, description="0 = final model")
     model_digest: Hex64
     label: str = Field(default="federated", pattern=r"^[a-z_]{1,32}$")
+    phase: Literal["margins", "tables"] = Field(
+        default="tables", description="margins: score and censoring margins that refine the grid"
+    )
+    score_cuts: dict[Task, list[float]] | None = Field(
+        default=None, description="cuts from the merged margins; None: the study's defaults"
+    )
+    censoring: list[float] | None = Field(
+        default=None, description="censoring curve at the grid's time edges, for Brier scores"
+    )
+    risk_threshold: float | None = Field(
+        default=None, description="risk score from which a patient is in the high-risk group"
+    )
 
 
 class EvaluateReply(WireMessage):

@@ -1,0 +1,1 @@
+"""Evaluation across sites from mergeable tables: no patient row leaves a hospital."""

@@ -1,0 +1,165 @@
+"""Harrell's and Uno's C-index from a survival table H[event, time, score].
+
+A pair is comparable when the one who dies first is known; it is concordant when that one had
+the higher risk; equal risks count half (Harrell et al., JAMA 1982). On a grid, pairs that share
+an interval or a score bin are known only in part:
+
+- same score bin: concordant by half;
+- same interval, two events: comparable, concordant by half (in a short interval the order of
+  two deaths says nothing about risk);
+- same interval, event and censoring: comparable by half.
+
+`pair_counts` keeps these apart, which gives the largest error the grid can cause. Uno's C
+weighs each event by 1 / G(t)^2, G the chance of still being under observation (Uno et al.,
+Statistics in Medicine 2011). All functions take leading batch dimensions, for resampling.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from common.metrics.estimate import Estimate, not_estimable
+from common.metrics.score_scale import FloatArray
+
+MIN_EVENTS = 2
+
+
+@dataclass(frozen=True)
+class PairCounts:
+    """Pairs of a table by what the grid knows of them; every field has the batch shape.
+
+    Attributes:
+        concordant: Different interval, the earlier death has the higher score bin.
+        discordant: Different interval, the earlier death has the lower score bin.
+        same_score: Different interval, same score bin.
+        two_events: Same interval, both died.
+        censored_concordant: Same interval, one died, with the higher score bin.
+        censored_discordant: Same interval, one died, with the lower score bin.
+        censored_same_score: Same interval and score bin, one died.
+    """
+
+    concordant: FloatArray
+    discordant: FloatArray
+    same_score: FloatArray
+    two_events: FloatArray
+    censored_concordant: FloatArray
+    censored_discordant: FloatArray
+    censored_same_score: FloatArray
+
+    @property
+    def comparable(self) -> FloatArray:
+        """Comparable pairs, those in doubt by half."""
+        certain = self.concordant + self.discordant + self.same_score + self.two_events
+        doubtful = self.censored_concordant + self.censored_discordant + self.censored_same_score
+        return certain + 0.5 * doubtful
+
+    @property
+    def agreeing(self) -> FloatArray:
+        """Concordant pairs, ties and doubts by half."""
+        halves = self.same_score + self.two_events + self.censored_concordant
+        return self.concordant + 0.5 * halves + 0.25 * self.censored_same_score
+
+    def c_index(self) -> FloatArray:
+        """C, NaN where no pair is comparable."""
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return np.asarray(self.agreeing / self.comparable)
+
+    def error_bound(self) -> FloatArray:
+        """Largest |gridded C - C of the patient rows|, exact maximum over all orders.
+
+        Every pair in doubt is set to whatever moves C furthest: C_max = (N + X) / (P + X) with
+        all pairs that may be concordant, C_min = N / (P + Y) with all that may be discordant.
+        """
+        known = self.concordant + self.discordant
+        free = self.same_score + self.two_events + self.censored_same_score
+        up, down = free + self.censored_concordant, free + self.censored_discordant
+        with np.errstate(invalid="ignore", divide="ignore"):
+            # Pairs of one score bin are comparable for certain; the rest may drop out.
+            highest = (self.concordant + up) / (known + up)
+            lowest = self.concordant / (known + down)
+        value = self.c_index()
+        return np.asarray(np.maximum(highest - value, value - lowest))
+
+
+def pair_counts(table: FloatArray, cell_variance: float = 0.0) -> PairCounts:
+    """Return the pairs of survival tables.
+
+    Args:
+        table: (..., 2, T, S) counts [censored | died, time, score]; may be noisy or negative.
+        cell_variance: Variance of the noise of one cell; removes its bias from squares.
+    """
+    return _weighted_pairs(table, np.ones(table.shape[-2]), cell_variance)
+
+
+def uno_pair_counts(table: FloatArray, censoring: FloatArray, last_interval: int) -> PairCounts:
+    """Return pairs weighted by 1 / G^2 at the earlier death, deaths up to a horizon only.
+
+    Args:
+        table: (..., 2, T, S) counts.
+        censoring: (..., T) G in the middle of each interval; intervals where it is 0 are left out.
+        last_interval: Deaths in intervals before this index count.
+    """
+    with np.errstate(divide="ignore"):
+        weight = np.where(censoring > 0, 1.0 / np.square(censoring), 0.0)
+    weight = np.where(np.arange(table.shape[-2]) < last_interval, weight, 0.0)
+    return _weighted_pairs(table, weight, 0.0)
+
+
+def _weighted_pairs(table: FloatArray, weight: FloatArray, cell_variance: float) -> PairCounts:
+    censored, died = (
+        table[..., 0, :, :].astype(np.float64),
+        table[..., 1, :, :].astype(np.float64),
+    )
+    total = censored + died
+    later = np.flip(np.cumsum(np.flip(total, -2), -2), -2) - total
+    lower = np.cumsum(later, -1) - later
+    deaths, cens = died.sum(-1), censored.sum(-1)
+    cens_lower = np.cumsum(censored, -1) - censored
+
+    def over_time(per_interval: FloatArray) -> FloatArray:
+        return np.asarray((per_interval * weight).sum(-1))
+
+    concordant = (died * lower).sum(-1)
+    same_score = (died * later).sum(-1)
+    cens_concordant = (died * cens_lower).sum(-1)
+    cens_same = (died * censored).sum(-1)
+    squares = deaths**2 - deaths - cell_variance * table.shape[-1]
+    return PairCounts(
+        over_time(concordant),
+        over_time(deaths * later.sum(-1) - concordant - same_score),
+        over_time(same_score),
+        over_time(0.5 * squares),
+        over_time(cens_concordant),
+        over_time(deaths * cens - cens_concordant - cens_same),
+        over_time(cens_same),
+    )
+
+
+def c_index_estimate(table: FloatArray, cell_variance: float = 0.0) -> Estimate:
+    """Return Harrell's C of one table (2, T, S) with its error bound, or why there is none.
+
+    With exact tables an event count below 2 makes C uninformative; noisy tables are only
+    refused where no pair is left.
+    """
+    if not cell_variance:
+        reason = refuse_few_events(float(table[1].sum()), float(table.sum()))
+        if reason:
+            return not_estimable(reason)
+    counts = pair_counts(table, cell_variance)
+    if float(counts.comparable) <= 0:
+        return not_estimable("no comparable pair")
+    value = float(counts.c_index())
+    return Estimate(value, error_bound=None if cell_variance else float(counts.error_bound()))
+
+
+def refuse_few_events(n_events: float, n_patients: float) -> str | None:
+    """Return why a survival metric is uninformative, or None."""
+    if n_patients == 0:
+        return "no patient with a known outcome"
+    if n_events == 0:
+        return "no event"
+    if n_events < MIN_EVENTS:
+        return "1 event: a C-index from one event is uninformative"
+    return None
