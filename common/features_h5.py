@@ -111,7 +111,7 @@ def read_header(path: Path) -> tuple[tuple[int, ...], dict[str, Attr]]:
         with h5py.File(path, "r") as handle:
             name = _features_name(handle, path)
             shape = tuple(int(n) for n in handle[name].shape)
-            attrs = {**_plain(handle[name].attrs), **_plain(handle.attrs)}
+            attrs = _attrs(handle, name)
     except (OSError, RuntimeError, KeyError) as error:
         raise _damaged(path, error) from error
     return (shape[1:] if len(shape) == 3 and shape[0] == 1 else shape), attrs
@@ -150,45 +150,50 @@ def _features_name(handle: Any, path: Path) -> str:
 
 def _read_datasets(
     handle: Any, path: Path
-) -> tuple[npt.NDArray[Any], npt.NDArray[Any] | None, dict[str, Attr]]:
+) -> tuple[npt.NDArray[Any], tuple[npt.NDArray[Any], str] | None, dict[str, Attr]]:
+    """Return raw features, raw coordinates with their unit, and attributes."""
     name = _features_name(handle, path)
-    attrs = {**_plain(handle[name].attrs), **_plain(handle.attrs)}
-    coords = handle.get("coords")
-    if coords is not None:
-        attrs = {**_plain(coords.attrs), **attrs}
-        attrs.setdefault("coords_unit", str(_plain(coords.attrs).get("unit", "")))
-    if name == "feats":
-        attrs["coords_unit"] = str(_plain(handle.attrs).get("unit", "unknown"))
-    for key in ("axes", "unit"):
-        attrs.pop(key, None)
-    values = handle[name][()]
-    values = values[0] if values.ndim == 3 and values.shape[0] == 1 else values
-    points = None if coords is None else coords[()]
-    points = points[0] if points is not None and points.ndim == 3 and len(points) == 1 else points
-    return values, points, attrs
+    values = _without_batch_axis(handle[name][()])
+    stored = handle.get("coords")
+    if stored is None:
+        return values, None, _attrs(handle, name)
+    if name == "feats":  # STAMP keeps the unit at the root; before version 2 it wrote none
+        unit = str(handle.attrs.get("unit", "unknown"))
+    else:
+        unit = str(stored.attrs.get("unit", COORDS_UNIT))
+    points = _without_batch_axis(stored[()])
+    return values, (points, unit), {**_plain(stored.attrs), **_attrs(handle, name)}
+
+
+def _attrs(handle: Any, name: str) -> dict[str, Attr]:
+    return {**_plain(handle[name].attrs), **_plain(handle.attrs)}
+
+
+def _without_batch_axis(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    return values[0] if values.ndim == 3 and values.shape[0] == 1 else values
 
 
 def _plain(attrs: Mapping[str, Any]) -> dict[str, Attr]:
-    """Return scalar attributes as Python values; others (foreign arrays) are left out."""
+    """Return scalar attributes as Python values, without those that describe the layout."""
     plain: dict[str, Attr] = {}
     for name, value in attrs.items():
         value = value.item() if isinstance(value, np.generic) else value
         value = value.decode("utf-8", "replace") if isinstance(value, bytes) else value
-        if isinstance(value, str | int | float):
+        if isinstance(value, str | int | float) and name not in ("axes", "unit"):
             plain[str(name)] = value
     return plain
 
 
 def _level0_pixels(
-    coords: npt.NDArray[Any], attrs: dict[str, Attr], um_per_px: float | None
+    coords: tuple[npt.NDArray[Any], str], attrs: dict[str, Attr], um_per_px: float | None
 ) -> npt.NDArray[Any] | None:
-    unit = attrs.pop("coords_unit", "")
+    points, unit = coords
+    if unit == COORDS_UNIT:
+        return points
     if unit == "um" and um_per_px is not None:
-        return np.rint(np.asarray(coords, dtype=np.float64) / um_per_px)
-    if unit in ("um", "unknown"):
-        attrs["foreign_coords_unit"] = unit
-        return None
-    return coords
+        return np.rint(np.asarray(points, dtype=np.float64) / um_per_px)
+    attrs["foreign_coords_unit"] = unit
+    return None
 
 
 def _checked_features(values: npt.NDArray[Any], path: Path) -> npt.NDArray[np.float32]:
