@@ -17,6 +17,9 @@ PROTOCOL_VERSION = 1
 
 Hex64 = str
 
+Release = Literal["dp", "internal"]
+EvaluationPhase = Literal["margins", "tables"]
+
 
 class HandshakeRequest(WireMessage):
     """Opens a run: the study travels whole and is checked against the approved digest."""
@@ -37,6 +40,9 @@ class HandshakeReply(WireMessage):
     code_digest: Hex64
     study_digest: Hex64
     modalities: list[Modality] = Field(default_factory=list)
+    release: Release = Field(
+        default="dp", description="how this site lets evaluation tables leave in this study"
+    )
     ledger_head: Hex64 | None = None
 
 
@@ -76,7 +82,8 @@ class EvaluateRequest(WireMessage):
     round: int = Field(ge=0, description="0 = final model")
     model_digest: Hex64
     label: str = Field(default="federated", pattern=r"^[a-z_]{1,32}$")
-    phase: Literal["margins", "tables"] = Field(
+    release: Release = Field(default="dp", description="never looser than the study's")
+    phase: EvaluationPhase = Field(
         default="tables", description="margins: score and censoring margins that refine the grid"
     )
     score_cuts: dict[Task, list[float]] | None = Field(
@@ -98,7 +105,8 @@ class EvaluateReply(WireMessage):
     round: int
     model_digest: Hex64
     label: str
-    release: Literal["dp", "internal"]
+    release: Release
+    phase: EvaluationPhase = "tables"
     n_patients: int | None = Field(
         default=None, description="usable patients, train and held out; release internal only"
     )
