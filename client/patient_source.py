@@ -33,8 +33,11 @@ class PatientSource(Protocol):
         ...
 
 
-_Key = tuple[int, str, str]
-_KEPT: dict[_Key, tuple[weakref.ref[PatientSource], PatientBatch]] = {}
+Chunk = tuple[PatientBatch, int]
+"""A batch and how many of its first patients count; the others fill it up."""
+
+_Key = tuple[int, str, str, int]
+_KEPT: dict[_Key, tuple[weakref.ref[PatientSource], list[Chunk]]] = {}
 
 
 def sorted_indices(dataset: PatientSource) -> list[int]:
@@ -42,23 +45,29 @@ def sorted_indices(dataset: PatientSource) -> list[int]:
     return sorted(range(len(dataset)), key=lambda index: dataset.patient_ids[index])
 
 
-def uniform_batch(
-    model: FusedModel, dataset: PatientSource, study: Study, device: torch.device
-) -> PatientBatch:
-    """Return all patients, sorted by id, prepared by a model of uniform shape.
+def uniform_chunks(
+    model: FusedModel, dataset: PatientSource, study: Study, device: torch.device, size: int
+) -> list[Chunk]:
+    """Return all patients, sorted by id, prepared by a model of uniform shape, in chunks.
 
-    The batch is kept for as long as the dataset lives: pooling frozen features again in every
-    round would cost more than training on them.
+    Every chunk holds `size` patients; the last is filled up with its first. With one shape for
+    all, a patient's gradient does not depend on who else is there. The chunks are kept for as
+    long as the dataset lives: to pool frozen features again in every round would cost more than
+    to train on them.
     """
-    key = (id(dataset), study.digest(), str(device))
+    key = (id(dataset), study.digest(), str(device), size)
     kept = _KEPT.get(key)
     if kept is not None and kept[0]() is dataset:
         return kept[1]
     with torch.no_grad():
-        parts = [model.prepare(dataset.batch([i])) for i in sorted_indices(dataset)]
-    whole = concatenate(parts).to(device)
-    _KEPT[key] = (weakref.ref(dataset, lambda _gone: _KEPT.pop(key, None)), whole)
-    return whole
+        parts = [model.prepare(dataset.batch([i]).to(device)) for i in sorted_indices(dataset)]
+    chunks = []
+    for start in range(0, len(parts), size):
+        chosen = parts[start : start + size]
+        filler = chosen[:1] * (size - len(chosen))
+        chunks.append((concatenate([*chosen, *filler]), len(chosen)))
+    _KEPT[key] = (weakref.ref(dataset, lambda _gone: _KEPT.pop(key, None)), chunks)
+    return chunks
 
 
 def concatenate(parts: Sequence[PatientBatch]) -> PatientBatch:
@@ -68,10 +77,3 @@ def concatenate(parts: Sequence[PatientBatch]) -> PatientBatch:
     merged = torch.utils._pytree.tree_unflatten([torch.cat(c) for c in columns], flat[0][1])
     assert isinstance(merged, PatientBatch)
     return merged
-
-
-def slice_batch(batch: PatientBatch, start: int, stop: int) -> PatientBatch:
-    """Return patients [start, stop) of a batch."""
-    part = torch.utils._pytree.tree_map(lambda tensor: tensor[start:stop], batch)
-    assert isinstance(part, PatientBatch)
-    return part

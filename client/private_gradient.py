@@ -4,8 +4,10 @@ One patient's gradient is that of their own loss on their own, unpadded tokens. 
 the joint norm of all parameters. Layers that draw random numbers (dropout) are switched off, so
 that the sum is a function of model and patients alone.
 
-On a CPU a loop over patients without padding is fastest and smallest; models whose prepared
-batches have one shape, and any model on a GPU, are computed many patients at once (vmap).
+On a CPU a loop over patients without padding is fastest and smallest; models of uniform shape,
+and any model on a GPU, are computed many patients at once (vmap). In the loop and for models of
+uniform shape, one patient more or less leaves the others' gradients the same bit by bit. On a
+GPU matrix products may round differently in another batch (about 1e-6 of a gradient).
 """
 
 from __future__ import annotations
@@ -17,13 +19,7 @@ from torch import Tensor
 from torch.func import functional_call, grad_and_value, vmap
 from torch.utils import _pytree as pytree
 
-from client.patient_source import (
-    PatientSource,
-    concatenate,
-    slice_batch,
-    sorted_indices,
-    uniform_batch,
-)
+from client.patient_source import Chunk, PatientSource, sorted_indices, uniform_chunks
 from common.batch import PatientBatch
 from common.errors import DataError
 from common.losses.multitask import PatientObjective
@@ -32,10 +28,10 @@ from common.models.parameters import expected_shapes, trainable
 from common.privacy.clipping import MAX_PATIENTS, ClippedSum, GradientSum
 from common.study import Study
 
-UNIFORM_CHUNK = 64
 PADDED_CHUNK = 16
 
-_Chunk = tuple[dict[str, Tensor], Tensor]
+Gradients = tuple[dict[str, Tensor], Tensor]
+"""Of M patients: (M, *shape) by parameter name, and losses (M,)."""
 
 
 def clipped_gradient_sum(
@@ -74,14 +70,14 @@ def clipped_gradient_sum(
 
 def patient_gradients(
     model: FusedModel, dataset: PatientSource, study: Study, device: torch.device
-) -> Iterator[_Chunk]:
+) -> Iterator[Gradients]:
     """Yield (gradients (M, *shape) by parameter name, losses (M,)) in the order of patient ids.
 
     The way is chosen by what is fastest: see the module's first lines.
     """
     if model.uniform_shape:
-        batch = uniform_batch(model, dataset, study, device)
-        return _many_at_once(model, study, _slices(batch, UNIFORM_CHUNK))
+        chunks = uniform_chunks(model, dataset, study, device, _uniform_size(model))
+        return _many_at_once(model, study, iter(chunks))
     if device.type == "cuda":
         return _many_at_once(model, study, _padded(dataset, PADDED_CHUNK, device))
     return one_by_one(model, dataset, study, device)
@@ -89,7 +85,7 @@ def patient_gradients(
 
 def one_by_one(
     model: FusedModel, dataset: PatientSource, study: Study, device: torch.device
-) -> Iterator[_Chunk]:
+) -> Iterator[Gradients]:
     """Yield each patient's gradient from a backward pass of their own, without padding."""
     objective = PatientObjective(model, study)
     parameters = trainable(model)
@@ -105,14 +101,12 @@ def one_by_one(
 
 def in_padded_chunks(
     model: FusedModel, dataset: PatientSource, study: Study, device: torch.device, chunk: int
-) -> Iterator[_Chunk]:
+) -> Iterator[Gradients]:
     """Yield the gradients of `chunk` patients at a time, padded to the longest of them."""
     return _many_at_once(model, study, _padded(dataset, chunk, device))
 
 
-def _many_at_once(
-    model: FusedModel, study: Study, batches: Iterator[tuple[PatientBatch, int]]
-) -> Iterator[_Chunk]:
+def _many_at_once(model: FusedModel, study: Study, batches: Iterator[Chunk]) -> Iterator[Gradients]:
     objective = PatientObjective(model, study)
     tensors = {f"model.{name}": p.detach() for name, p in model.named_parameters()}
     names = [f"model.{name}" for name in trainable(model)]
@@ -133,21 +127,13 @@ def _many_at_once(
         )
 
 
-def _slices(batch: PatientBatch, chunk: int) -> Iterator[tuple[PatientBatch, int]]:
-    """Yield chunks of one fixed size; the last is filled up with its first patient.
-
-    With one shape for all chunks a patient's gradient does not depend on who else is there.
-    """
-    for start in range(0, len(batch), chunk):
-        part = slice_batch(batch, start, start + chunk)
-        count = len(part)
-        filler = [slice_batch(part, 0, 1)] * (chunk - count)
-        yield (concatenate([part, *filler]) if filler else part), count
+def _uniform_size(model: FusedModel) -> int:
+    """Return how many patients to compute at once; it follows from the model alone."""
+    n_parameters = sum(parameter.numel() for parameter in trainable(model).values())
+    return min(max(2**18 // n_parameters, 32), 256)
 
 
-def _padded(
-    dataset: PatientSource, chunk: int, device: torch.device
-) -> Iterator[tuple[PatientBatch, int]]:
+def _padded(dataset: PatientSource, chunk: int, device: torch.device) -> Iterator[Chunk]:
     order = sorted_indices(dataset)
     for start in range(0, len(order), chunk):
         indices = order[start : start + chunk]

@@ -35,8 +35,9 @@ class FusedModel(nn.Module, ABC):
 
     Attributes:
         features: The feature sets read, in name order.
-        uniform_shape: Whether prepared batches have one shape for every patient, so that many
-            patients can be computed at once without padding.
+        uniform_shape: Whether prepared batches have one shape for every patient and the model
+            computes each row the same, bit by bit, in any batch (see `row_linear`). Many
+            patients can then be computed at once.
     """
 
     uniform_shape: bool = False

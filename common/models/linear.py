@@ -16,6 +16,7 @@ from common.errors import ConfigError
 from common.models.base import FusedModel, ModelOptions, read_tokens
 from common.models.baseline import hazard_biases, response_bias
 from common.models.pooling import bound_norm, pool_tokens
+from common.models.row_linear import RowLinear
 from common.study import MODALITIES, Study
 
 
@@ -54,7 +55,7 @@ class LinearHeads(FusedModel):
         flag = int(options.presence_flags)
         for modality in MODALITIES:
             maps = {
-                name: _zero_linear(spec.pooled_dim + flag, self._n_outputs)
+                name: RowLinear(spec.pooled_dim + flag, self._n_outputs)
                 for name, spec in self.features.items()
                 if spec.modality == modality
             }
@@ -105,9 +106,3 @@ class LinearHeads(FusedModel):
         if not self.n_intervals:
             return scores[:, :0]
         return scores[:, int(self.has_response) :].add(self.heads["hazard_bias"])
-
-
-def _zero_linear(n_in: int, n_out: int) -> nn.Linear:
-    linear = nn.Linear(n_in, n_out, bias=False)
-    nn.init.zeros_(linear.weight)
-    return linear

@@ -82,7 +82,6 @@ class Moemil(FusedModel):
             pathway_weights=options.pathway_weights,
             dropout=options.dropout,
         )
-        self.uniform_shape = all(spec.max_tokens == 1 for spec in self.features.values())
         self._add_encoders(sizes)
         fused_width = len(self.features) * (options.width + 1)
         self.fusion = nn.ModuleDict(
