@@ -9,10 +9,24 @@ from typing import TYPE_CHECKING, ClassVar, Protocol
 from pydantic import JsonValue
 
 from common.contract import canonical_json, sha256_hex
+from common.errors import ExtractionError
 
 if TYPE_CHECKING:
     from common.features_h5 import FeatureFile
     from common.manifest import PatientRow
+
+
+PROBLEMS = "problems"
+"""Attribute of a feature file: JSON list of `{"code", "where", "reason"}`, one for each raw file
+that was set aside although the patient has others that are usable."""
+
+
+class NothingToExtract(ExtractionError):  # noqa: N818 - an outcome rather than a fault
+    """The files are sound but hold nothing usable, e.g. a slide without tissue.
+
+    Settled: recorded with its reason, and not tried again until the files or the extractor
+    change.
+    """
 
 
 class Extractor(Protocol):
@@ -57,10 +71,17 @@ class Extractor(Protocol):
         """Return the patient's features, (T, spec.dim) float32 and finite.
 
         Raises:
-            ExtractionError: A file is unreadable, lacks what is needed, or holds nothing
-                usable (e.g. no tissue); the reason is recorded and the others go on.
+            NothingToExtract: The files hold nothing usable, e.g. no tissue.
+            ExtractionError: A file is unreadable or lacks what is needed; the reason is
+                recorded and the others go on.
         """
         ...
+
+
+def row_values(extractor: Extractor, row: PatientRow) -> Mapping[str, JsonValue]:
+    """Return `extractor.values(row)`, or {} for an extractor that reads files only."""
+    values = getattr(extractor, "values", None)
+    return values(row) if values is not None else {}
 
 
 def fingerprint_of(
