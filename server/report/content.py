@@ -1,0 +1,139 @@
+"""What a report says, before it is drawn: one typed value for the page and the JSON twin."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from common.metrics.estimate import Estimate, not_estimable
+from common.metrics.summary import EvaluationSummary, summarise
+from server.rounds import FEDERATED, RunResult
+
+HEADLINE = ("response_auc", "c_index")
+DISCLAIMER = (
+    "Research software for decision support, not a medical device. No figure here may guide the "
+    "treatment of a patient."
+)
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """Something the federated model is compared with.
+
+    Attributes:
+        name: pooled, local_only, clinical_floor or oracle.
+        title: Name for readers.
+        explanation: What it is and where it can be had.
+        metrics: Headline metrics over all sites.
+        per_site: Headline metrics by site.
+    """
+
+    name: str
+    title: str
+    explanation: str
+    metrics: dict[str, Estimate]
+    per_site: dict[str, dict[str, Estimate]] = field(default_factory=dict)
+
+
+BASELINES = {
+    "pooled": ("Pooled", "one model over all patients in one place; simulation only"),
+    "local_only": ("Each hospital alone", "every hospital trains and tests on its own patients"),
+    "clinical_floor": (
+        "Clinical floor",
+        "ridge Cox and logistic regression on the clinical table of all hospitals",
+    ),
+    "oracle": ("Oracle", "the truth that drew the synthetic outcomes; synthetic data only"),
+}
+
+
+def absent_baseline(name: str, reason: str) -> Baseline:
+    """Return a baseline that this run cannot have, and why."""
+    title, explanation = BASELINES[name]
+    missing = {metric: not_estimable(reason) for metric in HEADLINE}
+    return Baseline(name, title, explanation, missing)
+
+
+@dataclass(frozen=True)
+class ReportContent:
+    """Everything a report shows."""
+
+    result: RunResult
+    summary: EvaluationSummary
+    baselines: list[Baseline]
+    caveats: list[str]
+
+    @property
+    def synthetic(self) -> bool:
+        """Whether the data is synthetic."""
+        return self.result.study.synthetic
+
+    def metric(self, name: str, site_id: str | None = None) -> Estimate:
+        """Return a metric of a site, or of all together; with a reason where there is none."""
+        if site_id is None:
+            found = self.summary.overall.metrics
+        elif site_id in self.summary.per_site:
+            found = self.summary.per_site[site_id].metrics
+        else:
+            return not_estimable(self._why_no_site(site_id))
+        return found.get(name, not_estimable("the study has no such endpoint"))
+
+    def _why_no_site(self, site_id: str) -> str:
+        refusals = self.result.evaluations[FEDERATED].refusals
+        if site_id in refusals:
+            return f"the site sent no tables ({refusals[site_id]})"
+        if not self.result.sites[site_id].enrolled:
+            return "the site did not take part"
+        return "only the federation total is visible"
+
+
+def make_content(
+    result: RunResult, baselines: Sequence[Baseline] = (), caveats: Sequence[str] = ()
+) -> ReportContent:
+    """Summarise a finished run; baselines that were not given are shown as absent."""
+    evaluation = result.evaluations[FEDERATED]
+    summary = summarise(evaluation.tables, evaluation.grid)
+    given = {baseline.name: baseline for baseline in baselines}
+    reason = "needs patient rows of all hospitals in one place; simulations only"
+    complete = [given.get(name) or absent_baseline(name, reason) for name in BASELINES]
+    return ReportContent(result, summary, complete, [*_caveats(result), *caveats])
+
+
+def _caveats(result: RunResult) -> list[str]:
+    study, facts = result.study, result.privacy
+    lines = []
+    if study.synthetic:
+        lines.append("All patients are synthetic: these figures test the software, not medicine.")
+    if facts.release == "internal":
+        lines.append(
+            "The evaluation tables are exact and not differentially private; every hospital "
+            "agreed to this. The training guarantee does not cover them."
+        )
+    else:
+        lines.append(
+            "The evaluation tables carry privacy noise, paid by held-out patients; intervals "
+            "include it where it can be computed."
+        )
+    if facts.mode == "none":
+        lines.append("Trained without differential privacy: updates left the hospitals as is.")
+    absent = [site for site, state in result.sites.items() if not state.enrolled]
+    if absent:
+        lines.append(f"Did not take part: {', '.join(absent)}.")
+    return lines
+
+
+def as_json(estimate: Estimate, name: str) -> dict[str, Any]:
+    """Return `{name: value, ...}` with interval, or null with its reason beside it."""
+    found: dict[str, Any] = {name: estimate.value}
+    if estimate.value is None:
+        found[f"{name}_reason"] = estimate.reason
+        return found
+    if estimate.reason is not None:
+        found[f"{name}_caveat"] = estimate.reason
+    if estimate.ci_low is not None:
+        found[f"{name}_ci"] = [estimate.ci_low, estimate.ci_high]
+    if estimate.error_bound is not None:
+        found[f"{name}_error_bound"] = estimate.error_bound
+    if estimate.noise_sd is not None:
+        found[f"{name}_noise_sd"] = estimate.noise_sd
+    return found

@@ -1,0 +1,88 @@
+"""Kaplan-Meier curves by risk group with confidence bands and the numbers at risk."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+
+from common.metrics.kaplan_meier import SurvivalCurve
+from server.report.svg import BLUE, GREY, ORANGE, figure, to_svg
+
+COLOURS = {"low risk": BLUE, "high risk": ORANGE, "all patients": GREY}
+TABLE_TIMES = 6
+MINIMUM_SHOWN = 5
+
+
+def survival_svg(curves: Sequence[SurvivalCurve], *, exact: bool, p_value: str) -> str:
+    """Return the figure.
+
+    Args:
+        curves: Groups to draw.
+        exact: Whether counts are exact; then cells below five are shown as "<5".
+        p_value: Log-rank p-value in words, or why there is none.
+    """
+    shown = [curve for curve in curves if curve.label != "all patients"] or list(curves)
+    last = max(_last_time(curve) for curve in shown)
+    with figure(7.2, 4.6) as made:
+        plot, table = made.subplots(2, 1, height_ratios=[5, 0.5 + 0.4 * len(shown)], sharex=True)
+        for curve in shown:
+            _draw(plot, curve)
+        plot.set_ylim(0, 1.02)
+        plot.set_xlim(0, last)
+        plot.set_ylabel("alive")
+        plot.set_title(f"Overall survival by predicted risk (log-rank {p_value})")
+        plot.legend(loc="lower left")
+        plot.yaxis.set_major_formatter(lambda value, _at: f"{value:.0%}")
+        _at_risk(table, shown, np.linspace(0, last, TABLE_TIMES), exact=exact)
+        label = "Kaplan-Meier curves: " + "; ".join(_in_words(curve) for curve in shown)
+        return to_svg(made, name="km", label=label)
+
+
+def _draw(axis: Axes, curve: SurvivalCurve) -> None:
+    time = np.concatenate(([0.0], curve.time_months))
+    colour = COLOURS.get(curve.label, GREY)
+
+    def steps(values: object) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
+        return np.concatenate(([1.0], np.asarray(values, np.float64)))
+
+    axis.fill_between(
+        time, steps(curve.ci_low), steps(curve.ci_high), step="post", color=colour, alpha=0.15, lw=0
+    )
+    axis.step(time, steps(curve.survival), where="post", color=colour, lw=2, label=curve.label)
+
+
+def _at_risk(
+    axis: Axes,
+    curves: Sequence[SurvivalCurve],
+    times: np.ndarray[tuple[int, ...], np.dtype[np.float64]],
+    *,
+    exact: bool,
+) -> None:
+    axis.set_ylim(-0.6, len(curves) - 0.4)
+    axis.set_yticks(range(len(curves)), [curve.label for curve in curves])
+    axis.grid(visible=False)
+    axis.spines[:].set_visible(False)
+    axis.tick_params(length=0)
+    axis.set_xlabel("months from start of follow-up (below the curves: patients at risk)")
+    for row, curve in enumerate(curves):
+        start = np.concatenate(([0.0], curve.time_months))
+        at_risk = np.concatenate(([curve.n_patients], curve.at_risk))
+        for time in times:
+            count = float(at_risk[np.searchsorted(start, time, side="right") - 1])
+            text = "<5" if exact and 0 < count < MINIMUM_SHOWN else f"{max(count, 0):.0f}"
+            axis.text(float(time), row, text, ha="center", va="center", fontsize=9)
+
+
+def _last_time(curve: SurvivalCurve) -> float:
+    followed = np.flatnonzero(curve.at_risk > 0)
+    index = min(int(followed[-1]) + 1 if len(followed) else 0, len(curve.time_months) - 1)
+    return float(curve.time_months[index])
+
+
+def _in_words(curve: SurvivalCurve) -> str:
+    middle = int(np.searchsorted(curve.time_months, 36.0))
+    middle = min(middle, len(curve.time_months) - 1)
+    alive, when = curve.survival[middle], curve.time_months[middle]
+    return f"{curve.label}, {alive:.0%} alive at {when:.0f} months"

@@ -1,0 +1,67 @@
+"""Figures as inline SVG: text stays text, identifiers are unique a figure, no file is needed."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+
+INK, GREY, GRID = "#1f2933", "#6b7680", "#e3e8ee"
+BLUE, ORANGE, GREEN, PURPLE = "#1b6ca8", "#c8501e", "#2a7f4f", "#6f4a8e"
+
+_STYLE: dict[str, Any] = {
+    "svg.fonttype": "none",
+    "font.family": "sans-serif",
+    "font.sans-serif": ["Helvetica", "Arial", "DejaVu Sans"],
+    "font.size": 10,
+    "axes.edgecolor": GREY,
+    "axes.labelcolor": INK,
+    "axes.titlesize": 11,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": GRID,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "text.color": INK,
+    "legend.frameon": False,
+}
+
+
+@contextmanager
+def figure(width: float, height: float) -> Iterator[Figure]:
+    """Yield a figure of `width` x `height` inches in the report's style."""
+    with mpl.rc_context(_STYLE):
+        made = Figure(figsize=(width, height), layout="constrained")
+        FigureCanvasSVG(made)
+        yield made
+
+
+def to_svg(made: Figure, *, name: str, label: str) -> str:
+    """Return the figure as an `<svg>` element that scales with the page.
+
+    Args:
+        made: The figure.
+        name: Unique on the page; makes identifiers unique and the bytes repeatable.
+        label: What a screen reader says.
+    """
+    buffer = io.StringIO()
+    with mpl.rc_context({**_STYLE, "svg.hashsalt": name}):
+        made.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    text = buffer.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    text = re.sub(r'\bid="([^"]+)"', rf'id="{name}-\1"', text)
+    text = re.sub(r'(xlink:href="#|url\(#)', rf"\g<1>{name}-", text)
+    escaped = label.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;")
+    head = re.compile(r'<svg[^>]*?viewBox="([^"]+)"[^>]*>')
+    svg = '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
+    return head.sub(rf'{svg} viewBox="\1" role="img" aria-label="{escaped}">', text, count=1)

@@ -1,0 +1,99 @@
+"""The floor every claim must beat: ridge Cox and logistic regression on clinical columns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+FloatArray = npt.NDArray[np.float64]
+COX_PENALTY = 0.1
+MINIMUM_EVENTS = 5
+
+
+@dataclass(frozen=True)
+class FloorPrediction:
+    """Out-of-sample predictions of the floor; NaN where it could not be fitted.
+
+    Attributes:
+        risk: (n,) log partial hazard, higher is worse.
+        response_prob: (n,) probability of response.
+        survival: (n, H) probability to be alive at the horizons asked for.
+    """
+
+    risk: FloatArray
+    response_prob: FloatArray
+    survival: FloatArray
+
+
+def fit_floor(
+    train: pd.DataFrame,
+    outcomes: tuple[FloatArray, FloatArray, FloatArray],
+    test: pd.DataFrame,
+    *,
+    horizons: tuple[float, ...] = (),
+) -> FloorPrediction:
+    """Fit on training patients of all hospitals together, predict the test patients.
+
+    Missing values become the training median, with a flag column where any was missing; columns
+    are standardised on the training patients. Not private: a yardstick, never released.
+
+    Args:
+        train: (n, d) clinical numbers, NaN = missing.
+        outcomes: (response, time_months, event) of the training patients, NaN = unknown.
+        test: (m, d) clinical numbers.
+        horizons: Months at which survival is predicted.
+    """
+    x, z = _prepare(train, test)
+    response, time_months, event = outcomes
+    risk, survival = _cox(x, time_months, event, z, horizons)
+    return FloorPrediction(risk, _logistic(x, response, z), survival)
+
+
+def _prepare(train: pd.DataFrame, test: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    median = train.median().fillna(0.0)
+    frames = []
+    for table in (train, test):
+        filled = table.fillna(median)
+        for column in train.columns[train.isna().any()]:
+            filled[f"{column}_missing"] = table[column].isna().astype(float)
+        frames.append(filled.astype(np.float64).reset_index(drop=True))
+    spread = frames[0].std(ddof=0)
+    kept = [column for column in frames[0].columns if spread[column] > 1e-9]
+    mean = frames[0][kept].mean()
+    return (frames[0][kept] - mean) / spread[kept], (frames[1][kept] - mean) / spread[kept]
+
+
+def _cox(
+    x: pd.DataFrame,
+    time_months: FloatArray,
+    event: FloatArray,
+    z: pd.DataFrame,
+    horizons: tuple[float, ...],
+) -> tuple[FloatArray, FloatArray]:
+    from lifelines import CoxPHFitter
+
+    known = np.isfinite(time_months) & np.isfinite(event)
+    if np.nansum(event[known]) < MINIMUM_EVENTS or x.shape[1] == 0:
+        return np.full(len(z), np.nan), np.full((len(z), len(horizons)), np.nan)
+    table = x[known].assign(time=time_months[known], event=event[known])
+    fitted: Any = CoxPHFitter(penalizer=COX_PENALTY).fit(table, "time", "event")
+    risk = np.asarray(fitted.predict_log_partial_hazard(z), dtype=np.float64)
+    survival = np.empty((len(z), 0))
+    if horizons:
+        survival = fitted.predict_survival_function(z, times=list(horizons)).to_numpy().T
+    return risk, np.asarray(survival, dtype=np.float64)
+
+
+def _logistic(x: pd.DataFrame, response: FloatArray, z: pd.DataFrame) -> FloatArray:
+    from sklearn.linear_model import LogisticRegression
+
+    known = np.isfinite(response)
+    classes = np.unique(response[known])
+    if len(classes) < 2 or x.shape[1] == 0:
+        return np.full(len(z), np.nan)
+    fitted = LogisticRegression(C=1.0, max_iter=1000).fit(x[known], response[known])
+    return np.asarray(fitted.predict_proba(z)[:, 1], dtype=np.float64)

@@ -1,0 +1,89 @@
+"""Fed-TCGA-BRCA of FLamby (du Terrail et al., 2022): 1,088 patients, six regions, survival."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from common.errors import DataError
+from common.study import FeatureSpec, PublicScaling
+from simulations.cohorts.cohort import Cohort
+
+DAYS_PER_MONTH = 30.4375
+AGE_CENTER, AGE_SCALE = 58.0, 13.0
+"""Public constants: mean and SD of age at diagnosis of breast cancer, in years, rounded."""
+
+
+def load_fed_tcga_brca(data: Path, *, standardise_age: bool = True) -> Cohort:
+    """Return the 1,088 patients of the published split with their regions as hospitals.
+
+    One feature set `clinical`: raw age in years (or public-standardised) and 38 one-hot columns.
+
+    Raises:
+        DataError: The files are missing.
+    """
+    table, split = _read(data)
+    joined = table.loc[split.index]
+    columns = [column for column in table.columns if column not in {"E", "T"}]
+    rows = joined[columns].to_numpy(dtype=np.float32)
+    center, scale = [0.0] * len(columns), [1.0] * len(columns)
+    if standardise_age:
+        center[0], scale[0] = AGE_CENTER, AGE_SCALE
+    spec = FeatureSpec(
+        modality="clinical",
+        dim=len(columns),
+        scaling=PublicScaling(
+            center=center, scale=scale, row_norm=3.0 if standardise_age else None
+        ),
+        names=columns,
+    )
+    return Cohort(
+        name="fed_tcga_brca",
+        patient_ids=[str(pid) for pid in split.index],
+        hospital=np.array([f"region{fold.rsplit('_', 1)[1]}" for fold in split["fold2"]]),
+        specs={"clinical": spec},
+        features={"clinical": [row[None] for row in rows]},
+        response=np.full(len(split), np.nan),
+        time_months=joined["T"].to_numpy(dtype=np.float64) / DAYS_PER_MONTH,
+        event=joined["E"].to_numpy(dtype=np.float64),
+        clinical=_floor_columns(joined),
+        notes=(
+            "Six regions of TCGA breast; the smallest has one event in its published test set.",
+        ),
+    )
+
+
+def published_test_set(data: Path) -> dict[str, bool]:
+    """Return patient id -> whether the published split tests on it."""
+    _, split = _read(data)
+    return {str(pid): fold == "test" for pid, fold in split["fold"].items()}
+
+
+def _floor_columns(joined: pd.DataFrame) -> pd.DataFrame:
+    """Return age and stage (I-IV from the one-hot columns; the dropped level counts as I)."""
+    stage = pd.Series(1.0, index=joined.index)
+    for column in joined.columns:
+        if not column.startswith("ajcc_pathologic_stage_Stage "):
+            continue
+        roman = column.rsplit(" ", 1)[1].rstrip("ABC")
+        level = {"I": 1.0, "II": 2.0, "III": 3.0, "IV": 4.0}.get(roman, np.nan)
+        stage[joined[column] == 1] = level
+    return pd.DataFrame({"age_decades": joined["age_at_index"] / 10.0, "stage": stage}).reset_index(
+        drop=True
+    )
+
+
+def _read(data: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
+    folder = data / "multicentre_survival"
+    try:
+        table = pd.read_csv(folder / "fed_tcga_brca.csv").set_index("pid")
+        split = pd.read_csv(folder / "fed_tcga_brca_split.csv").set_index("pid")
+    except FileNotFoundError as error:
+        raise DataError(
+            "a file of Fed-TCGA-BRCA is missing",
+            where=str(error.filename),
+            cure="pass --data with the folder that holds multicentre_survival/",
+        ) from None
+    return table, split

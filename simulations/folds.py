@@ -1,0 +1,48 @@
+"""Cross-validation folds of a multi-hospital cohort, balanced by outcome."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from simulations.cohorts.cohort import Cohort
+
+IntArray = npt.NDArray[np.int64]
+
+
+def within_hospital(cohort: Cohort, count: int, seed: int) -> IntArray:
+    """Return the fold (n,) of each patient, balanced by outcome inside every hospital.
+
+    Patients of each (hospital, event, response) stratum are shuffled and dealt round robin;
+    the deal goes on from stratum to stratum, so that fold sizes differ by at most one a hospital.
+    """
+    generator = np.random.default_rng(seed)
+    fold = np.empty(len(cohort), dtype=np.int64)
+    event = np.nan_to_num(cohort.event, nan=2.0)
+    response = np.nan_to_num(cohort.response, nan=2.0)
+    for hospital in np.unique(cohort.hospital):
+        members = np.flatnonzero(cohort.hospital == hospital)
+        order = generator.permutation(members)
+        order = order[np.lexsort((response[order], event[order]))]
+        offset = int(generator.integers(count))
+        fold[order] = (np.arange(len(order)) + offset) % count
+    return fold
+
+
+def whole_hospital(cohort: Cohort, count: int, seed: int) -> IntArray:
+    """Return the fold (n,) of each patient; a hospital lies in one fold, sizes kept even.
+
+    Hospitals are dealt, largest first with ties shuffled, to the fold with the fewest patients.
+    """
+    generator = np.random.default_rng(seed)
+    names, sizes = np.unique(cohort.hospital, return_counts=True)
+    shuffled = generator.permutation(len(names))
+    order = shuffled[np.argsort(-sizes[shuffled], kind="stable")]
+    load = np.zeros(count)
+    fold_of: dict[str, int] = {}
+    for index in order:
+        lightest = np.flatnonzero(load == load.min())
+        chosen = int(generator.choice(lightest))
+        fold_of[str(names[index])] = chosen
+        load[chosen] += sizes[index]
+    return np.array([fold_of[str(name)] for name in cohort.hospital], dtype=np.int64)
