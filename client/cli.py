@@ -74,11 +74,12 @@ def extract(
         policy.feature_store,
         workers=workers,
         output=output,
+        device=policy.device,
     )
     for line in summary.lines():
         output.say(line)
     output.result(summary.as_dict())
-    raise typer.Exit(1 if summary.failed else 0)
+    raise typer.Exit(summary.exit_status)
 
 
 @app.command(epilog="Example: tumorboard site approve --site hospital-a --study study.yaml")

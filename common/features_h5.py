@@ -1,8 +1,8 @@
 """Feature files: one bag of tokens a patient and feature set, in HDF5.
 
 Ours hold `features` (T, D) float32 and, for slides, `coords` (T, 2) int64 in level-0 pixels of
-the tile's upper left corner: the layout CLAM and TRIDENT users know. Units stand in the
-attributes. Files of CLAM, TRIDENT and STAMP are read as they are.
+the tile's upper left corner and `slide_index` (T,): the layout CLAM and TRIDENT users know.
+Units stand in the attributes. Files of CLAM, TRIDENT and STAMP are read as they are.
 """
 
 from __future__ import annotations
@@ -36,11 +36,14 @@ class FeatureFile:
         features: (T, D) float32, finite, T >= 1.
         coords: (T, 2) int64, x and y of each tile in level-0 pixels; None where unknown.
         attrs: Provenance: `extractor_fingerprint`, sizes with units in their names.
+        slide_index: (T,) int64, position of the tile's slide among the patient's slides in the
+            manifest; None where there is one slide or none.
     """
 
     features: npt.NDArray[np.float32]
     coords: npt.NDArray[np.int64] | None = None
     attrs: dict[str, Attr] = field(default_factory=dict)
+    slide_index: npt.NDArray[np.int64] | None = None
 
     @property
     def fingerprint(self) -> str | None:
@@ -58,10 +61,12 @@ def write_features(path: Path, file: FeatureFile) -> None:
     """Write a feature file, whole or not at all; the same bag gives the same bytes.
 
     Raises:
-        FeatureError: Features are not (T, D) with T >= 1, not finite, or coords do not match.
+        FeatureError: Features are not (T, D) with T >= 1, not finite, or coords or slide numbers do
+            not match.
     """
     features = _checked_features(file.features, path)
     coords = _checked_coords(file.coords, len(features), path)
+    slide_index = _checked_slide_index(file.slide_index, len(features), path)
     with whole_or_nothing(path) as temporary, h5py.File(temporary, "w", libver="v110") as handle:
         handle.attrs["format"] = FORMAT
         for name in sorted(file.attrs):
@@ -72,6 +77,9 @@ def write_features(path: Path, file: FeatureFile) -> None:
             stored = handle.create_dataset("coords", data=coords, fletcher32=True)
             stored.attrs["axes"] = "token, (x, y)"
             stored.attrs["unit"] = COORDS_UNIT
+        if slide_index is not None:
+            stored = handle.create_dataset("slide_index", data=slide_index, fletcher32=True)
+            stored.attrs["axes"] = "token"
 
 
 def read_features(path: Path, *, um_per_px: float | None = None) -> FeatureFile:
@@ -93,11 +101,17 @@ def read_features(path: Path, *, um_per_px: float | None = None) -> FeatureFile:
     try:
         with h5py.File(path, "r") as handle:
             raw, coords, attrs = _read_datasets(handle, path)
+            slides = handle["slide_index"][()] if "slide_index" in handle else None
     except (OSError, RuntimeError, KeyError) as error:
         raise _damaged(path, error) from error
     features = _checked_features(raw, path)
     pixels = None if coords is None else _level0_pixels(coords, attrs, um_per_px)
-    return FeatureFile(features, _checked_coords(pixels, len(features), path), attrs)
+    return FeatureFile(
+        features,
+        _checked_coords(pixels, len(features), path),
+        attrs,
+        _checked_slide_index(slides, len(features), path),
+    )
 
 
 def read_header(path: Path) -> tuple[tuple[int, ...], dict[str, Attr]]:
@@ -236,3 +250,19 @@ def _checked_coords(
             cure="extract this patient again",
         )
     return np.ascontiguousarray(np.rint(array), dtype=np.int64)
+
+
+def _checked_slide_index(
+    slide_index: npt.NDArray[Any] | None, n_tokens: int, path: Path
+) -> npt.NDArray[np.int64] | None:
+    if slide_index is None:
+        return None
+    array = np.asarray(slide_index)
+    if array.shape != (n_tokens,) or array.dtype.kind not in "iu" or array.min() < 0:
+        raise FeatureError(
+            "the slide numbers do not fit the features",
+            where=str(path),
+            why=f"found shape {array.shape}, expected ({n_tokens},) numbers from 0",
+            cure="extract this patient again",
+        )
+    return array.astype(np.int64)

@@ -14,11 +14,13 @@ class ItemFailure(NamedTuple):
     code: str
     reason: str
     where: str = ""
+    cure: str = ""
 
     def __str__(self) -> str:
         """Return it as one line."""
         where = f" ({self.where})" if self.where else ""
-        return f"{self.patient_id}, {self.feature}: [{self.code}] {self.reason}{where}"
+        cure = f". Cure: {self.cure}" if self.cure else ""
+        return f"{self.patient_id}, {self.feature}: [{self.code}] {self.reason}{where}{cure}"
 
 
 @dataclass

@@ -176,7 +176,8 @@ class _Plan:
         into: list[ItemFailure], feature: str, patient: str, problems: list[ItemProblem]
     ) -> None:
         for problem in problems:
-            into.append(ItemFailure(patient, feature, problem.code, problem.reason, problem.where))
+            told = (problem.code, problem.reason, problem.where, problem.cure)
+            into.append(ItemFailure(patient, feature, *told))
 
 
 def _results(

@@ -1,7 +1,7 @@
-"""Which slide each tile of a bag comes from: the attribute `slides` of a feature file.
+"""The slides behind a bag of tiles: the attribute `slides` of a feature file, a JSON list.
 
-Several slides of one patient lie in one bag, one after the other. The attribute is a JSON list
-with one entry a slide in that order, so that a tile's slide follows from its row.
+Several slides of one patient lie in one bag, one after the other; `slide_index` of the feature
+file gives the slide of each tile.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ class SlideEntry:
     """One slide of a bag.
 
     Attributes:
+        index: Position among the patient's slides in the manifest.
         file: Name of the slide file, without its folder.
         n_tiles: Rows of the bag that come from it.
         um_per_px: Level-0 resolution.
@@ -32,6 +33,7 @@ class SlideEntry:
         rejected: Tiles thrown away, by reason.
     """
 
+    index: int
     file: str
     n_tiles: int
     um_per_px: float
@@ -76,13 +78,18 @@ def read_slides(file: FeatureFile, where: str = "") -> list[SlideEntry]:
 
 
 def slide_index(entries: list[SlideEntry]) -> NDArray[np.int64]:
-    """Return the number of the slide of each tile, (T,) int64.
+    """Return the position of the slide of each tile among the patient's slides, (T,) int64.
 
     Example:
-        >>> a = SlideEntry("a.svs", 2, 0.5, 224, 1000, 1000)
-        >>> b = SlideEntry("b.svs", 1, 0.25, 448, 1000, 1000)
+        >>> a = SlideEntry(0, "a.svs", 2, 0.5, 224, 1000, 1000)
+        >>> b = SlideEntry(2, "c.svs", 1, 0.25, 448, 1000, 1000)
         >>> slide_index([a, b]).tolist()
-        [0, 0, 1]
+        [0, 0, 2]
     """
     counts = [entry.n_tiles for entry in entries]
-    return np.repeat(np.arange(len(entries), dtype=np.int64), counts)
+    return np.repeat(np.array([entry.index for entry in entries], np.int64), counts)
+
+
+def tile_side_attribute(index: int) -> str:
+    """Return the attribute that holds the side of a tile of one slide, level-0 pixels."""
+    return f"tile_px_level0_{index}"

@@ -15,7 +15,13 @@ from pydantic import Field, JsonValue
 
 from client.extract.encoder_registry import encoder_entry
 from client.extract.extractor import PROBLEMS, NothingToExtract, fingerprint_of
-from client.extract.slide_table import SLIDES, SlideEntry, slides_attribute
+from client.extract.slide_table import (
+    SLIDES,
+    SlideEntry,
+    slide_index,
+    slides_attribute,
+    tile_side_attribute,
+)
 from client.extract.stain import StainNormaliser, fit_macenko
 from client.extract.tile_encoder import TileEncoder, encoder_digest, load_encoder
 from client.extract.tiles import QualityParams, TileGrid, plan_tiles, reject_reason, thinned
@@ -101,9 +107,9 @@ class TileExtractor:
         """
         bags: list[tuple[NDArray[np.float32], NDArray[np.int64], SlideEntry]] = []
         problems: list[ExtractionError] = []
-        for path in row.slides:
+        for index, path in enumerate(row.slides):
             try:
-                bags.append(self._extract_slide(path))
+                bags.append(self._extract_slide(index, path))
             except ExtractionError as error:
                 problems.append(error)
         if not bags:
@@ -114,6 +120,7 @@ class TileExtractor:
             features=np.concatenate([features for features, _, _ in bags]),
             coords=np.concatenate([corners for _, corners, _ in bags]),
             attrs=self._attributes(entries, problems),
+            slide_index=slide_index(entries),
         )
 
     def _attributes(
@@ -128,6 +135,7 @@ class TileExtractor:
             "tile_um": self.tile_px * self.params.um_per_px,
             SLIDES: slides_attribute(entries),
         }
+        attributes |= {tile_side_attribute(e.index): e.tile_side_px for e in entries}
         if len({entry.tile_side_px for entry in entries}) == 1:
             attributes["patch_size_level0"] = entries[0].tile_side_px
         if problems:
@@ -141,7 +149,7 @@ class TileExtractor:
         return load_encoder(self.params.encoder, self._weights)
 
     def _extract_slide(
-        self, path: Path
+        self, index: int, path: Path
     ) -> tuple[NDArray[np.float32], NDArray[np.int64], SlideEntry]:
         with SlideReader(path) as slide:
             grid = self._grid(slide)
@@ -155,6 +163,7 @@ class TileExtractor:
             if not rows:
                 raise _no_tissue(path, f"all {len(grid.corners)} tiles were rejected: ", rejected)
             entry = SlideEntry(
+                index=index,
                 file=path.name,
                 n_tiles=sum(map(len, rows)),
                 um_per_px=slide.um_per_px,
