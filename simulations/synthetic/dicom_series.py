@@ -80,21 +80,27 @@ def write_series(
         spacing_mm: Slice, row and column spacing.
         identity: Whom the series belongs to.
     """
+    pydicom = require("pydicom", extra="radiology")
     folder.mkdir(parents=True, exist_ok=True)
     origin = origin_mm(voxels.shape, spacing_mm)
+    common = base_dataset(_MR_IMAGE, identity.instance_uid(0), identity)
+    _describe_series(common, identity)
+    _describe_pixels(common, voxels.shape[1:], spacing_mm)
     datasets = []
     for index, plane in enumerate(voxels):
-        dataset = base_dataset(_MR_IMAGE, identity.instance_uid(index), identity)
-        _describe_series(dataset, identity)
-        dataset.InstanceNumber = index + 1
-        position = [origin[0], origin[1], origin[2] + index * spacing_mm[0]]
-        dataset.ImagePositionPatient = [f"{value:.6g}" for value in position]
-        dataset.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
-        dataset.SliceLocation = f"{position[2]:.6g}"
-        dataset.PixelSpacing = [spacing_mm[1], spacing_mm[2]]
-        dataset.SliceThickness = spacing_mm[0]
-        dataset.SpacingBetweenSlices = spacing_mm[0]
-        _store_pixels(dataset, plane)
+        z = origin[2] + index * spacing_mm[0]
+        # Elements are shared with `common`: they are replaced below, never assigned to.
+        dataset = pydicom.Dataset({element.tag: element for element in common})
+        instance = identity.instance_uid(index)
+        meta = pydicom.dataset.FileMetaDataset({e.tag: e for e in common.file_meta})
+        meta.add_new("MediaStorageSOPInstanceUID", "UI", instance)
+        dataset.file_meta = meta
+        dataset.add_new("SOPInstanceUID", "UI", instance)
+        dataset.add_new("InstanceNumber", "IS", index + 1)
+        position = [f"{value:.6g}" for value in (origin[0], origin[1], z)]
+        dataset.add_new("ImagePositionPatient", "DS", position)
+        dataset.add_new("SliceLocation", "DS", position[2])
+        dataset.add_new("PixelData", "OW", plane.astype("<u2").tobytes())
         dataset.save_as(folder / f"IM{index + 1:04d}.dcm", enforce_file_format=True)
         datasets.append(dataset)
     return datasets
@@ -151,12 +157,17 @@ def _describe_series(dataset: Any, identity: SeriesIdentity) -> None:
         dataset.ContrastBolusAgent = "synthetic contrast"
 
 
-def _store_pixels(dataset: Any, plane: npt.NDArray[np.int16]) -> None:
+def _describe_pixels(
+    dataset: Any, shape: tuple[int, ...], spacing_mm: tuple[float, float, float]
+) -> None:
+    dataset.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
+    dataset.PixelSpacing = [spacing_mm[1], spacing_mm[2]]
+    dataset.SliceThickness = spacing_mm[0]
+    dataset.SpacingBetweenSlices = spacing_mm[0]
     dataset.SamplesPerPixel = 1
     dataset.PhotometricInterpretation = "MONOCHROME2"
-    dataset.Rows, dataset.Columns = plane.shape
+    dataset.Rows, dataset.Columns = shape
     dataset.BitsAllocated = 16
     dataset.BitsStored = 16
     dataset.HighBit = 15
     dataset.PixelRepresentation = 0
-    dataset.PixelData = plane.astype("<u2").tobytes()
