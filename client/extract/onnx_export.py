@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.atomic_file import write_bytes
+from common.contract import sha256_hex
 from common.optional import require
 
 if TYPE_CHECKING:
@@ -38,6 +39,8 @@ def cache_folder() -> Path:
 def cached_efficientnet_lite0(weights_sha256: str, folder: Path | None = None) -> Path:
     """Return the ONNX file of the installed weights, exporting it when it is not cached yet.
 
+    Its name ends with its own digest, so that a damaged copy is noticed and written anew.
+
     Args:
         weights_sha256: SHA-256 of the weights file, in hex; names the cached file.
         folder: Cache folder; the user's own by default.
@@ -47,13 +50,20 @@ def cached_efficientnet_lite0(weights_sha256: str, folder: Path | None = None) -
         ExtractionError: The weights do not fit the network.
     """
     folder = folder or cache_folder()
-    name = f"efficientnet_lite0-{weights_sha256[:16]}-v{EXPORT_VERSION}.onnx"
-    path = folder / name
-    if not path.is_file():
-        from client.extract.efficientnet_lite import load_efficientnet_lite0  # torch: only here
+    stem = f"efficientnet_lite0-v{EXPORT_VERSION}-{weights_sha256[:16]}"
+    for path in folder.glob(f"{stem}-*.onnx"):
+        if path.stem.rpartition("-")[2] == _digest(path.read_bytes()):
+            return path
+    from client.extract.efficientnet_lite import load_efficientnet_lite0  # torch: only here
 
-        write_bytes(path, efficientnet_lite0_onnx(load_efficientnet_lite0()))
+    data = efficientnet_lite0_onnx(load_efficientnet_lite0())
+    path = folder / f"{stem}-{_digest(data)}.onnx"
+    write_bytes(path, data)
     return path
+
+
+def _digest(data: bytes) -> str:
+    return sha256_hex(data)[:16]
 
 
 def efficientnet_lite0_onnx(model: EfficientNetLite0) -> bytes:

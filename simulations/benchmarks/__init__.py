@@ -1,0 +1,1 @@
+"""Benchmarks: every published figure as a check that anybody can run again."""
