@@ -63,13 +63,16 @@ class Contract(BaseModel):
 
 
 def read_yaml_mapping(path: Path) -> dict[str, Any]:
-    """Return the mapping a YAML file holds.
+    """Return the mapping a YAML file holds, or a JSON file if its name ends in `.json`.
+
+    JSON needs its own parser: YAML 1.1 reads the JSON number 1e-05 as text.
 
     Raises:
         ConfigError: The file is missing, unreadable, not YAML, or not a mapping.
     """
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        data = json.loads(text) if path.suffix.lower() == ".json" else yaml.safe_load(text)
     except FileNotFoundError:
         raise ConfigError(
             "the file does not exist", where=str(path), cure="check the path for a typing error"
@@ -78,9 +81,9 @@ def read_yaml_mapping(path: Path) -> dict[str, Any]:
         raise ConfigError(
             "the file cannot be read", where=str(path), why=str(error), cure="check its permissions"
         ) from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, json.JSONDecodeError) as error:
         raise ConfigError(
-            "the file is not valid YAML",
+            "the file is not valid YAML or JSON",
             where=str(path),
             why=" ".join(str(error).split()),
             cure="mend the line named above",

@@ -137,14 +137,14 @@ class CodeFacts(Contract):
     """Which code ran where.
 
     Attributes:
-        digest: `code_digest()`.
+        code_digest: `code_digest()`.
         version: Version of this distribution.
         python: Version of Python.
         system: Operating system and processor.
         libraries: Versions of the libraries that may change a number.
     """
 
-    digest: str = Field(pattern=r"^[0-9a-f]{64}$")
+    code_digest: str = Field(pattern=r"^[0-9a-f]{64}$")
     version: str
     python: str
     system: str
@@ -154,7 +154,7 @@ class CodeFacts(Contract):
     def here(cls) -> Self:
         """Return the facts of this process."""
         return cls(
-            digest=code_digest(),
+            code_digest=code_digest(),
             version=library_versions(["tumorboard"]).get("tumorboard", "not installed"),
             python=platform.python_version(),
             system=f"{platform.system()} {platform.machine()}",
@@ -222,7 +222,7 @@ class RunRecord(Contract):
         Raises:
             ConfigError: The file is missing, damaged or of another version.
         """
-        return cls.from_yaml(path)  # canonical JSON is YAML
+        return cls.from_yaml(path)
 
 
 def _now() -> str:
