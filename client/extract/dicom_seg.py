@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from client.extract.dicom_series import read_dataset
+from client.extract.dicom_header import read_dataset
 from client.extract.roi_choice import choose_rois
 from client.extract.volume import (
     GRID_TOLERANCE,

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field
+from pydantic import Field, JsonValue
 
 from client.extract.extractor import fingerprint_of
 from client.extract.sequence_volumes import (
@@ -28,7 +28,9 @@ from client.extract.sequence_volumes import (
     fingerprint_params,
     load_sequences,
     load_settings,
+    none_of_the_sequences,
     raw_files,
+    used_names,
 )
 from client.extract.volume import sitk
 from client.extract.volume_preprocess import correct_and_scale, resample_around
@@ -86,13 +88,21 @@ class RadiomicsExtractor:
             )
         self.fingerprint = fingerprint_of(
             self.kind,
-            fingerprint_params(self.params, self._settings, leave_out=set()),
+            fingerprint_params(
+                self.params,
+                {name: s.model_dump(mode="json") for name, s in self._settings.items()},
+                leave_out=set(),
+            ),
             code_version=CODE_VERSION,
         )
 
     def inputs(self, row: PatientRow) -> list[Path]:
         """Return volumes and masks of the sequences used; empty = no radiology."""
         return raw_files(row, self.params)
+
+    def values(self, row: PatientRow) -> Mapping[str, JsonValue]:
+        """Return which file is which sequence."""
+        return used_names(row, self.params)
 
     def extract(self, row: PatientRow) -> FeatureFile:
         """Return one token a sequence present, (S, features + sequences) float32.
@@ -107,12 +117,7 @@ class RadiomicsExtractor:
             attrs[f"volume_ml_{sequence.name}"] = sequence.mask.volume_ml
             attrs[f"roi_{sequence.name}"] = sequence.mask.roi
         if not tokens:
-            raise ExtractionError(
-                "the patient has none of the sequences",
-                where=f"patient {row.patient_id}",
-                why=f"the study uses {', '.join(self.params.sequences)}",
-                cure="fill the volume_ columns of the manifest, or leave radiology out",
-            )
+            raise none_of_the_sequences(row, self.params)
         return FeatureFile(np.stack(tokens), attrs=attrs)
 
     def _token(self, sequence: Sequence) -> npt.NDArray[np.float32]:

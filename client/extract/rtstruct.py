@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from client.extract.dicom_series import read_dataset
+from client.extract.dicom_header import read_dataset
 from client.extract.polygon_fill import Polygon, fill_slice
 from client.extract.roi_choice import choose_rois
 from client.extract.volume import (
@@ -214,8 +214,8 @@ def _grid_of_contours(contours: list[Contour], volume: Volume) -> Any:
         )
     fine = min(volume.spacing_mm)
     everything = np.concatenate(local)
-    low = everything.min(axis=0) - [2 * fine, 2 * fine, 0.0]
-    high = everything.max(axis=0) + [2 * fine, 2 * fine, 0.0]
+    edge = np.array([2 * fine, 2 * fine, 0.0])
+    low, high = everything.min(axis=0) - edge, everything.max(axis=0) + edge
     low[2] = depths.min()
     size = np.ceil((high - low) / [fine, fine, step]).astype(int) + 1
     image = sitk().Image([int(n) for n in size], sitk().sitkUInt8)

@@ -103,12 +103,17 @@ def _settings_of(sequence: str, params: RadiologyParams) -> SequenceSettings:
 
 
 def fingerprint_params(
-    params: RadiologyParams, settings: Mapping[str, SequenceSettings], *, leave_out: set[str]
+    params: RadiologyParams, settings: Mapping[str, object], *, leave_out: set[str]
 ) -> dict[str, object]:
-    """Return parameters with the content of their files instead of names and paths."""
+    """Return parameters with the content of their files instead of names and paths.
+
+    Args:
+        params: Parameters of the extractor.
+        settings: Sequence -> what of its parameter file the features depend on, plain values.
+        leave_out: Keys of `params` that do not matter or stand elsewhere.
+    """
     dumped = params.model_dump(mode="json", exclude={"settings", "preprocess", *leave_out})
-    dumped["settings"] = {name: s.model_dump(mode="json") for name, s in settings.items()}
-    return dumped
+    return dumped | {"settings": dict(settings)}
 
 
 def raw_files(row: PatientRow, params: RadiologyParams) -> list[Path]:
@@ -120,6 +125,26 @@ def raw_files(row: PatientRow, params: RadiologyParams) -> list[Path]:
         place = params.shared_mask
         paths += [table[place] for table in (row.volumes, row.masks) if place in table]
     return list(dict.fromkeys(paths))
+
+
+def used_names(row: PatientRow, params: RadiologyParams) -> dict[str, JsonValue]:
+    """Return which of `raw_files` is which; empty if there is none."""
+    if not raw_files(row, params):
+        return {}
+    return {
+        "volumes": [name for name in params.sequences if name in row.volumes],
+        "masks": [name for name in params.sequences if name in row.masks],
+    }
+
+
+def none_of_the_sequences(row: PatientRow, params: RadiologyParams) -> ExtractionError:
+    """Return the error for a patient without any sequence of the study."""
+    return ExtractionError(
+        "the patient has none of the sequences",
+        where=f"patient {row.patient_id}",
+        why=f"the study uses {', '.join(params.sequences)}",
+        cure="fill the volume_ columns of the manifest, or leave radiology out",
+    )
 
 
 def load_sequences(row: PatientRow, params: RadiologyParams) -> Iterator[Sequence]:
@@ -179,6 +204,4 @@ def _load_pair(row: PatientRow, name: str, params: RadiologyParams) -> tuple[Vol
 
 def _at_sequence(error: TumorboardError, name: str) -> ExtractionError:
     where = f"sequence '{name}', {error.where}" if error.where else f"sequence '{name}'"
-    return ExtractionError(
-        error.what, where=where, why=error.why, cure=error.cure, code=error.code
-    )
+    return ExtractionError(error.what, where=where, why=error.why, cure=error.cure, code=error.code)

@@ -125,10 +125,7 @@ def index_to_point(image: Any) -> npt.NDArray[np.float64]:
 def to_index(image: Any, points_mm: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """Return continuous indices (N, 3) of points (N, 3) in mm; integers are voxel centres."""
     matrix = index_to_point(image)
-    indices: npt.NDArray[np.float64] = np.linalg.solve(
-        matrix[:3, :3], (points_mm - matrix[:3, 3]).T
-    ).T
-    return indices
+    return np.asarray(np.linalg.solve(matrix[:3, :3], (points_mm - matrix[:3, 3]).T).T, np.float64)
 
 
 def grid_distance(first: Any, second: Any) -> float:
@@ -139,7 +136,9 @@ def grid_distance(first: Any, second: Any) -> float:
     if first.GetSize() != second.GetSize():
         return float("inf")
     size = np.array(second.GetSize()) - 1
-    corners = np.array([[a, b, c, 1] for a in (0, 1) for b in (0, 1) for c in (0, 1)], dtype=float)
+    corners = np.array(
+        [[a, b, c, 1] for a in (0, 1) for b in (0, 1) for c in (0, 1)], dtype=np.float64
+    )
     corners[:, :3] *= size
     points = (index_to_point(second) @ corners.T).T[:, :3]
     return float(np.abs(to_index(first, points) - corners[:, :3]).max())

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, Self
 import numpy as np
 import numpy.typing as npt
 from pydantic import Field, model_validator
+from scipy import ndimage
 
 from client.extract.volume import Mask, Volume, sitk
 from common.contract import Contract
@@ -73,6 +74,8 @@ def correct_and_scale(volume: Volume, settings: Preprocessing) -> Volume:
     image = volume.image
     needs_body = settings.n4 is not None or settings.intensity == "zscore"
     body = body_mask(image) if needs_body else None
+    if body is not None and not sitk().GetArrayViewFromImage(body).any():
+        raise _no_contrast(volume)
     if settings.n4 is not None:
         image = correct_bias(image, body, settings.n4)
     array = sitk().GetArrayFromImage(image)
@@ -94,10 +97,24 @@ def body_mask(image: Any) -> Any:
     muscle and tumour beside bright fat, which Otsu's would not.
     """
     array = sitk().GetArrayViewFromImage(image)
-    low, high = (float(value) for value in np.percentile(array, [2, 98]))
-    bright = image > low + 0.1 * (high - low)
-    parts = sitk().RelabelComponent(sitk().ConnectedComponent(bright), sortByObjectSize=True)
-    return sitk().BinaryFillhole(sitk().Cast(parts == 1, sitk().sitkUInt8))
+    low, high = np.percentile(array, [2, 98])
+    parts, _ = ndimage.label(array > low + 0.1 * (high - low))
+    sizes = np.bincount(parts.ravel())
+    sizes[0] = 0
+    filled = _without_holes(parts == sizes.argmax()) if sizes.any() else array > low
+    body = sitk().GetImageFromArray(filled.astype(np.uint8))
+    body.CopyInformation(image)
+    return body
+
+
+def _without_holes(region: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """Return the region with everything filled that is not connected to the volume's faces."""
+    parts, n_parts = ndimage.label(~region)
+    faces = [parts.take(end, axis) for axis in range(3) for end in (0, -1)]
+    outside = np.zeros(n_parts + 1, dtype=bool)
+    outside[np.concatenate([face.ravel() for face in faces])] = True
+    outside[0] = False
+    return np.asarray(~outside[parts])
 
 
 def correct_bias(image: Any, body: Any, settings: BiasCorrection) -> Any:
@@ -145,14 +162,18 @@ def _standardise(
     inside = array[body].astype(np.float64)
     deviation = float(inside.std()) if inside.size else 0.0
     if deviation <= 1e-6 * max(1.0, float(np.abs(inside).max(initial=0.0))):
-        raise ExtractionError(
-            "the volume has no contrast",
-            where=str(volume.source),
-            why="all voxels of the body have the same value",
-            cure="check the export of this series",
-        )
+        raise _no_contrast(volume)
     standard: npt.NDArray[np.float32] = (array - inside.mean()) / deviation
     return standard
+
+
+def _no_contrast(volume: Volume) -> ExtractionError:
+    return ExtractionError(
+        "the volume has no contrast",
+        where=str(volume.source),
+        why="all voxels of the body have the same value",
+        cure="check the export of this series",
+    )
 
 
 def resample_around(volume: Volume, mask: Mask, spacing_mm: float) -> tuple[Any, Any]:

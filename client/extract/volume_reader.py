@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from client.extract.dicom_header import is_dicom, read_dataset
 from client.extract.dicom_seg import read_seg
-from client.extract.dicom_series import is_dicom, read_dataset, read_series
+from client.extract.dicom_series import read_series
 from client.extract.rtstruct import read_rtstruct, referenced_series
 from client.extract.volume import GRID_TOLERANCE, Mask, Volume, grid_distance, make_mask, sitk
 from common.errors import ErrorCode, ExtractionError
