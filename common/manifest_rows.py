@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from common.errors import Problem
-from common.manifest_table import Header
+from common.manifest_table import PATIENT_ID_PATTERN, Header
 from common.outcomes import (
     LONGEST_MONTHS,
     MONTHS_PER_UNIT,
@@ -18,7 +18,6 @@ from common.outcomes import (
 
 Value = str | float | None
 
-_PATIENT_ID = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_.-]{0,126}[A-Za-z0-9_-])?")
 _RESERVED = frozenset({"con", "prn", "aux", "nul"})
 _CLINICAL_MISSING = frozenset({"", "na", "n/a", "nan", "null"})
 
@@ -83,7 +82,7 @@ class RowReader:
         if "patient_id" not in self._header.position:
             return ""
         value = self._cell("patient_id")
-        if not _PATIENT_ID.fullmatch(value) or value.lower().split(".")[0] in _RESERVED:
+        if not re.fullmatch(PATIENT_ID_PATTERN, value) or value.lower().split(".")[0] in _RESERVED:
             what = "not a usable identifier" if value else "the patient has no identifier"
             cure = "use letters, digits, '_', '-' and '.', at most 128; it names files"
             self._problem("patient_id", value, what, cure)

@@ -22,7 +22,11 @@ SIMPLE_COLUMNS = (
     "event",
 )
 PREFIXES = ("volume_", "mask_", "clinical_")
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_]*")
+NAME_PATTERN = "[A-Za-z0-9][A-Za-z0-9_]*"
+"""Names of sequences and clinical variables."""
+
+PATIENT_ID_PATTERN = "[A-Za-z0-9](?:[A-Za-z0-9_.-]{0,126}[A-Za-z0-9_-])?"
+"""Identifiers name files on every system."""
 
 
 @dataclass(frozen=True)
@@ -119,7 +123,7 @@ def _is_known(name: str) -> bool:
     if name in SIMPLE_COLUMNS:
         return True
     prefix = next((p for p in PREFIXES if name.startswith(p)), None)
-    return prefix is not None and _NAME.fullmatch(name[len(prefix) :]) is not None
+    return prefix is not None and re.fullmatch(NAME_PATTERN, name[len(prefix) :]) is not None
 
 
 def _unknown_cure(name: str) -> str:

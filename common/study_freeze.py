@@ -1,0 +1,67 @@
+"""Freezing a study: the canonical file whose SHA-256 is the digest hospitals approve."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from common.atomic_file import write_text
+from common.contract import canonical_json
+from common.errors import ConfigError
+from common.study import Study
+
+
+def frozen_path(study_file: Path) -> Path:
+    """Return where the frozen form of a study file lies: `study.frozen.json` beside it."""
+    return study_file.with_name(f"{study_file.stem.removesuffix('.frozen')}.frozen.json")
+
+
+def freeze(study: Study, path: Path) -> str:
+    """Write the canonical JSON of a study and return its digest, 64 hex characters.
+
+    The file holds nothing else, so `sha256sum` of it gives the digest. Freezing the same study
+    again changes nothing.
+
+    Raises:
+        ConfigError: Another study of the same version is frozen there already.
+    """
+    text = canonical_json(study.model_dump(mode="json"))
+    if path.exists():
+        before = Study.from_yaml(path)
+        if before.digest() == study.digest():
+            return study.digest()
+        if (before.study_id, before.version) == (study.study_id, study.version):
+            raise ConfigError(
+                f"version {study.version} of '{study.study_id}' is frozen with other contents",
+                where=str(path),
+                why=f"hospitals may have approved {before.digest():.16}",
+                cure=f"set version: {study.version + 1} in the study, then freeze again",
+            )
+    write_text(path, text)
+    return study.digest()
+
+
+def open_points(study: Study) -> list[str]:
+    """Return what is allowed but deserves a second look before hospitals approve it."""
+    points = []
+    for name, spec in study.features.items():
+        if spec.fingerprint is None:
+            points.append(
+                f"features.{name}: no fingerprint, so each site must keep to one extractor but "
+                "sites may differ"
+            )
+        if spec.extractor is None:
+            points.append(f"features.{name}: no extractor, so feature files come ready-made")
+    if not study.privacy.is_private:
+        points.append("privacy.mode none: updates leave hospitals without any guarantee")
+    if study.privacy.epsilon > 10:
+        points.append(f"privacy.epsilon {study.privacy.epsilon:g} promises little")
+    if study.privacy.evaluation.release == "internal":
+        points.append("privacy.evaluation.release internal: exact tables leave hospitals")
+    if study.endpoints.survival and not study.endpoints.survival.hazards:
+        points.append("endpoints.survival.hazards: none published, biases start at zero")
+    points += [
+        f"sites.{site.site_id}: no registered public key"
+        for site in study.sites
+        if site.public_key is None and study.privacy.mode == "distributed"
+    ]
+    return points
