@@ -106,7 +106,7 @@ def _train(
     study = arm_study(scenario, cell.arm, first, sorted(groups), n_train=n_train, seed=cell.seed)
     agents = memory_agents(study, groups, work / "sites")
     result = run_in_process(study, agents, work / "run", output=Output(json_mode=True))
-    return study, result.model
+    return study, result.arrays
 
 
 def _scores(

@@ -1,0 +1,162 @@
+"""What a federated run is compared with: pooled, each hospital alone, clinical floor, oracle.
+
+All need patients of several hospitals in one place, or the truth behind synthetic data; they
+exist in simulations only and are trained without privacy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from common.cli_output import Output
+from common.metrics.estimate import Estimate, not_estimable
+from common.metrics.grid import EvaluationGrid
+from common.metrics.predictions import Predictions
+from common.metrics.summary import EvaluationSummary
+from common.models.parameters import load_arrays
+from common.models.registry import build_model
+from common.privacy.plan import EvaluationRelease, PrivacyPlan
+from common.study import Quorum, RosterEntry, Study
+from common.wire import Arrays
+from server.report.content import BASELINES, HEADLINE, Baseline
+from simulations.cells import by_hospital
+from simulations.clinical_floor import FloatArray, fit_floor
+from simulations.cohorts.cohort import Cohort
+from simulations.consortium_run import run_in_process
+from simulations.dataset_predictions import predict_dataset
+from simulations.exact_evaluation import exact_summary
+from simulations.memory_sites import memory_agents
+
+
+def train_baselines(
+    study: Study, train: Cohort, held_out: Cohort, work: Path, *, output: Output
+) -> list[Baseline]:
+    """Return pooled, local-only and clinical baselines on the same held-out patients.
+
+    Args:
+        study: The federated study; model, rounds and optimiser are kept, privacy is dropped.
+        train: Training patients of all hospitals.
+        held_out: Held-out patients of all hospitals.
+        work: Folder for the state of the runs; a killed run goes on from there.
+        output: Where progress is shown.
+    """
+    tested = by_hospital(held_out)
+    output.say("Baseline: one model over all patients in one place, without privacy")
+    pooled = _train(study, {"pooled": train}, work / "pooled", output)
+    pooled_predictions = {s: _predict(study, pooled, group) for s, group in tested.items()}
+    output.say("Baseline: every hospital alone, without privacy")
+    alone = {
+        site: _predict(study, _train(study, {site: own}, work / f"alone_{site}", output), group)
+        for site, own in by_hospital(train).items()
+        if (group := tested.get(site)) is not None
+    }
+    return [
+        _baseline("pooled", exact_summary(study, pooled_predictions)),
+        _mean_over_sites("local_only", study, alone),
+        _floor(study, train, tested),
+    ]
+
+
+def oracle_baseline(metrics: Mapping[str, float | None], reason: str) -> Baseline:
+    """Return the oracle's figures, or why there are none."""
+    title, explanation = BASELINES["oracle"]
+    found = {
+        name: not_estimable(reason) if metrics.get(name) is None else Estimate(metrics[name])
+        for name in HEADLINE
+    }
+    return Baseline("oracle", title, explanation, found)
+
+
+def without_privacy(study: Study, sites: list[str], n_train: int) -> Study:
+    """Return the study over other sites, without privacy, all patients used for training."""
+    plan = PrivacyPlan(mode="none", evaluation=EvaluationRelease(release="internal"))
+    training = study.training.model_copy(update={"test_fraction": 0.0, "nominal_patients": n_train})
+    return study.model_copy(
+        update={
+            "sites": [RosterEntry(site_id=site) for site in sites],
+            "privacy": plan,
+            "training": training,
+            "quorum": Quorum(min_sites=1),
+        }
+    )
+
+
+def _train(study: Study, groups: Mapping[str, Cohort], work: Path, output: Output) -> Arrays:
+    n_train = sum(len(group) for group in groups.values())
+    alone = without_privacy(study, sorted(groups), n_train)
+    agents = memory_agents(alone, groups, work / "sites")
+    return run_in_process(alone, agents, work / "run", output=output).arrays
+
+
+def _predict(study: Study, arrays: Arrays, cohort: Cohort) -> Predictions:
+    model = build_model(study)
+    load_arrays(model, arrays)
+    return predict_dataset(model, cohort.dataset(study), study)
+
+
+def _baseline(name: str, summary: EvaluationSummary) -> Baseline:
+    title, explanation = BASELINES[name]
+    sites = {site: _headline(found.metrics) for site, found in summary.per_site.items()}
+    return Baseline(name, title, explanation, _headline(summary.metrics), sites)
+
+
+def _headline(metrics: Mapping[str, Estimate]) -> dict[str, Estimate]:
+    return {name: metrics[name] for name in HEADLINE if name in metrics}
+
+
+def _mean_over_sites(name: str, study: Study, by_site: Mapping[str, Predictions]) -> Baseline:
+    """Return the patient-weighted mean of each hospital's own figure.
+
+    Scores of different models share no scale, so they are never ranked against each other.
+    """
+    title, explanation = BASELINES[name]
+    per_site = {
+        site: _headline(exact_summary(study, {site: predictions}).metrics)
+        for site, predictions in by_site.items()
+    }
+    overall: dict[str, Estimate] = {}
+    for metric in HEADLINE:
+        known = [
+            (estimate.value, len(by_site[site]))
+            for site, found in per_site.items()
+            if (estimate := found.get(metric)) is not None and estimate.value is not None
+        ]
+        if known:
+            values, sizes = zip(*known, strict=True)
+            caveat = f"patient-weighted mean over {len(known)} hospitals, each with its own model"
+            overall[metric] = Estimate(float(np.average(values, weights=sizes)), caveat)
+        elif any(metric in found for found in per_site.values()):
+            overall[metric] = not_estimable("no hospital alone can estimate it")
+    return Baseline(name, title, explanation, overall, per_site)
+
+
+def _floor(study: Study, train: Cohort, tested: Mapping[str, Cohort]) -> Baseline:
+    grid = EvaluationGrid.for_study(study)
+    outcomes = (train.response, train.time_months, train.event)
+    times = tuple(float(t) for t in grid.brier_times)
+    predictions = {}
+    for site, group in tested.items():
+        floor = fit_floor(train.clinical, outcomes, group.clinical, horizons=times)
+        predictions[site] = Predictions(
+            response_prob=floor.response_prob,
+            # log hazards, squeezed into the range of the study's risk without changing ranks
+            risk=-grid.n_intervals / (1 + np.exp(floor.risk)),
+            survival=floor.survival,
+            survival_at_time=_at_own_time(floor.survival, times, group.time_months),
+            response=group.response,
+            time_months=group.time_months,
+            event=group.event,
+        )
+    return _baseline("clinical_floor", exact_summary(study, predictions))
+
+
+def _at_own_time(curves: FloatArray, times: tuple[float, ...], own: FloatArray) -> FloatArray:
+    """Return (n,) predicted survival at each patient's own time, interpolated."""
+    if not times:
+        return np.full(len(own), np.nan)
+    known = np.nan_to_num(own, nan=0.0)
+    pairs = zip(known, curves, strict=True)
+    return np.array([np.interp(t, (0.0, *times), (1.0, *curve)) for t, curve in pairs])
