@@ -79,7 +79,7 @@ def patient_gradients(
         chunks = uniform_chunks(model, dataset, study, device, _uniform_size(model))
         return _many_at_once(model, study, iter(chunks))
     if device.type == "cuda":
-        return _many_at_once(model, study, _padded(dataset, PADDED_CHUNK, device))
+        return _many_at_once(model, study, _padded(model, dataset, PADDED_CHUNK, device))
     return one_by_one(model, dataset, study, device)
 
 
@@ -103,10 +103,12 @@ def in_padded_chunks(
     model: FusedModel, dataset: PatientSource, study: Study, device: torch.device, chunk: int
 ) -> Iterator[Gradients]:
     """Yield the gradients of `chunk` patients at a time, padded to the longest of them."""
-    return _many_at_once(model, study, _padded(dataset, chunk, device))
+    return _many_at_once(model, study, _padded(model, dataset, chunk, device))
 
 
-def _many_at_once(model: FusedModel, study: Study, batches: Iterator[Chunk]) -> Iterator[Gradients]:
+def _many_at_once(
+    model: FusedModel, study: Study, prepared: Iterator[Chunk]
+) -> Iterator[Gradients]:
     objective = PatientObjective(model, study)
     tensors = {f"model.{name}": p.detach() for name, p in model.named_parameters()}
     names = [f"model.{name}" for name in trainable(model)]
@@ -118,9 +120,8 @@ def _many_at_once(model: FusedModel, study: Study, batches: Iterator[Chunk]) -> 
         return loss.sum()
 
     of_many = vmap(grad_and_value(loss_of), in_dims=(None, 0), randomness="error")
-    for batch, count in batches:
-        prepared = batch if model.uniform_shape else model.prepare(batch)
-        gradients, losses = of_many({name: tensors[name] for name in names}, prepared)
+    for batch, count in prepared:
+        gradients, losses = of_many({name: tensors[name] for name in names}, batch)
         yield (
             {name.removeprefix("model."): g[:count].detach() for name, g in gradients.items()},
             losses[:count].detach(),
@@ -133,8 +134,10 @@ def _uniform_size(model: FusedModel) -> int:
     return min(max(2**18 // n_parameters, 32), 256)
 
 
-def _padded(dataset: PatientSource, chunk: int, device: torch.device) -> Iterator[Chunk]:
+def _padded(
+    model: FusedModel, dataset: PatientSource, chunk: int, device: torch.device
+) -> Iterator[Chunk]:
     order = sorted_indices(dataset)
     for start in range(0, len(order), chunk):
         indices = order[start : start + chunk]
-        yield dataset.batch(indices).to(device), len(indices)
+        yield model.prepare(dataset.batch(indices).to(device)), len(indices)

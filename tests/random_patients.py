@@ -6,6 +6,8 @@ import numpy as np
 import torch
 
 from common.batch import PatientBatch
+from common.models.base import FusedModel
+from common.models.registry import build_model
 from common.study import Study
 
 FEATURES = {
@@ -34,6 +36,24 @@ def make_study(model: str = "linear", *, features=None, training=None, **options
             "sites": [{"site_id": "a"}, {"site_id": "b"}],
         }
     )
+
+
+SMALL_MODELS = {
+    "linear": {},
+    "clinical_linear": {},
+    "moemil": {"size": "small", "instance_patches": 2},
+}
+"""Options that make every registered model small enough for tests."""
+
+
+def random_model(study: Study, seed: int = 0, scale: float = 0.3) -> FusedModel:
+    """The study's model with random weights, so that heads are not zero."""
+    model = build_model(study)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(scale * torch.randn(parameter.shape, generator=generator))
+    return model
 
 
 class Cohort:

@@ -125,10 +125,11 @@ class PathwayEncoder(Encoder):
         self.norm = nn.LayerNorm(sizes.width)
 
     def forward(self, tokens: Tensor, mask: Tensor) -> Encoded:
-        """Return the encoded pathways; attention has one weight a row given."""
+        """Return the encoded pathways; attention has one weight for each of the T rows given."""
         hidden, rows = self.pathways(tokens, mask)
         pooled, weights = self.attention(hidden, rows)
-        return Encoded(self.norm(self.out(pooled)), hidden, weights[:, : tokens.shape[1]])
+        weights = functional.pad(weights, (0, tokens.shape[1] - weights.shape[1]))
+        return Encoded(self.norm(self.out(pooled)), hidden, weights)
 
 
 def is_pathway_set(spec: FeatureSpec) -> bool:

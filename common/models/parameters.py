@@ -80,5 +80,5 @@ def _check(arrays: Arrays, shapes: dict[str, tuple[int, ...]]) -> None:
             raise refuse(f"the array has shape {array.shape}, the model {shape}", name)
         if not np.issubdtype(array.dtype, np.floating):
             raise refuse(f"the array is {array.dtype}, not floating point", name)
-        if not np.isfinite(array.astype(np.float32)).all():
+        if not (np.abs(array) <= np.finfo(np.float32).max).all():
             raise refuse("the array holds values that are not finite", name, ErrorCode.NOT_FINITE)

@@ -25,7 +25,7 @@ from common.models.base import FusedModel
 class Rule:
     """Why a kind of layer is refused and what to use instead."""
 
-    kinds: tuple[type[nn.Module], ...]
+    kinds: tuple[type, ...]
     why: str
     replacement: str
 
@@ -85,8 +85,8 @@ def mixes_patients(model: FusedModel, batch: PatientBatch) -> bool:
 
     A copy of the model gets random weights, since fresh heads start at zero and would hide a
     dependence. In training and in evaluation: the gradient of patient 0's outputs with respect
-    to all others' tokens must be exactly zero; in evaluation, outputs must also stay the same
-    when the others are replaced (this sees dependences without gradient, such as ranks).
+    to all others' tokens must be exactly zero; in evaluation, everybody's outputs must also stay
+    the same when the others are replaced (this sees dependences without gradient: ranks).
 
     Args:
         model: Left as it is.
@@ -99,9 +99,7 @@ def mixes_patients(model: FusedModel, batch: PatientBatch) -> bool:
             return True
     trial.eval()
     with torch.no_grad():
-        own = _speech(trial, batch)[0]
-        others = _speech(trial, _replace_others(batch))[0]
-    return not torch.allclose(own, others, rtol=1e-4, atol=1e-4)
+        return any(_changes_with_others(trial, batch, shift) for shift in range(len(batch)))
 
 
 def random_patients(model: FusedModel, n_patients: int, seed: int = 0) -> PatientBatch:
@@ -160,7 +158,7 @@ def _problem_of(layer: nn.Module) -> tuple[str, str] | None:
 
 
 def _check_by_running(model: FusedModel) -> None:
-    batch = random_patients(model, 3).to(next(model.parameters()).device)
+    batch = random_patients(model, 5).to(next(model.parameters()).device)
     if mixes_patients(model, batch):
         raise PrivacyError(
             "what the model says of one patient depends on the others in the batch",
@@ -183,7 +181,7 @@ def _check_by_running(model: FusedModel) -> None:
 def _changing_buffers(model: FusedModel, batch: PatientBatch) -> list[str]:
     trial = copy.deepcopy(model).train()
     before = {name: buffer.clone() for name, buffer in trial.named_buffers()}
-    with torch.no_grad():
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
         _speech(trial, batch)
     return [n for n, buffer in trial.named_buffers() if not torch.equal(before[n], buffer)]
 
@@ -221,12 +219,20 @@ def _gradient_reaches_others(model: FusedModel, batch: PatientBatch) -> bool:
     return any(gradient is not None and bool((gradient[1:] != 0).any()) for gradient in gradients)
 
 
-def _replace_others(batch: PatientBatch) -> PatientBatch:
-    """Return the batch with patient 0 as they are and the others reversed and three times larger."""
+def _changes_with_others(model: FusedModel, batch: PatientBatch, shift: int) -> bool:
+    """Return whether one patient is judged otherwise when the rest are replaced."""
+    rolled = pytree.tree_map(lambda values: values.roll(shift, 0), batch)
+    own = _speech(model, rolled)[0]
+    others = [_speech(model, _replace_others(rolled, factor))[0] for factor in (3.0, -3.0)]
+    return not all(torch.allclose(own, other, rtol=1e-4, atol=1e-4) for other in others)
+
+
+def _replace_others(batch: PatientBatch, factor: float) -> PatientBatch:
+    """Return the batch with patient 0 kept, the others reversed and multiplied."""
 
     def replace(values: Tensor) -> Tensor:
         others = values[1:].flip(0)
-        return torch.cat([values[:1], others * 3 if values.is_floating_point() else others])
+        return torch.cat([values[:1], others * factor if values.is_floating_point() else others])
 
     mixed = pytree.tree_map(replace, batch)
     assert isinstance(mixed, PatientBatch)
