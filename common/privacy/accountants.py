@@ -1,0 +1,153 @@
+"""Numerical accountants: the second opinion, and the first where patients are sampled.
+
+`pld` (privacy loss distributions) is authoritative; `rdp` (Renyi) is the safe cross-check;
+`closed_form` is `common.privacy.accounting`. The central-limit accountant is refused: it reports
+an epsilon up to 10 % below the truth.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal
+
+from common.errors import PrivacyError
+from common.privacy.accounting import composed_epsilon, gaussian_delta
+
+Accountant = Literal["closed_form", "pld", "rdp"]
+ACCOUNTANTS: tuple[Accountant, ...] = ("closed_form", "pld", "rdp")
+_REFUSED = ("clt", "gdp_clt", "gdp", "central_limit")
+
+_WHOLE_ORDERS = [*range(2, 64), *range(64, 512, 16), 512, 1024]
+"""Renyi orders of sampled releases; at fractional orders the series may not converge."""
+
+_TAIL = 1e-12
+"""Below this delta a sampled release is not compared; it is the slack of `sampled_mu`."""
+
+
+def epsilon_by(
+    accountant: str, *, sigma: float, rounds: int, delta: float, sampling_rate: float = 1.0
+) -> float:
+    """Return epsilon of T Gaussian releases by a named accountant.
+
+    Args:
+        accountant: One of `ACCOUNTANTS`.
+        sigma: Noise multiplier of one release.
+        rounds: Number T of releases.
+        delta: In (0, 1).
+        sampling_rate: Probability with which a patient enters a release (Poisson); 1 = all.
+
+    Raises:
+        PrivacyError: The accountant is unknown, understates, or does not cover sampling.
+    """
+    if accountant in _REFUSED:
+        raise PrivacyError(
+            f"the central-limit accountant '{accountant}' is refused",
+            why="it understates epsilon: 9.641 for a true 10.733 at rate 0.05, sigma 0.8, "
+            "400 rounds",
+            cure="use 'pld'; it is as fast and never understates",
+        )
+    if accountant == "pld":
+        return pld_epsilon(sigma, rounds, delta, sampling_rate=sampling_rate)
+    if accountant == "rdp":
+        return rdp_epsilon(sigma, rounds, delta, sampling_rate=sampling_rate)
+    if accountant != "closed_form":
+        raise PrivacyError(
+            f"there is no accountant '{accountant}'", cure=f"use one of {', '.join(ACCOUNTANTS)}"
+        )
+    if sampling_rate != 1.0:
+        raise PrivacyError(
+            "the closed form covers full batches only",
+            why=f"the sampling rate is {sampling_rate:g}",
+            cure="use 'pld'",
+        )
+    return composed_epsilon(rounds / sigma**2, delta)
+
+
+def pld_epsilon(
+    sigma: float, rounds: int, delta: float, *, sampling_rate: float = 1.0, grid: float = 1e-4
+) -> float:
+    """Return epsilon by privacy loss distributions (dp-accounting, pessimistic rounding).
+
+    Args:
+        sigma: Noise multiplier of one release.
+        rounds: Number of releases.
+        delta: In (0, 1).
+        sampling_rate: Probability with which a patient enters a release (Poisson).
+        grid: Width of a cell of the discretised privacy loss; the answer is above the truth by
+            at most about `rounds * grid` and usually far less.
+
+    Raises:
+        PrivacyError: An argument is out of range.
+    """
+    return float(_gaussian_pld(sigma, rounds, sampling_rate, grid).get_epsilon_for_delta(delta))
+
+
+def rdp_epsilon(sigma: float, rounds: int, delta: float, *, sampling_rate: float = 1.0) -> float:
+    """Return epsilon by Renyi accounting (dp-accounting); always above the truth.
+
+    Raises:
+        PrivacyError: An argument is out of range.
+    """
+    from dp_accounting import dp_event
+    from dp_accounting.rdp import RdpAccountant
+
+    _check(sigma, rounds, sampling_rate)
+    one: Any = dp_event.GaussianDpEvent(sigma)
+    accountant = RdpAccountant()
+    if sampling_rate < 1:
+        one = dp_event.PoissonSampledDpEvent(sampling_rate, one)
+        accountant = RdpAccountant(orders=_WHOLE_ORDERS)
+    return float(accountant.compose(one, rounds).get_epsilon(delta))
+
+
+def sampled_mu(sigma: float, rounds: int, sampling_rate: float) -> float:
+    """Return mu with which Poisson-sampled releases enter the mu^2 filter.
+
+    The smallest mu (to 0.1 %, rounded up) whose privacy profile lies above the PLD profile of
+    the releases at every epsilon, down to delta = 1e-12. A privacy profile over all epsilon and
+    a trade-off curve say the same, so the trade-off curve of mu lies below at every such point.
+
+    Args:
+        sigma: Noise multiplier of one release.
+        rounds: Number of releases that enter together.
+        sampling_rate: Probability with which a patient enters a release.
+
+    Raises:
+        PrivacyError: An argument is out of range.
+    """
+    if sampling_rate >= 1:
+        _check(sigma, rounds, sampling_rate)
+        return math.sqrt(rounds) / sigma
+    pld = _gaussian_pld(sigma, rounds, sampling_rate, 1e-4)
+    largest = float(pld.get_epsilon_for_delta(_TAIL))
+    points = [largest * step / 400 for step in range(400)]
+    profile = list(zip(points, map(float, pld.get_delta_for_epsilon(points)), strict=True))
+
+    def covers(mu: float) -> bool:
+        return all(gaussian_delta(mu, e) >= delta for e, delta in profile if delta > _TAIL)
+
+    low, high = 0.0, math.sqrt(rounds) / sigma
+    while not covers(high):
+        low, high = high, 2 * high
+    while high - low > 1e-3 * high:
+        middle = (low + high) / 2
+        low, high = (low, middle) if covers(middle) else (middle, high)
+    return high
+
+
+def _gaussian_pld(sigma: float, rounds: int, sampling_rate: float, grid: float) -> Any:
+    from dp_accounting.pld import privacy_loss_distribution as pld
+
+    _check(sigma, rounds, sampling_rate)
+    one = pld.from_gaussian_mechanism(
+        sigma, value_discretization_interval=grid, sampling_prob=sampling_rate
+    )
+    return one.self_compose(rounds) if rounds > 1 else one
+
+
+def _check(sigma: float, rounds: int, sampling_rate: float) -> None:
+    if not (sigma > 0 and rounds >= 1 and 0 < sampling_rate <= 1):
+        raise PrivacyError(
+            f"sigma {sigma:g}, {rounds} rounds, rate {sampling_rate:g} are not a release",
+            why="sigma must be positive, rounds at least 1, the rate above 0 and up to 1",
+        )

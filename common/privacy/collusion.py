@@ -1,0 +1,74 @@
+"""Who may collude and who must stay: t, n_min and the threshold of the secure sum.
+
+Each site adds 1/(n_min - t) of the noise variance, so the noise is whole after t colluders have
+taken theirs away and all but n_min sites are lost. The threshold of the secure sum is more than
+(N + t)/2: two disjoint groups of honest sites can then never both be told a different list of
+survivors and believed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from common.errors import PrivacyError
+from common.privacy.plan import PrivacyPlan
+
+
+@dataclass(frozen=True)
+class Collusion:
+    """Checked numbers of one consortium in mode distributed.
+
+    Attributes:
+        n_sites: N sites that agreed on keys.
+        colluders: t sites that may give their secrets to the server.
+        n_min: Fewest sites whose sum is opened.
+    """
+
+    n_sites: int
+    colluders: int
+    n_min: int
+
+    def __post_init__(self) -> None:
+        if self.n_sites < 3:
+            raise PrivacyError(
+                f"{self.n_sites} sites cannot sum in secret",
+                why="each would learn the other's part by subtracting its own",
+                cure="use privacy mode 'local', or admit a third site",
+            )
+        if self.colluders < 1:
+            raise PrivacyError(
+                "t = 0 colluders is not a promise",
+                why="every site knows its own share of the noise",
+                cure="leave privacy.colluders out, or set at least 1",
+            )
+        if not self.threshold <= self.n_min <= self.n_sites:
+            raise PrivacyError(
+                f"n_min = {self.n_min} does not work for {self.n_sites} sites and "
+                f"t = {self.colluders}",
+                why=f"it must lie within {self.threshold} and {self.n_sites}: more than (N + t)/2 "
+                "sites must agree on who survived",
+                cure="leave privacy.n_min out for the default",
+            )
+
+    @classmethod
+    def of_plan(cls, plan: PrivacyPlan, n_sites: int) -> Collusion:
+        """Return the numbers of a study: its own, or the defaults.
+
+        t = max(1, (N - 1) // 3); n_min = N - N // 5, at least the threshold.
+
+        Raises:
+            PrivacyError: The numbers do not work.
+        """
+        colluders = max(1, (n_sites - 1) // 3) if plan.colluders is None else plan.colluders
+        default = max(n_sites - n_sites // 5, (n_sites + colluders) // 2 + 1)
+        return cls(n_sites, colluders, default if plan.n_min is None else plan.n_min)
+
+    @property
+    def threshold(self) -> int:
+        """Shares that open a secret, and sites that must agree on a list of survivors."""
+        return (self.n_sites + self.colluders) // 2 + 1
+
+    @property
+    def shares(self) -> int:
+        """Number n_min - t of honest shares that make up the designed noise."""
+        return self.n_min - self.colluders
