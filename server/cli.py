@@ -1,0 +1,56 @@
+"""The coordinator's commands: state of a run, its report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from common.cli_output import Output
+
+app = typer.Typer(no_args_is_help=True, help=__doc__, rich_markup_mode=None)
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+RunOption = Annotated[Path, typer.Argument(help="Folder of the run.")]
+
+
+@app.command(epilog="Example: tumorboard server status runs/study-1")
+def status(run_dir: RunOption, json_output: JsonOption = False) -> None:
+    """Show the phase of a run, its sites and why it failed."""
+    from common.errors import ConfigError
+    from server.run_state import load_run_state
+
+    state = load_run_state(run_dir)
+    if state is None:
+        raise ConfigError(
+            "there is no run in this folder", where=str(run_dir), cure="check the path"
+        )
+    output = Output(json_output)
+    output.say(f"run {state.run_id}: {state.phase}, round {state.round} of {state.rounds}")
+    if state.reason:
+        output.say(f"reason: {state.reason}")
+    rows = [
+        [name, "yes" if s.enrolled else s.refusal_code or "no", s.last_round, s.epsilon_spent]
+        for name, s in sorted(state.sites.items())
+    ]
+    output.table("Sites", ["site", "enrolled", "last round", "epsilon spent"], rows)
+    output.result(state.model_dump(mode="json"))
+
+
+@app.command(epilog="Example: tumorboard server report runs/study-1 --out published")
+def report(
+    run_dir: RunOption,
+    out: Annotated[Path | None, typer.Option(help="Folder; the run's own by default.")] = None,
+    json_output: JsonOption = False,
+) -> None:
+    """Write report.html and report.json of a finished run; asks no site."""
+    import json
+
+    from server.finished_run import read_finished_run
+    from server.report.build import build_report
+    from server.report.content import make_content
+
+    page, twin = build_report(make_content(read_finished_run(run_dir)), out or run_dir)
+    output = Output(json_output)
+    output.say(f"Report: {page.resolve()}")
+    output.result(json.loads(twin.read_text(encoding="utf-8")))
