@@ -43,6 +43,9 @@ class PathwayParams(Contract):
     gene_stats: str | None = Field(
         default=None, description="CSV gene,mean,sd of a public cohort, in the unit of the table"
     )
+    gene_scaling: dict[str, tuple[float, float]] | None = Field(
+        default=None, description="or gene -> (mean, sd) of a public cohort, in the study itself"
+    )
     clip: float | None = Field(
         default=None, gt=0, description="bound after scaling; 3 for z-scores, else 5"
     )
@@ -57,6 +60,8 @@ class PathwayParams(Contract):
     def _check(self) -> Self:
         if (self.sets is None) == (self.gene_sets is None):
             raise ValueError("give either `sets` (in the study) or `gene_sets` (a file)")
+        if self.gene_stats is not None and self.gene_scaling is not None:
+            raise ValueError("give either `gene_stats` (a file) or `gene_scaling` (in the study)")
         return self
 
 
@@ -124,25 +129,32 @@ def public_scaling(
     Raises:
         ConfigError: The file is unusable or lacks a gene.
     """
-    if params.gene_stats is None:
+    if params.gene_stats is None and params.gene_scaling is None:
         low, high = LOG2_TPM_RANGE if params.input_scale == "log2_tpm" else (-1.0, 1.0)
         mean, sd = np.full(len(genes), (low + high) / 2), np.full(len(genes), (high - low) / 2)
         return mean, sd, ""
-    place = f"{where}.extractor.params.gene_stats"
+    place = f"{where}.extractor.params.gene_{'stats' if params.gene_stats else 'scaling'}"
     try:
-        stats = pd.read_csv(params.gene_stats).set_index("gene").loc[list(genes), ["mean", "sd"]]
+        stats = _gene_statistics(params).loc[list(genes), ["mean", "sd"]]
         mean, sd = (stats[column].to_numpy(dtype=np.float64) for column in ("mean", "sd"))
     except (OSError, KeyError, ValueError, pd.errors.ParserError) as error:
         raise ConfigError(
             "the public gene statistics cannot be used",
-            where=f"{place}: {params.gene_stats}",
+            where=f"{place}: {params.gene_stats or ''}",
             why=" ".join(str(error).split())[:200],
             cure="give a CSV with the columns gene, mean, sd and a row for each gene of the sets",
         ) from error
     if len(mean) != len(genes) or not (np.isfinite(mean).all() and (sd > 0).all()):
         raise ConfigError(
             "the public gene statistics hold a gene twice, a gap, or an sd that is not positive",
-            where=f"{place}: {params.gene_stats}",
+            where=f"{place}: {params.gene_stats or ''}",
             cure="give each gene one finite mean and one positive sd",
         )
     return mean, sd, sha256_hex(mean.astype("<f8").tobytes() + sd.astype("<f8").tobytes())
+
+
+def _gene_statistics(params: PathwayParams) -> pd.DataFrame:
+    """Return mean and sd, a row a gene, from the file or from the study itself."""
+    if params.gene_scaling is None:
+        return pd.read_csv(str(params.gene_stats)).set_index("gene")
+    return pd.DataFrame.from_dict(params.gene_scaling, orient="index", columns=["mean", "sd"])
