@@ -6,12 +6,9 @@ haemoglobin, each with noise of its own. Sex and histology say nothing.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Final
 
 import numpy as np
-
-ClinicalRecord = Mapping[str, str | float | None]
 
 STAGES: Final = ("I", "II", "III", "IV")
 SEXES: Final = ("female", "male")
@@ -20,14 +17,15 @@ COLUMNS: Final = ("age", "sex", "stage", "histology", "ecog", "ldh", "haemoglobi
 """Age in years, ecog 0-3, ldh in U/l, haemoglobin in g/dl."""
 
 _MAY_BE_EMPTY: Final = ("stage", "histology", "ecog", "ldh", "haemoglobin")
-_EMPTY_SHARE: Final = 0.04
 
-
-def draw_record(latent: float, generator: np.random.Generator) -> dict[str, str | float | None]:
+def draw_record(
+    latent: float, missing_share: float, generator: np.random.Generator
+) -> dict[str, str | float | None]:
     """Return the columns of one patient, single cells missing at random.
 
     Args:
         latent: Clinical factor, higher = worse.
+        missing_share: Chance that a cell other than age and sex is empty.
         generator: Source of everything random.
     """
 
@@ -40,11 +38,11 @@ def draw_record(latent: float, generator: np.random.Generator) -> dict[str, str 
         "stage": STAGES[int(np.searchsorted([-1.0, -0.1, 0.9], trait(0.85)))],
         "histology": HISTOLOGIES[int(generator.choice(3, p=[0.5, 0.35, 0.15]))],
         "ecog": float(np.searchsorted([0.0, 1.0, 2.0], trait(0.8))),
-        "ldh": float(np.round(np.exp(np.log(220) + 0.3 * trait(0.92)))),
+        "ldh": float(np.round(np.exp(np.log(220) + 0.3 * trait(0.94)))),
         "haemoglobin": float(np.round(13.3 - 1.3 * trait(0.85), 1)),
     }
     for name in _MAY_BE_EMPTY:
-        if generator.random() < _EMPTY_SHARE:
+        if generator.random() < missing_share:
             record[name] = None
     return record
 

@@ -31,7 +31,8 @@ def clinical_records(spec: ConsortiumSpec, cohort: SiteCohort) -> list[dict[str,
     latent = cohort.latent[:, MODALITIES.index("clinical")]
     records = []
     for index, patient in enumerate(cohort.patient_ids):
-        drawn = draw_record(float(latent[index]), stream(spec.seed, patient, "clinical"))
+        generator = stream(spec.seed, patient, "clinical")
+        drawn = draw_record(float(latent[index]), spec.missing_cell, generator)
         records.append(drawn if cohort.has("clinical")[index] else empty_record())
     return records
 

@@ -72,6 +72,7 @@ class ConsortiumSpec(Contract):
     missing_modality: float = Field(default=0.08, ge=0, lt=1, description="share a modality")
     missing_response: float = Field(default=0.10, ge=0, lt=1)
     missing_survival: float = Field(default=0.05, ge=0, lt=1)
+    missing_cell: float = Field(default=0.04, ge=0, lt=1, description="share, clinical columns")
     loss_to_follow_up: float = Field(default=0.006, ge=0, description="censorings a month")
     follow_up_months: tuple[float, float] = (18.0, 84.0)
     second_slide: float = Field(default=0.1, ge=0, le=1, description="share with two slides")
@@ -117,7 +118,7 @@ def demo_spec(
         patients: Patients of an average hospital; sizes vary around it.
         sites: Number of hospitals.
         seed: Seed of everything.
-        complete: No modality and no label is missing anywhere.
+        complete: No modality, label or clinical cell is missing anywhere.
 
     Example:
         >>> [site.site_id for site in demo_spec().sites]
@@ -125,7 +126,7 @@ def demo_spec(
     """
     made = [_demo_site(index, patients, complete=complete) for index in range(sites)]
     gaps: dict[str, float] = dict.fromkeys(
-        ("missing_modality", "missing_response", "missing_survival"), 0.0
+        ("missing_modality", "missing_response", "missing_survival", "missing_cell"), 0.0
     )
     return ConsortiumSpec(seed=seed, sites=made, **(gaps if complete else {}))
 
