@@ -33,12 +33,18 @@ def fixed_point(sums: FloatArray) -> IntArray:
     return np.rint(sums * FIXED_POINT).astype(np.int64)
 
 
+def moments(terms: FloatArray) -> FloatArray:
+    """Return the sum and the sum of squares over patients, (2, ...); NaN counts as absent."""
+    known = np.nan_to_num(terms)
+    return np.stack([known.sum(0), np.square(known).sum(0)])
+
+
 def response_losses(known: Predictions) -> FloatArray:
-    """Return (2,) sums over patients: squared error, negative log-likelihood (at most 50)."""
+    """Return (2, 2) sums and sums of squares of squared error and log-loss (at most 50)."""
     p, y = known.response_prob, known.response
     with np.errstate(divide="ignore"):
         nll = -np.where(y > 0.5, np.log(p), np.log1p(-p))
-    return np.array([np.square(p - y).sum(), np.minimum(nll, MAX_LOSS).sum()])
+    return moments(np.column_stack([np.square(p - y), np.minimum(nll, MAX_LOSS)]))
 
 
 def bin_sums(probability: FloatArray, bins: IntArray, n_bins: int) -> IntArray:
@@ -75,11 +81,12 @@ def censoring_at(grid: EvaluationGrid, time_months: FloatArray) -> FloatArray:
 
 
 def brier_terms(known: Predictions, grid: EvaluationGrid) -> FloatArray:
-    """Return (n, 8) weighted squared errors at the grid's `brier_times`.
+    """Return (n, 9) weighted squared errors at the grid's `brier_times`, last their mean over time.
 
     A patient who died by t has target 0 and weight 1 / G(T-); one still followed at t has target
     1 and weight 1 / G(t); one censored before t has weight 0 (Graf et al., Statistics in
-    Medicine 1999). Weights are cut off at 4.
+    Medicine 1999). Weights are cut off at 4. The mean over time is the trapezoid rule between
+    the first and the last time; summed over patients it is the integrated Brier score.
     """
     t = grid.brier_times[None, :]
     own = 1 / np.maximum(censoring_at(grid, known.time_months), MIN_CENSORING)[:, None]
@@ -87,12 +94,15 @@ def brier_terms(known: Predictions, grid: EvaluationGrid) -> FloatArray:
     followed = known.time_months[:, None] > t
     died = (known.event[:, None] > 0.5) & ~followed
     weight = np.where(followed, at, np.where(died, own, 0.0))
-    return np.asarray(weight * np.square(followed - known.survival), np.float64)
+    terms = weight * np.square(followed - known.survival)
+    span = grid.brier_times[-1] - grid.brier_times[0]
+    mean = (terms[:, 1:] + terms[:, :-1]) / 2 @ np.diff(grid.brier_times) / span
+    return np.column_stack([terms, mean])
 
 
 def brier_sums(known: Predictions, grid: EvaluationGrid) -> IntArray:
-    """Return (8,) fixed-point sums of `brier_terms` over patients."""
-    return fixed_point(np.nan_to_num(brier_terms(known, grid)).sum(0))
+    """Return (2, 9) fixed-point sums and sums of squares of `brier_terms` over patients."""
+    return fixed_point(moments(brier_terms(known, grid)))
 
 
 def d_calibration_sums(known: Predictions) -> IntArray:

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from common.metrics.estimate import Estimate, not_estimable
+from common.metrics.estimate import MIN_SHOWN, Estimate, not_estimable
 from common.metrics.score_scale import FloatArray
 
 MIN_EVENTS = 2
@@ -70,13 +70,15 @@ class PairCounts:
         """Largest |gridded C - C of the patient rows|, exact maximum over all orders.
 
         Every pair in doubt is set to whatever moves C furthest: C_max = (N + X) / (P + X) with
-        all pairs that may be concordant, C_min = N / (P + Y) with all that may be discordant.
+        all X pairs that may be concordant, C_min = N / (P + Y) with all Y that may be
+        discordant; N of P pairs are known. Never above (S1 / 2 + 3 S2 / 4) / comparable, S2 the
+        event-censoring pairs sharing both bins and S1 all others sharing one.
         """
         known = self.concordant + self.discordant
         free = self.same_score + self.two_events + self.censored_same_score
         up, down = free + self.censored_concordant, free + self.censored_discordant
         with np.errstate(invalid="ignore", divide="ignore"):
-            # Pairs of one score bin are comparable for certain; the rest may drop out.
+            # A pair that pulls the other way drops out where it may not be comparable.
             highest = (self.concordant + up) / (known + up)
             lowest = self.concordant / (known + down)
         value = self.c_index()
@@ -137,29 +139,75 @@ def _weighted_pairs(table: FloatArray, weight: FloatArray, cell_variance: float)
     )
 
 
+def c_index_sd(table: FloatArray) -> float:
+    """Return the sampling standard deviation of C, from the table alone.
+
+    Infinitesimal jackknife: sum over cells of count * (dN - C dP)^2 / P^2, dN and dP the change
+    in agreeing and comparable pairs that one more patient of that cell brings. NaN when the
+    noise of a table makes it negative.
+    """
+    agreeing, comparable = _pair_gradients(table)
+    counts = pair_counts(table)
+    influence = (agreeing - counts.c_index() * comparable) / counts.comparable
+    variance = float((table * np.square(influence)).sum())
+    return float(np.sqrt(variance)) if variance >= 0 else float("nan")
+
+
+def _pair_gradients(table: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Agreeing and comparable pairs that a patient of each cell takes part in, (2, T, S) each."""
+    censored, died = table[0], table[1]
+    total = table.sum(0)
+    later = np.flip(np.cumsum(np.flip(total, 0), 0), 0) - total
+    earlier = np.cumsum(died, 0) - died
+
+    def below(cells: FloatArray) -> FloatArray:
+        """Cells of lower score, those of equal score by half."""
+        return np.asarray(np.cumsum(cells, -1) - cells / 2)
+
+    def above(cells: FloatArray) -> FloatArray:
+        return np.asarray(np.flip(np.cumsum(np.flip(cells, -1), -1), -1) - cells / 2)
+
+    deaths, cens = died.sum(-1, keepdims=True), censored.sum(-1, keepdims=True)
+    as_later, before = above(earlier), earlier.sum(-1, keepdims=True)
+    same = deaths - 0.5
+    agreeing_died = below(later) + as_later + 0.5 * below(censored) + 0.5 * same
+    agreeing_censored = as_later + 0.5 * above(died)
+    comparable_died = later.sum(-1, keepdims=True) + before + 0.5 * cens + same
+    comparable_censored = before + 0.5 * deaths
+    shape = died.shape
+    return (
+        np.stack([agreeing_censored, agreeing_died]),
+        np.stack(
+            [np.broadcast_to(comparable_censored, shape), np.broadcast_to(comparable_died, shape)]
+        ),
+    )
+
+
 def c_index_estimate(table: FloatArray, cell_variance: float = 0.0) -> Estimate:
     """Return Harrell's C of one table (2, T, S) with its error bound, or why there is none.
 
     With exact tables an event count below 2 makes C uninformative; noisy tables are only
     refused where no pair is left.
     """
-    if not cell_variance:
-        reason = refuse_few_events(float(table[1].sum()), float(table.sum()))
-        if reason:
-            return not_estimable(reason)
+    exact = not cell_variance
+    reason = refuse_few_events(table) if exact else None
+    if reason:
+        return not_estimable(reason)
     counts = pair_counts(table, cell_variance)
     if float(counts.comparable) <= 0:
         return not_estimable("no comparable pair")
-    value = float(counts.c_index())
-    return Estimate(value, error_bound=None if cell_variance else float(counts.error_bound()))
+    caveat = "fewer than 5 events" if exact and table[1].sum() < MIN_SHOWN else None
+    value = float(np.clip(counts.c_index(), 0.0, 1.0))
+    bound = float(counts.error_bound()) if exact else None
+    return Estimate(value, caveat, error_bound=bound)
 
 
-def refuse_few_events(n_events: float, n_patients: float) -> str | None:
-    """Return why a survival metric is uninformative, or None."""
-    if n_patients == 0:
+def refuse_few_events(table: FloatArray) -> str | None:
+    """Return why a survival metric of an exact table (2, T, S) is uninformative, or None."""
+    if table.sum() == 0:
         return "no patient with a known outcome"
-    if n_events == 0:
-        return "no event"
-    if n_events < MIN_EVENTS:
-        return "1 event: a C-index from one event is uninformative"
+    if table[1].sum() == 0:
+        return "no event: all patients are censored"
+    if table[1].sum() < MIN_EVENTS:
+        return "fewer than 2 events: a C-index from one event is uninformative"
     return None

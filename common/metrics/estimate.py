@@ -5,6 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
+MIN_SHOWN = 5
+"""Smallest count of patients that is shown where tables are exact."""
+
 
 @dataclass(frozen=True)
 class Estimate:

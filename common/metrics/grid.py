@@ -7,7 +7,7 @@ patient row: cuts are study constants, or post-processing of released margins (`
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal, Self
 
 import numpy as np
@@ -15,12 +15,18 @@ import numpy.typing as npt
 
 from common.errors import ConfigError
 from common.metrics.score_scale import FloatArray, default_cuts
+from common.privacy.plan import EvaluationRelease
 from common.study import Study, SurvivalEndpoint, Task
 
 Release = Literal["dp", "internal"]
 IntArray = npt.NDArray[np.int64]
 
 LAST_EDGE_MONTHS = 180.0
+EVEN_MONTHS = 8.0
+"""Intervals are even in log(1 + t / 8): chosen on nine real cohorts, see `evaluation_error`."""
+RISK_STEPS = 16
+"""Risk sets (deaths and censorings a risk group) cut every interval of the grid in 16."""
+LAST_RISK_MONTHS = 480.0
 N_BRIER_TIMES = 8
 
 
@@ -59,6 +65,7 @@ class EvaluationGrid:
         censoring: (T + 1,) probability of still being under observation at each time edge,
             broadcast in the second phase; None in the first.
         subgroups: Name -> public levels, e.g. {"sex": ("female", "male")}.
+        plan: Evaluation budget of the study; says how noisy tables are in release `dp`.
     """
 
     release: Release
@@ -73,6 +80,7 @@ class EvaluationGrid:
     risk_threshold: float | None = None
     censoring: FloatArray | None = None
     subgroups: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    plan: EvaluationRelease = field(default_factory=EvaluationRelease)
 
     @classmethod
     def for_study(
@@ -119,6 +127,7 @@ class EvaluationGrid:
             risk_threshold=risk_threshold,
             censoring=_checked_censoring(censoring, len(edges)),
             subgroups=tuple((k, tuple(v)) for k, v in (subgroups or {}).items()),
+            plan=study.privacy.evaluation,
         )
 
     @property
@@ -135,6 +144,20 @@ class EvaluationGrid:
     def has_response(self) -> bool:
         """Whether response is tabulated."""
         return "response" in self.tasks
+
+    @property
+    def risk_edges(self) -> FloatArray:
+        """Edges of the risk sets: every interval cut in 16, the open one up to 40 years.
+
+        In release `internal` curves and log-rank need finer times than ranks do; only federation
+        totals of two groups are counted on them. Release `dp` has no risk sets.
+        """
+        edges = self.time_edges[:-1]
+        steps = np.arange(0, len(edges) - 1 + 1e-9, 1 / RISK_STEPS)
+        inner = np.interp(steps, np.arange(len(edges)), edges)
+        last = max(LAST_RISK_MONTHS, 2 * float(edges[-1]))
+        tail = np.geomspace(edges[-1], last, 2 * RISK_STEPS + 1)[1:]
+        return np.concatenate([inner, tail, [np.inf]])
 
     def time_index(self, time_months: npt.ArrayLike) -> IntArray:
         """Return the interval (a, b] of each time, int64 in [0, T)."""
@@ -159,10 +182,11 @@ class EvaluationGrid:
 
 
 def time_edges(n_intervals: int, horizons: FloatArray, release: Release) -> FloatArray:
-    """Return (T + 1,) edges: even in log(1 + months / 12), horizons snapped in, inf last.
+    """Return (T + 1,) edges: even in log(1 + months / 8), horizons snapped in, inf last.
 
-    Even steps in log(1 + t / 12) are about 0.5 months wide at the start, 1 month at a year and
-    log-spaced beyond it, up to 15 years (`internal`) or twice the last horizon (`dp`).
+    Of 64 intervals the first is 0.4 months wide, those at one year 1 month, at five years 3.5
+    months: log-spaced, but not wasted on the first days. They end at 15 years (`internal`) or at
+    twice the last horizon (`dp`); the last interval is open.
 
     Raises:
         ConfigError: There are more horizons than inner edges.
@@ -171,7 +195,7 @@ def time_edges(n_intervals: int, horizons: FloatArray, release: Release) -> Floa
     if release == "dp" and len(horizons):
         last = min(last, 2 * float(horizons[-1]))
     last = max(last, float(horizons[-1]) if len(horizons) else 0.0)
-    inner = 12 * np.expm1(np.linspace(0, np.log1p(last / 12), n_intervals)[1:])
+    inner = EVEN_MONTHS * np.expm1(np.linspace(0, np.log1p(last / EVEN_MONTHS), n_intervals)[1:])
     if len(horizons) > len(inner):
         raise ConfigError(
             f"{len(horizons)} horizons do not fit into {n_intervals} time intervals",

@@ -1,7 +1,7 @@
 """Log-rank test of two groups from counts per interval, also stratified by site.
 
-Observed and expected deaths and the hypergeometric variance (Mantel, 1966), censored patients at
-risk for half of their interval. Sites are strata by adding their O - E and V.
+Observed and expected deaths and the hypergeometric variance (Mantel, 1966). Sites are
+strata by adding their O - E and V.
 """
 
 from __future__ import annotations
@@ -43,16 +43,19 @@ class LogRank:
         return Estimate(float(chi2.sf(statistic.value, 1)))
 
 
-def log_rank(
-    died_high: FloatArray, censored_high: FloatArray, died_low: FloatArray, censored_low: FloatArray
-) -> LogRank:
-    """Return the test of high against low risk from (T,) counts per interval."""
-    n_high = at_risk_at_start(died_high, censored_high) - censored_high / 2
-    n_low = at_risk_at_start(died_low, censored_low) - censored_low / 2
-    n, d = n_high + n_low, died_high + died_low
+def log_rank(high: FloatArray, low: FloatArray, censored_share: float) -> LogRank:
+    """Return the test of high against low risk.
+
+    Args:
+        high: (2, T) [censored | died] per interval of the high-risk group.
+        low: (2, T) of the low-risk group.
+        censored_share: Share of an interval's censored patients that leave before its deaths.
+    """
+    n_high = at_risk_at_start(high[1], high[0]) - censored_share * high[0]
+    n_low = at_risk_at_start(low[1], low[0]) - censored_share * low[0]
+    n, d = n_high + n_low, high[1] + low[1]
     with np.errstate(invalid="ignore", divide="ignore"):
         share = np.where(n > 0, n_high / n, 0.0)
         ties = np.where(n > 1, np.clip((n - d) / (n - 1), 0.0, 1.0), 0.0)
-    expected = d * share
     variance = d * share * (1 - share) * ties
-    return LogRank(float((died_high - expected).sum()), float(variance.sum()))
+    return LogRank(float((high[1] - d * share).sum()), float(variance.sum()))

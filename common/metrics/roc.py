@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from common.metrics.estimate import Estimate, not_estimable
+from common.metrics.estimate import MIN_SHOWN, Estimate, not_estimable
 from common.metrics.score_scale import FloatArray
 
 
@@ -28,6 +28,25 @@ def roc_error_bound(table: FloatArray) -> float:
     return 0.5 * shared / float(table[0].sum() * table[1].sum())
 
 
+def roc_sd(table: FloatArray) -> float:
+    """Return the sampling standard deviation of the AUC (DeLong et al., Biometrics 1988).
+
+    From the placements of both classes over the bins of one table (2, R); NaN with fewer than 2
+    patients in a class.
+    """
+    negative, positive = table[0], table[1]
+    n_neg, n_pos = float(negative.sum()), float(positive.sum())
+    if n_neg < 2 or n_pos < 2:
+        return float("nan")
+    auc = float(roc_auc(table))
+    of_positive = (np.cumsum(negative) - negative / 2) / n_neg
+    of_negative = 1 - (np.cumsum(positive) - positive / 2) / n_pos
+    s10 = float((positive * np.square(of_positive - auc)).sum()) / (n_pos - 1)
+    s01 = float((negative * np.square(of_negative - auc)).sum()) / (n_neg - 1)
+    variance = s10 / n_pos + s01 / n_neg
+    return float(np.sqrt(variance)) if variance >= 0 else float("nan")
+
+
 def average_precision(table: FloatArray) -> FloatArray:
     """Return the area under precision-recall of tables (..., 2, R), from the highest score."""
     falling = np.flip(table.astype(np.float64), -1)
@@ -38,12 +57,40 @@ def average_precision(table: FloatArray) -> FloatArray:
         return np.asarray((precision * falling[..., 1, :]).sum(-1) / true[..., -1])
 
 
+def precision_recall_points(table: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Return (recall, precision) at every cut from the highest score down, each (R,)."""
+    falling = np.flip(table.astype(np.float64), -1)
+    true, called = np.cumsum(falling[1]), np.cumsum(falling.sum(0))
+    filled = called > 0
+    return true[filled] / falling[1].sum(), true[filled] / called[filled]
+
+
 def roc_points(table: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Return (false positive rate, true positive rate), each (R + 1,), from (0, 0) to (1, 1)."""
     falling = np.flip(table.astype(np.float64), -1)
     rates = np.cumsum(falling, -1) / falling.sum(-1, keepdims=True)
     rates = np.concatenate([np.zeros((2, 1)), rates], -1)
     return rates[0], rates[1]
+
+
+def shown_roc(table: FloatArray, *, exact: bool) -> tuple[list[float], list[float]] | None:
+    """Return the points of the ROC that may be shown, or None with an empty class.
+
+    Exact tables: neighbouring bins are joined until each step holds at least 5 patients.
+    """
+    if table.sum(-1).min() <= 0 or (exact and table.sum() < MIN_SHOWN):
+        return None
+    if exact:
+        falling, steps, held = np.flip(table, -1), [], np.zeros(2)
+        for column in falling.T:
+            held = held + column
+            if held.sum() >= MIN_SHOWN:
+                steps.append(held)
+                held = np.zeros(2)
+        steps[-1] = steps[-1] + held
+        table = np.flip(np.array(steps).T, -1)
+    x, y = roc_points(table)
+    return x.tolist(), y.tolist()
 
 
 def refuse_one_class(table: FloatArray) -> str | None:
@@ -62,7 +109,7 @@ def roc_estimate(table: FloatArray, *, noisy: bool = False) -> Estimate:
     if noisy:
         if table[0].sum() <= 0 or table[1].sum() <= 0:
             return not_estimable("the noise is larger than a class")
-        return Estimate(float(roc_auc(table)))
+        return Estimate(float(np.clip(roc_auc(table), 0.0, 1.0)))
     reason = refuse_one_class(table)
     if reason:
         return not_estimable(reason)

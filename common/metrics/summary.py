@@ -7,28 +7,34 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
-import numpy as np
-
-from common.metrics.concordance import c_index_estimate
-from common.metrics.estimate import Estimate, not_estimable
+from common.metrics.calibration import (
+    ReliabilityGroup,
+    response_reliability,
+    survival_reliability,
+)
+from common.metrics.estimate import Estimate
 from common.metrics.grid import EvaluationGrid, Release
-from common.metrics.kaplan_meier import SurvivalCurve, survival_curve
-from common.metrics.log_rank import log_rank
-from common.metrics.roc import roc_estimate, roc_points
+from common.metrics.intervals import noisy_curve, with_bootstrap, with_noise
+from common.metrics.kaplan_meier import SurvivalCurve, shown
+from common.metrics.risk_sets import RiskSets, risk_sets
+from common.metrics.roc import shown_roc
+from common.metrics.site_views import (
+    SiteSummary,
+    leave_one_out,
+    site_summary,
+    subgroup_metrics,
+    worst_sites,
+)
+from common.metrics.table_schema import TableNoise, noise_plan
 from common.metrics.tables import SiteTables, merge
+from common.metrics.time_auc import last_followed_edge
 
+__all__ = ["EvaluationSummary", "SiteSummary", "summarise"]
 
-@dataclass(frozen=True)
-class SiteSummary:
-    """Metrics of one site, or of the consortium without it."""
-
-    site_id: str
-    metrics: dict[str, Estimate]
-    n_survival: int | None = None
-    n_events: int | None = None
-    n_response: int | None = None
-    n_responders: int | None = None
+N_REPLICATES = 200
+SEED = 20240
 
 
 @dataclass(frozen=True)
@@ -38,9 +44,14 @@ class EvaluationSummary:
     Attributes:
         release: `internal` or `dp`.
         overall: Metrics of all sites together, by name.
-        curves: Kaplan-Meier of all patients and of the risk groups.
+        curves: Kaplan-Meier of all patients and of the risk groups, as far as it may be shown.
         roc: (false positive rate, true positive rate) of the response, or None.
         per_site: By site; empty when only the federation total is visible.
+        leave_one_out: Metrics without a site, by the site left out.
+        worst_site: Headline metric -> (site, its estimate).
+        reliability: "response" or a horizon such as "survival_36m" -> groups by score.
+        subgroups: Subgroup -> level -> headline metrics.
+        caveats: Sentences that must be printed with the figures.
     """
 
     release: Release
@@ -48,74 +59,147 @@ class EvaluationSummary:
     curves: list[SurvivalCurve] = field(default_factory=list)
     roc: tuple[list[float], list[float]] | None = None
     per_site: dict[str, SiteSummary] = field(default_factory=dict)
+    leave_one_out: dict[str, SiteSummary] = field(default_factory=dict)
+    worst_site: dict[str, tuple[str, Estimate]] = field(default_factory=dict)
+    reliability: dict[str, list[ReliabilityGroup]] = field(default_factory=dict)
+    subgroups: dict[str, dict[str, dict[str, Estimate]]] = field(default_factory=dict)
+    caveats: list[str] = field(default_factory=list)
 
     @property
     def metrics(self) -> dict[str, Estimate]:
         """Metrics of all sites together, by name."""
         return self.overall.metrics
 
+    def as_dict(self) -> dict[str, Any]:
+        """Return metrics for JSON; curves are left to the report."""
+        return {
+            "release": self.release,
+            "overall": _metrics_dict(self.overall.metrics),
+            "per_site": {k: _metrics_dict(v.metrics) for k, v in self.per_site.items()},
+            "leave_one_out": {k: _metrics_dict(v.metrics) for k, v in self.leave_one_out.items()},
+            "worst_site": {k: {"site": s, **e.as_dict()} for k, (s, e) in self.worst_site.items()},
+            "subgroups": {
+                name: {level: _metrics_dict(metrics) for level, metrics in levels.items()}
+                for name, levels in self.subgroups.items()
+            },
+            "caveats": self.caveats,
+        }
 
-def summarise(per_site: Mapping[str, SiteTables], grid: EvaluationGrid) -> EvaluationSummary:
+
+def summarise(
+    per_site: Mapping[str, SiteTables],
+    grid: EvaluationGrid,
+    *,
+    noise: Mapping[str, TableNoise] | None = None,
+    shares: float | None = None,
+    n_replicates: int = N_REPLICATES,
+) -> EvaluationSummary:
     """Return metrics, curves and site comparisons.
 
     Args:
         per_site: Tables by site; one entry (the federation total) under a secure sum.
         grid: The grid the tables were made on.
+        noise: Noise of each array at a site; from the grid's plan if not given.
+        shares: Full noises in the sum: the number of sites when each adds its own (default),
+            surviving sites / (n_min - t) under a secure sum.
+        n_replicates: Bootstrap replicates; 0 keeps the closed-form intervals only.
+
+    Raises:
+        DataError: There is no table, or sites used different grids.
     """
     total = merge(list(per_site.values()))
-    sites = {}
-    if len(per_site) > 1:
-        sites = {key: _site(key, tables, grid) for key, tables in per_site.items()}
-    curves = [] if total.survival is None else _curves(total, grid)
-    roc = None
-    if total.response is not None and total.response.sum(-1).min() > 0:
-        x, y = roc_points(total.response)
-        roc = (x.tolist(), y.tolist())
-    return EvaluationSummary(grid.release, _site("all", total, grid), curves, roc, sites)
-
-
-def _site(site_id: str, tables: SiteTables, grid: EvaluationGrid) -> SiteSummary:
-    metrics: dict[str, Estimate] = {}
-    survival, response = tables.survival, tables.response
-    if survival is not None:
-        metrics["c_index"] = c_index_estimate(survival)
-        low, high = risk_groups(survival, grid)
-        test = log_rank(high[1], high[0], low[1], low[0])
-        metrics["log_rank_chi2"], metrics["log_rank_p"] = test.chi_square, test.p_value
-    if response is not None:
-        metrics["response_auc"] = roc_estimate(response)
-    return SiteSummary(
-        site_id,
-        metrics or {"none": not_estimable("the study has no endpoint")},
-        None if survival is None else int(survival.sum()),
-        None if survival is None else int(survival[1].sum()),
-        None if response is None else int(response.sum()),
-        None if response is None else int(response[1].sum()),
+    if noise is None:
+        noise = noise_plan(grid, "tables", grid.plan, two_phases=True)
+    n_shares = float(len(per_site)) if shares is None else shares
+    one = {name: spec.variance for name, spec in noise.items()}
+    summed = {name: variance * n_shares for name, variance in one.items()}
+    overall = site_summary("all", total, grid, summed)
+    if grid.release == "dp":
+        overall = with_noise(overall, total, grid, noise, n_shares, seed=SEED)
+    elif n_replicates:
+        overall = with_bootstrap(overall, list(per_site.values()), grid, n_replicates, seed=SEED)
+    several = len(per_site) > 1
+    sites = {k: site_summary(k, t, grid, one) for k, t in per_site.items()} if several else {}
+    exact = grid.release == "internal"
+    return EvaluationSummary(
+        release=grid.release,
+        overall=overall,
+        curves=_curves(total, grid, noise, n_shares),
+        roc=None if total.response is None else shown_roc(total.response, exact=exact),
+        per_site=sites,
+        leave_one_out=leave_one_out(per_site, grid, summed) if several else {},
+        worst_site=worst_sites(sites) if exact else {},
+        reliability=_reliability(total, grid) if exact else {},
+        subgroups=subgroup_metrics(total, grid),
+        caveats=_caveats(overall, sites, grid),
     )
 
 
-def risk_groups(
-    table: np.ndarray[tuple[int, ...], np.dtype[np.float64]], grid: EvaluationGrid
-) -> tuple[
-    np.ndarray[tuple[int, ...], np.dtype[np.float64]],
-    np.ndarray[tuple[int, ...], np.dtype[np.float64]],
-]:
-    """Return the (2, T) tables of the low-risk and the high-risk group.
-
-    The border is the study's threshold, or else the score cut nearest to the median.
-    """
-    if grid.risk_threshold is not None:
-        first_high = int(np.searchsorted(grid.survival_cuts, grid.risk_threshold, side="right"))
-    else:
-        below = np.cumsum(table.sum((0, 1)))
-        first_high = int(np.argmin(np.abs(below - below[-1] / 2))) + 1
-    return table[..., :first_high].sum(-1), table[..., first_high:].sum(-1)
-
-
-def _curves(total: SiteTables, grid: EvaluationGrid) -> list[SurvivalCurve]:
-    table = total.survival
-    if table is None:
+def _curves(
+    total: SiteTables, grid: EvaluationGrid, noise: Mapping[str, TableNoise], n_shares: float
+) -> list[SurvivalCurve]:
+    sets = risk_sets(total, grid)
+    if sets is None:
         return []
-    low, high = risk_groups(table, grid)
-    groups = {"all patients": table.sum(-1), "low risk": low, "high risk": high}
-    return [survival_curve(name, t[1], t[0], grid.time_edges) for name, t in groups.items()]
+    exact = grid.release == "internal"
+    stride = 1 if len(sets.edges) == len(grid.time_edges) else RISK_STRIDE
+    curves = []
+    for label, group in _groups(sets).items():
+        curve = sets.curve(label, group)
+        if not exact:
+            n_bins = grid.size.scores * (1.0 if label == "all patients" else 0.5)
+            curve = noisy_curve(curve, group, noise["survival"], n_shares * n_bins, grid, SEED)
+        curve = shown(curve, exact=exact, stride=stride)
+        if len(curve.time_months):
+            curves.append(curve)
+    return curves
+
+
+def _groups(sets: RiskSets) -> dict[str, Any]:
+    return {"all patients": sets.everybody, "low risk": sets.low, "high risk": sets.high}
+
+
+RISK_STRIDE = 4
+"""Every fourth edge of the fine risk sets is drawn."""
+
+
+def _reliability(total: SiteTables, grid: EvaluationGrid) -> dict[str, list[ReliabilityGroup]]:
+    found: dict[str, list[ReliabilityGroup]] = {}
+    response, answers = total.response, total.sums("response_bin_sums")
+    if response is not None and answers is not None:
+        found["response"] = response_reliability(response, answers[0])
+    table, sums = total.survival, total.sums("survival_bin_sums")
+    if table is None or sums is None:
+        return found
+    last = last_followed_edge(table, grid)
+    for months in grid.horizons:
+        edge = grid.edge_of(float(months))
+        if edge <= last:
+            column = int(abs(grid.brier_times - months).argmin())
+            found[f"survival_{months:g}m"] = survival_reliability(
+                table, sums[0, column], edge, grid.time_edges
+            )
+    return found
+
+
+def _caveats(
+    overall: SiteSummary, sites: Mapping[str, SiteSummary], grid: EvaluationGrid
+) -> list[str]:
+    lines = []
+    for name, title in (("c_index", "C-index"), ("response_auc", "response AUC")):
+        if name not in overall.metrics:
+            continue
+        for site_id, summary in sites.items():
+            metric = summary.metrics[name]
+            if metric.reason is not None:
+                state = "is not estimable" if metric.value is None else "is hardly informative"
+                lines.append(f"{title} of {site_id} {state}: {metric.reason}.")
+    if grid.release == "dp":
+        lines.append(
+            "Tables carry privacy noise: intervals hold sampling and noise; counts are noisy."
+        )
+    return lines
+
+
+def _metrics_dict(metrics: Mapping[str, Estimate]) -> dict[str, dict[str, Any]]:
+    return {name: estimate.as_dict() for name, estimate in metrics.items()}

@@ -112,7 +112,7 @@ def _tables(grid: EvaluationGrid) -> dict[str, ArraySpec]:
         bins = grid.size.response
         arrays["response"] = ArraySpec((2, bins))
         arrays["response_site_pairs"] = ArraySpec((2,))
-        arrays["response_sums"] = ArraySpec((2,), "sum")
+        arrays["response_sums"] = ArraySpec((2, 2), "sum")
         arrays["response_bin_sums"] = ArraySpec((2, bins), "sum")
         for name, levels in grid.subgroups:
             arrays[f"subgroup_response_{name}"] = ArraySpec((len(levels), 2, bins))
@@ -124,13 +124,14 @@ def _survival_tables(grid: EvaluationGrid) -> dict[str, ArraySpec]:
     arrays = {
         "survival": ArraySpec((2, times, scores)),
         "survival_site_pairs": ArraySpec((2,)),
-        "survival_nll": ArraySpec((1,), "sum"),
+        "survival_nll": ArraySpec((2,), "sum"),
         "survival_bin_sums": ArraySpec((2, moments, scores), "sum"),
         "d_calibration": ArraySpec((N_CALIBRATION_BINS,), "sum"),
     }
     if grid.censoring is not None:
-        arrays["brier"] = ArraySpec((moments,), "sum")
+        arrays["brier"] = ArraySpec((2, moments + 1), "sum")
     if grid.risk_threshold is not None:
+        arrays["risk_sets"] = ArraySpec((2, 2, len(grid.risk_edges) - 1))
         arrays["site_log_rank"] = ArraySpec((2,), "sum")
     for name, levels in grid.subgroups:
         arrays[f"subgroup_survival_{name}"] = ArraySpec((len(levels), 2, times, scores))

@@ -10,6 +10,7 @@ from common.metrics.additive_sums import (
     brier_sums,
     d_calibration_sums,
     fixed_point,
+    moments,
     response_losses,
 )
 from common.metrics.grid import EvaluationGrid, IntArray
@@ -65,13 +66,17 @@ def _survival(known: Predictions, grid: EvaluationGrid) -> dict[str, IntArray]:
     if grid.release == "dp":
         return arrays
     arrays["survival_site_pairs"] = survival_pairs(known, cell, shape)
-    arrays["survival_nll"] = fixed_point(np.array([np.nansum(known.survival_nll)]))
+    arrays["survival_nll"] = fixed_point(moments(known.survival_nll))
     arrays["survival_bin_sums"] = bin_sums(known.survival, cell[2], grid.size.scores)
     arrays["d_calibration"] = d_calibration_sums(known)
     if grid.censoring is not None:
         arrays["brier"] = brier_sums(known, grid)
     if grid.risk_threshold is not None:
-        arrays["site_log_rank"] = exact_log_rank(known, scores >= grid.risk_threshold)
+        high = scores >= grid.risk_threshold
+        edges = grid.risk_edges
+        fine = np.searchsorted(edges[1:-1], known.time_months, side="left")
+        arrays["risk_sets"] = histogram((2, 2, len(edges) - 1), high, known.event, fine)
+        arrays["site_log_rank"] = exact_log_rank(known, high)
     for name, levels in grid.subgroups:
         level = known.subgroups.get(name, np.full(len(known), -1))
         keep = level >= 0
