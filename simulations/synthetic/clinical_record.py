@@ -18,6 +18,7 @@ COLUMNS: Final = ("age", "sex", "stage", "histology", "ecog", "ldh", "haemoglobi
 
 _MAY_BE_EMPTY: Final = ("stage", "histology", "ecog", "ldh", "haemoglobin")
 
+
 def draw_record(
     latent: float, missing_share: float, generator: np.random.Generator
 ) -> dict[str, str | float | None]:

@@ -97,9 +97,7 @@ def transcriptome() -> Transcriptome:
     return Transcriptome(genes, pathways, loading, mean, generator.uniform(0.7, 1.4, N_GENES))
 
 
-def draw_expression(
-    latent: float, batch: FloatArray, generator: np.random.Generator
-) -> FloatArray:
+def draw_expression(latent: float, batch: FloatArray, generator: np.random.Generator) -> FloatArray:
     """Return one patient's expression (G,), log2(TPM + 0.001).
 
     Args:

@@ -122,7 +122,9 @@ def _direction(name: str, dim: int) -> npt.NDArray[np.float64]:
     return np.asarray(vector / np.linalg.norm(vector))
 
 
-def _offset(spec: ConsortiumSpec, shape: FeatureShape, site_id: str, name: str, dim: int) -> FloatArray:
+def _offset(
+    spec: ConsortiumSpec, shape: FeatureShape, site_id: str, name: str, dim: int
+) -> FloatArray:
     """Return the hospital's technical offset (dim,)."""
     scale = shape.site_offset * spec.site_shift
     draws = stream(spec.seed, site_id, "offset", name).standard_normal(dim)
@@ -143,7 +145,9 @@ def _tiles(spec: ConsortiumSpec, shape: FeatureShape, cohort: SiteCohort, index:
     return bag.astype(np.float32) + _offset(spec, shape, cohort.site.site_id, "tiles", dim)
 
 
-def _slices(spec: ConsortiumSpec, shape: FeatureShape, cohort: SiteCohort, index: int) -> FloatArray:
+def _slices(
+    spec: ConsortiumSpec, shape: FeatureShape, cohort: SiteCohort, index: int
+) -> FloatArray:
     patient, dim = cohort.patient_ids[index], shape.slice_dim
     generator = stream(spec.seed, patient, "slice-features")
     bag = 0.7 * generator.standard_normal((shape.slices, dim))

@@ -12,7 +12,9 @@ from common.optional import require
 
 def origin_mm(shape: tuple[int, ...], spacing_mm: tuple[float, float, float]) -> list[float]:
     """Return x, y, z in mm (DICOM patient axes, LPS) of the first voxel of a centred scan."""
-    return [-(n - 1) / 2 * step for n, step in zip(reversed(shape), reversed(spacing_mm), strict=True)]
+    return [
+        -(n - 1) / 2 * step for n, step in zip(reversed(shape), reversed(spacing_mm), strict=True)
+    ]
 
 
 def write_nifti(

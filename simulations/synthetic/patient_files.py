@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from common.optional import require
 from common.study import MODALITIES
 from simulations.synthetic.cohort import SiteCohort, draw_cohort
 from simulations.synthetic.dicom_masks import write_rtstruct, write_seg
@@ -142,9 +143,7 @@ def _write_volumes(job: PatientJob, cohort: SiteCohort, paths: PatientPaths) -> 
         broken.write_bytes(broken.read_bytes()[:200])
 
 
-def _write_dicom(
-    job: PatientJob, cohort: SiteCohort, paths: PatientPaths, scan: HeadScan
-) -> None:
+def _write_dicom(job: PatientJob, cohort: SiteCohort, paths: PatientPaths, scan: HeadScan) -> None:
     site, patient = cohort.site, cohort.patient_ids[job.index]
     home = job.folder / "sites" / site.site_id
     write_mask = write_rtstruct if mask_kind(job.index) == "rtstruct" else write_seg
@@ -171,8 +170,6 @@ def _damaged(spec: ConsortiumSpec, site: SiteSpec, cohort: SiteCohort, index: in
 
 def _limit_threads() -> None:
     """One thread a worker: workers are the parallelism."""
-    import cv2
-    import SimpleITK as sitk
-
-    cv2.setNumThreads(1)
-    sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
+    require("cv2", extra="pathology").setNumThreads(1)
+    threads = require("SimpleITK", extra="radiology").ProcessObject
+    threads.SetGlobalDefaultNumberOfThreads(1)

@@ -145,7 +145,9 @@ def _tumour_distance(
     centre_z = float(generator.uniform(-1, 1)) * max(abs(float(z[0, 0, 0])) - radius_mm - 6, 0)
     dx, dy = x - reach * along * np.cos(angle), y - 1.2 * reach * along * np.sin(angle)
     stretch = np.exp(0.08 * generator.standard_normal(3))
-    distance = np.sqrt((dx * stretch[0]) ** 2 + (dy * stretch[1]) ** 2 + ((z - centre_z) * stretch[2]) ** 2)
+    distance = np.sqrt(
+        (dx * stretch[0]) ** 2 + (dy * stretch[1]) ** 2 + ((z - centre_z) * stretch[2]) ** 2
+    )
     warp = _smooth_field(distance.shape, (1.5, 4.0, 4.0), generator)
     return np.asarray(distance * (1 + 0.07 * warp), np.float32)
 
@@ -169,7 +171,9 @@ def _scan(
     blurred = ndimage.gaussian_filter(clean, (0, 0.55, 0.55), truncate=3.0)
     slope = generator.standard_normal(3) * shift.mr_bias
     field = np.exp(sum(s * axis / 60 for s, axis in zip(slope, place, strict=True)))
-    real, imaginary = generator.standard_normal((2, *clean.shape), dtype=np.float32) * shift.mr_noise
+    real, imaginary = (
+        generator.standard_normal((2, *clean.shape), dtype=np.float32) * shift.mr_noise
+    )
     magnitude = np.hypot(blurred * field + real, imaginary)
     gain = shift.mr_gain * float(np.exp(0.1 * generator.standard_normal()))
     return np.asarray(np.clip(np.rint(magnitude * gain), 0, 32_000), np.int16)

@@ -26,7 +26,9 @@ from simulations.synthetic.streams import stream
 RNA_FILE = "rna.csv"
 
 
-def clinical_records(spec: ConsortiumSpec, cohort: SiteCohort) -> list[dict[str, str | float | None]]:
+def clinical_records(
+    spec: ConsortiumSpec, cohort: SiteCohort
+) -> list[dict[str, str | float | None]]:
     """Return the clinical columns of every patient; all empty where the modality is absent."""
     latent = cohort.latent[:, MODALITIES.index("clinical")]
     records = []
@@ -107,14 +109,14 @@ def demo_policy(site_id: str, study: Study, *, modes: Sequence[Mode] = ()) -> Si
         modes: Release modes it allows; by default those of a real hospital, and the study's.
     """
     private: list[Mode] = ["distributed", "local"]
-    allowed = list(modes) or [*private, *([] if study.privacy.is_private else ["none"])]
+    open_mode: list[Mode] = [] if study.privacy.is_private else ["none"]
+    allowed = list(modes) or [*private, *open_mode]
     evaluation = study.privacy.evaluation
     epsilon = study.privacy.epsilon
     return SitePolicy(
         site_id=site_id,
         approvals=[Approval(study_digest=study.digest(), epsilon_ceiling=epsilon)],
         lifetime_epsilon=max(10.0, epsilon),
-        minimum_cohort=min(20, SitePolicy.model_fields["minimum_cohort"].default),
         delta=study.privacy.delta,
         allowed_modes=allowed,
         allow_internal_evaluation=evaluation.release == "internal",

@@ -11,7 +11,18 @@ from common.study import Identifier, Modality
 
 TimeUnit = Literal["days", "months", "years"]
 
-DEMO_NAMES = ("alder", "birch", "cedar", "dogwood", "elm", "fir", "ginkgo", "hazel", "ivy", "juniper")
+DEMO_NAMES = (
+    "alder",
+    "birch",
+    "cedar",
+    "dogwood",
+    "elm",
+    "fir",
+    "ginkgo",
+    "hazel",
+    "ivy",
+    "juniper",
+)
 
 
 class SiteSpec(Contract):
@@ -44,18 +55,12 @@ class Signal(Contract):
     """
 
     intercept: float = -0.3
-    response: dict[Modality, float] = {
-        "pathology": 1.3,
-        "radiology": -1.0,
-        "genomics": 1.2,
-        "clinical": -0.9,
-    }
-    survival: dict[Modality, float] = {
-        "pathology": -0.6,
-        "radiology": 0.75,
-        "genomics": -0.6,
-        "clinical": 0.85,
-    }
+    response: dict[Modality, float] = Field(
+        default={"pathology": 1.3, "radiology": -1.0, "genomics": 1.2, "clinical": -0.9}
+    )
+    survival: dict[Modality, float] = Field(
+        default={"pathology": -0.6, "radiology": 0.75, "genomics": -0.6, "clinical": 0.85}
+    )
     rate: float = Field(default=0.022, gt=0, description="baseline events a month")
     shape: float = Field(default=1.15, gt=0, description="Weibull shape")
 

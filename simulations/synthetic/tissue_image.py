@@ -42,7 +42,9 @@ def draw_histology(latent: float, generator: np.random.Generator) -> Histology:
     """Return tissue that shows the pathology factor, with noise on each trait."""
     noise = generator.standard_normal(3)
     return Histology(
-        lymphocytes_per_mm2=float(np.clip(1300 * np.exp(0.75 * latent + 0.15 * noise[0]), 60, 9000)),
+        lymphocytes_per_mm2=float(
+            np.clip(1300 * np.exp(0.75 * latent + 0.15 * noise[0]), 60, 9000)
+        ),
         nucleus_um=float(np.clip(TUMOUR_NUCLEUS_UM - 0.5 * latent + 0.15 * noise[1], 3.4, 7.0)),
         stroma_share=float(np.clip(0.38 - 0.07 * latent + 0.05 * noise[2], 0.1, 0.7)),
     )
@@ -73,7 +75,9 @@ def render_slide(
     fine = _field(side_px, 4 / um_per_px, generator)
     fibres = _fibres(side_px, um_per_px, generator)
     nuclei = np.zeros((side_px, side_px), np.float32)
-    _draw_tumour_nuclei(nuclei, tissue & ~stroma, histology.nucleus_um / um_per_px, um_per_px, generator)
+    _draw_tumour_nuclei(
+        nuclei, tissue & ~stroma, histology.nucleus_um / um_per_px, um_per_px, generator
+    )
     _draw_spindle_nuclei(nuclei, stroma, um_per_px, generator)
     count = histology.lymphocytes_per_mm2 * float(tissue.sum()) * (um_per_px / 1000) ** 2
     _draw_lymphocytes(nuclei, tissue, int(count), LYMPHOCYTE_UM / um_per_px, generator)
@@ -104,7 +108,9 @@ def _fibres(side: int, um_per_px: float, generator: np.random.Generator) -> Plan
     along += 16 * _field(side, 80 / um_per_px, generator)
     along += 2.5 * _field(side, 16 / um_per_px, generator)
     uneven = np.clip(0.55 + 0.45 * _field(side, 30 / um_per_px, generator), 0.05, 1.4)
-    stripes = np.sin(along * np.float32(2 * np.pi / 11)) + np.sin(along * np.float32(2 * np.pi / 4.7))
+    stripes = np.sin(along * np.float32(2 * np.pi / 11)) + np.sin(
+        along * np.float32(2 * np.pi / 4.7)
+    )
     return np.asarray(0.6 * uneven * stripes, np.float32)
 
 
@@ -153,7 +159,9 @@ def _draw_spindle_nuclei(
 ) -> None:
     """Draw thin fibroblast nuclei, about 700 in a square millimetre of stroma."""
     side = plane.shape[0]
-    kept = _inside(generator.uniform(0, side, (int(700 * (side * um_per_px / 1000) ** 2), 2)), region)
+    kept = _inside(
+        generator.uniform(0, side, (int(700 * (side * um_per_px / 1000) ** 2), 2)), region
+    )
     n = len(kept)
     size = np.stack([generator.uniform(5, 9, n), generator.uniform(1.1, 1.8, n)], axis=1)
     dark = generator.uniform(0.5, 0.9, n)
@@ -189,7 +197,7 @@ def _inside(
     side = region.shape[0]
     within = (x >= 0) & (y >= 0) & (x < side) & (y < side)
     kept = centres[within]
-    return kept[region[y[within], x[within]]]
+    return np.asarray(kept[region[y[within], x[within]]])
 
 
 def _draw_ellipses(
@@ -203,7 +211,9 @@ def _draw_ellipses(
     cv2 = require("cv2", extra="pathology")
     points = np.round(centres * 16).astype(int).tolist()
     axes = np.maximum(np.round(radii * 16), 16).astype(int).tolist()
-    for point, axis, angle, value in zip(points, axes, angles.tolist(), values.tolist(), strict=True):
+    for point, axis, angle, value in zip(
+        points, axes, angles.tolist(), values.tolist(), strict=True
+    ):
         cv2.ellipse(plane, point, axis, angle, 0, 360, value, -1, cv2.LINE_8, 4)
 
 

@@ -1,0 +1,176 @@
+"""The study of the synthetic consortium: written as its coordinator would write it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from common.privacy.plan import EvaluationRelease, Mode, PrivacyPlan
+from common.study import (
+    Endpoints,
+    FeatureSpec,
+    LocalTraining,
+    ModelSpec,
+    Quorum,
+    ResponseEndpoint,
+    RosterEntry,
+    ServerOptimizer,
+    Study,
+    SurvivalEndpoint,
+    TrainingPlan,
+)
+from simulations.synthetic.expression import transcriptome
+from simulations.synthetic.feature_cohort import CLINICAL_COLUMNS, FeatureShape
+from simulations.synthetic.feature_sets import raw_feature_sets
+from simulations.synthetic.public_reference import public_reference
+from simulations.synthetic.spec import ConsortiumSpec
+
+EDGES_MONTHS = [0.0, 12.0, 24.0, 36.0, 60.0]
+HORIZONS_MONTHS = [12.0, 36.0, 60.0]
+EPSILON = 8.0
+TEST_FRACTION = 0.25
+
+TITLE = "Synthetic consortium: response and survival from slides, MRI, RNA and clinic"
+
+
+def demo_study(
+    spec: ConsortiumSpec,
+    mode: Mode = "local",
+    *,
+    epsilon: float = EPSILON,
+    rounds: int | None = None,
+    features: Sequence[str] | None = None,
+    release: EvaluationRelease | None = None,
+    model: ModelSpec | None = None,
+) -> Study:
+    """Return the study of a consortium on disk.
+
+    Private modes train linear heads on pooled frozen features by noised gradient sums; mode none
+    trains the fused mixture of experts by local epochs and averaging.
+
+    Args:
+        spec: The consortium.
+        mode: Privacy mode.
+        epsilon: Training budget of private modes.
+        rounds: Rounds of training; 60 private, 25 without.
+        features: Feature sets to use; all by default.
+        release: How evaluation tables leave; with noise in private modes, exact without.
+        model: Another model.
+    """
+    reference = public_reference(spec, EDGES_MONTHS)
+    available = raw_feature_sets(reference.scaling)
+    chosen = {name: available[name] for name in (features or available)}
+    private = mode != "none"
+    return Study(
+        study_id=f"synthetic-consortium-{mode}",
+        title=TITLE,
+        synthetic=True,
+        endpoints=_endpoints(spec),
+        features=chosen,
+        model=model or (_linear(list(chosen)) if private else _fused()),
+        training=_training(spec, private=private, rounds=rounds),
+        privacy=PrivacyPlan(
+            mode=mode,
+            epsilon=epsilon,
+            clip=1.0,
+            colluders=1 if mode == "distributed" else None,
+            evaluation=release or EvaluationRelease(release="dp" if private else "internal"),
+        ),
+        quorum=Quorum(min_sites=min(2, len(spec.sites))),
+        sites=[RosterEntry(site_id=site.site_id, name=site.name) for site in spec.sites],
+    )
+
+
+def feature_study(
+    spec: ConsortiumSpec,
+    shape: FeatureShape | None = None,
+    mode: Mode = "none",
+    *,
+    features: Sequence[str] | None = None,
+    epsilon: float = EPSILON,
+    rounds: int | None = None,
+    model: ModelSpec | None = None,
+) -> Study:
+    """Return the study of a consortium drawn as features by `feature_consortium`.
+
+    Args:
+        spec: The consortium.
+        shape: Sizes of the features.
+        mode: Privacy mode.
+        features: Feature sets to use; all by default.
+        epsilon: Training budget of private modes.
+        rounds: Rounds of training.
+        model: Another model.
+    """
+    available = drawn_feature_sets(shape or FeatureShape())
+    chosen = {name: available[name] for name in (features or available)}
+    private = mode != "none"
+    base = demo_study(spec, mode, epsilon=epsilon, rounds=rounds)
+    return base.model_copy(
+        update={
+            "study_id": f"synthetic-features-{mode}",
+            "title": "Synthetic consortium, drawn as features",
+            "features": chosen,
+            "model": model or (_linear(list(chosen)) if private else _fused()),
+        }
+    )
+
+
+def drawn_feature_sets(shape: FeatureShape) -> dict[str, FeatureSpec]:
+    """Return the feature sets of `feature_consortium`; drawn on a common scale, so unscaled."""
+    biology = transcriptome()
+    longest = max(len(genes) for genes in biology.pathways.values())
+    return {
+        "tiles": FeatureSpec(modality="pathology", dim=shape.tile_dim, max_tokens=shape.tiles[1]),
+        "slices": FeatureSpec(modality="radiology", dim=shape.slice_dim, max_tokens=shape.slices),
+        "radiomics": FeatureSpec(modality="radiology", dim=shape.radiomics_dim),
+        "pathways": FeatureSpec(
+            modality="genomics",
+            dim=longest,
+            max_tokens=len(biology.pathways),
+            pool="row_mean",
+            names=list(biology.pathways),
+        ),
+        "clinical_table": FeatureSpec(
+            modality="clinical", dim=len(CLINICAL_COLUMNS), names=list(CLINICAL_COLUMNS)
+        ),
+    }
+
+
+def _endpoints(spec: ConsortiumSpec) -> Endpoints:
+    reference = public_reference(spec, EDGES_MONTHS)
+    return Endpoints(
+        response=ResponseEndpoint(
+            positive="complete or partial response (synthetic)", prevalence=reference.prevalence
+        ),
+        survival=SurvivalEndpoint(
+            edges_months=EDGES_MONTHS, horizons_months=HORIZONS_MONTHS, hazards=reference.hazards
+        ),
+    )
+
+
+def _linear(features: list[str]) -> ModelSpec:
+    return ModelSpec(name="linear", options={"pooled_norm": 3.0})
+
+
+def _fused() -> ModelSpec:
+    return ModelSpec(name="moemil", options={"size": "small"})
+
+
+def _training(spec: ConsortiumSpec, *, private: bool, rounds: int | None) -> TrainingPlan:
+    nominal = max(1, round(sum(site.patients for site in spec.sites) * (1 - TEST_FRACTION)))
+    if private:
+        return TrainingPlan(
+            rounds=rounds or 60,
+            local=LocalTraining(kind="gradient_sum"),
+            server=ServerOptimizer(name="adam", lr=0.02),
+            nominal_patients=nominal,
+            test_fraction=TEST_FRACTION,
+        )
+    return TrainingPlan(
+        rounds=rounds or 25,
+        local=LocalTraining(kind="epochs", epochs=1, batch_size=16, lr=2e-3),
+        server=ServerOptimizer(name="average", lr=1.0),
+        nominal_patients=nominal,
+        weight_decay=1e-3,
+        test_fraction=TEST_FRACTION,
+    )
