@@ -29,6 +29,9 @@ class HandshakeRequest(WireMessage):
     study_json: str
     study_digest: Hex64
     code_digest: Hex64
+    ledger_head: Hex64 | None = Field(
+        default=None, description="head this site last told the server; an older ledger refuses"
+    )
 
 
 class HandshakeReply(WireMessage):

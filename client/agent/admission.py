@@ -1,0 +1,142 @@
+"""What a hospital checks before any patient is touched; nothing the server sends loosens it."""
+
+from __future__ import annotations
+
+from pydantic import ValidationError
+
+from common.errors import ErrorCode, PrivacyError, ProtocolError, TumorboardError
+from common.protocol import PROTOCOL_VERSION, HandshakeRequest, Release
+from common.provenance import code_digest
+from common.site_policy import Approval, SitePolicy
+from common.study import Study
+
+
+def read_study(request: HandshakeRequest) -> Study:
+    """Return the study a handshake carries, its digest recomputed here.
+
+    Raises:
+        ProtocolError: Another protocol version, another code (CODE_DIGEST), a study that cannot
+            be read, or one that is not what its digest says (STUDY_DIGEST).
+    """
+    if request.protocol_version != PROTOCOL_VERSION:
+        raise ProtocolError(
+            f"the server speaks protocol {request.protocol_version}, this site {PROTOCOL_VERSION}",
+            cure="install the same version of tumorboard on both sides",
+        )
+    if request.code_digest != code_digest():
+        raise ProtocolError(
+            "server and site run different code",
+            where=f"server {request.code_digest[:12]}, site {code_digest()[:12]}",
+            why="a hospital takes part only with the code it reviewed",
+            cure="install the same version of tumorboard on both sides",
+            code=ErrorCode.CODE_DIGEST,
+        )
+    study = parse_study(request.study_json)
+    if study.digest() != request.study_digest:
+        raise ProtocolError(
+            "the study is not the one its digest names",
+            where=f"computed {study.digest()[:12]}, announced {request.study_digest[:12]}",
+            why="the study was altered on its way",
+            cure="compare `tumorboard study digest` on both sides",
+            code=ErrorCode.STUDY_DIGEST,
+        )
+    return study
+
+
+def parse_study(text: str) -> Study:
+    """Return the study of a JSON text.
+
+    Raises:
+        ProtocolError: It breaks the contract of a study.
+    """
+    try:
+        return Study.model_validate_json(text)
+    except ValidationError as error:
+        raise ProtocolError(
+            "the study cannot be read",
+            why=f"{error.error_count()} problems in its keys",
+            cure="both sides must run the same version of tumorboard",
+            code=ErrorCode.STUDY_DIGEST,
+        ) from None
+
+
+def check_policy(study: Study, policy: SitePolicy) -> Approval:
+    """Return the hospital's approval of a study that its policy allows.
+
+    Raises:
+        ProtocolError: The study is not approved (NOT_APPROVED), or the policy forbids its roster,
+            mode or delta (POLICY).
+        PrivacyError: It promises less than the approval's ceilings (POLICY).
+    """
+    digest = study.digest()
+    approval = policy.approval_of(digest)
+    if approval is None:
+        raise ProtocolError(
+            "this hospital has not approved the study",
+            where=f"study {digest}",
+            cure=f"read it, then `tumorboard site approve {digest}`",
+            code=ErrorCode.NOT_APPROVED,
+        )
+    if policy.site_id not in {entry.site_id for entry in study.sites}:
+        raise _forbidden(f"site '{policy.site_id}' is not in the study's roster", "study.sites")
+    plan = study.privacy
+    if plan.mode not in policy.allowed_modes:
+        raise _forbidden(
+            f"privacy mode '{plan.mode}' is not allowed here",
+            "site.yaml: allowed_modes",
+            f"allowed: {', '.join(policy.allowed_modes)}",
+        )
+    if plan.is_private:
+        _check_ceilings(study, policy, approval)
+    return approval
+
+
+def agreed_release(study: Study, policy: SitePolicy) -> Release:
+    """Return how evaluation tables leave: `internal` only if both study and policy say so."""
+    wanted = study.privacy.evaluation.release
+    return "internal" if wanted == "internal" and policy.allow_internal_evaluation else "dp"
+
+
+def check_cohort(n_patients: int, policy: SitePolicy) -> None:
+    """Refuse to train on a cohort below the hospital's own floor.
+
+    Raises:
+        TumorboardError: With code DATA.
+    """
+    if n_patients < policy.minimum_cohort:
+        raise TumorboardError(
+            f"{n_patients} usable patients, at least {policy.minimum_cohort} are needed",
+            where="site.yaml: minimum_cohort",
+            why="a small cohort is easier to recognise in an update",
+            cure="extract more patients, see `tumorboard site check`",
+            code=ErrorCode.DATA,
+        )
+
+
+def _check_ceilings(study: Study, policy: SitePolicy, approval: Approval) -> None:
+    plan = study.privacy
+    if plan.delta > policy.delta:
+        raise _too_loose(f"delta {plan.delta:g} exceeds this hospital's {policy.delta:g}")
+    if plan.epsilon > approval.epsilon_ceiling:
+        raise _too_loose(
+            f"epsilon {plan.epsilon:g} exceeds the approved {approval.epsilon_ceiling:g}"
+        )
+
+
+def _forbidden(what: str, where: str, why: str = "") -> ProtocolError:
+    return ProtocolError(
+        what,
+        where=where,
+        why=why,
+        cure="ask the coordinator for another study, or change the hospital's policy",
+        code=ErrorCode.POLICY,
+    )
+
+
+def _too_loose(what: str) -> PrivacyError:
+    return PrivacyError(
+        what,
+        where="site.yaml: approvals",
+        cure="ask the coordinator for a stricter plan, or approve a higher ceiling",
+        code=ErrorCode.POLICY,
+    )

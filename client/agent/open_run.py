@@ -1,0 +1,169 @@
+"""A run this hospital agreed to: stored on disk, opened with its data when first needed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from pydantic import ValidationError
+
+from client.agent.admission import check_cohort, check_policy, parse_study
+from client.dataset import PatientDataset
+from client.device import choose_device
+from client.split import load_or_create_split_key, split
+from client.train import block_weights
+from common.atomic_file import write_text
+from common.contract import Contract, canonical_json
+from common.errors import ErrorCode, LedgerError, ProtocolError
+from common.manifest import read_manifest
+from common.models.base import FusedModel
+from common.models.parameters import expected_shapes
+from common.models.registry import build_model
+from common.privacy.validators import check_private
+from common.site_policy import SitePolicy
+from common.study import MODALITIES, Identifier, Modality, Study
+
+DatasetProvider = Callable[[Study], PatientDataset]
+"""Returns this hospital's patients for a study."""
+
+
+class AcceptedRun(Contract):
+    """What a hospital keeps of an accepted handshake, so that a restart needs none."""
+
+    run_id: Identifier
+    study_digest: str
+    study_json: str
+
+
+@dataclass(frozen=True)
+class OpenRun:
+    """An accepted run with its patients.
+
+    Attributes:
+        run_id: Identifier of the run.
+        study: The approved study.
+        study_digest: Its digest.
+        train: Training patients.
+        held_out: Patients who only pay for evaluation.
+        modalities: Modalities this hospital has any patient with.
+        device: Where to compute.
+    """
+
+    run_id: str
+    study: Study
+    study_digest: str
+    train: PatientDataset
+    held_out: PatientDataset
+    modalities: tuple[Modality, ...]
+    device: torch.device
+
+    @cached_property
+    def model(self) -> FusedModel:
+        """The study's model; its trained parameters are overwritten in every call."""
+        return build_model(self.study)
+
+    @cached_property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shape of every trained parameter."""
+        return expected_shapes(self.model)
+
+    @cached_property
+    def block_weights(self) -> dict[str, float]:
+        """Training patients behind each block; leaves the hospital in mode none only."""
+        return block_weights(self.model, self.train)
+
+    def contributes_to(self, block: str) -> bool:
+        """Return whether this hospital's patients can move a block.
+
+        Which modalities a hospital has at all is a public fact about the hospital, not about a
+        patient; it is told in the handshake.
+        """
+        return block not in MODALITIES or block in self.modalities
+
+
+def remember_run(policy: SitePolicy, run: AcceptedRun) -> None:
+    """Store an accepted run durably.
+
+    Raises:
+        ProtocolError: The run id was used for another study.
+    """
+    path = _path(policy, run.run_id)
+    if path.is_file() and _read(path).study_digest != run.study_digest:
+        raise ProtocolError(
+            "the run id belongs to another study",
+            where=str(path),
+            why="replies are stored by run id and must never be mixed",
+            code=ErrorCode.STUDY_DIGEST,
+        )
+    write_text(path, canonical_json(run.model_dump(mode="json")))
+
+
+def load_run(policy: SitePolicy, run_id: str, provider: DatasetProvider) -> OpenRun:
+    """Return an accepted run with its patients; policy is checked again before data is read.
+
+    Raises:
+        ProtocolError: The run was never accepted here, or approval was withdrawn.
+        TumorboardError: The cohort is too small or cannot be read.
+    """
+    path = _path(policy, run_id)
+    if not path.is_file():
+        raise ProtocolError(
+            "this hospital does not know the run", where=run_id, cure="repeat the handshake"
+        )
+    accepted = _read(path)
+    study = parse_study(accepted.study_json)
+    check_policy(study, policy)
+    return open_run(policy, accepted.run_id, study, provider)
+
+
+def open_run(policy: SitePolicy, run_id: str, study: Study, provider: DatasetProvider) -> OpenRun:
+    """Return a run with its patients, split into training and held out.
+
+    Raises:
+        PrivacyError: The model of a private study has a layer that mixes patients.
+        TumorboardError: The cohort is too small or cannot be read.
+    """
+    if study.privacy.is_private:
+        check_private(build_model(study))
+    dataset = provider(study)
+    check_cohort(len(dataset), policy)
+    key = load_or_create_split_key(policy.split_key_file)
+    train, held_out = split(dataset, key, study.training.test_fraction)
+    return OpenRun(
+        run_id=run_id,
+        study=study,
+        study_digest=study.digest(),
+        train=train,
+        held_out=held_out,
+        modalities=dataset.modalities,
+        device=choose_device(policy.device),
+    )
+
+
+def stored_features(policy: SitePolicy) -> DatasetProvider:
+    """Return the provider of a real hospital: its manifest and its feature store."""
+
+    def provide(study: Study) -> PatientDataset:
+        return PatientDataset.from_store(
+            study, read_manifest(policy.manifest), policy.feature_store
+        )
+
+    return provide
+
+
+def _path(policy: SitePolicy, run_id: str) -> Path:
+    return policy.state / "runs" / f"{run_id}.json"
+
+
+def _read(path: Path) -> AcceptedRun:
+    try:
+        return AcceptedRun.model_validate_json(path.read_text(encoding="utf-8"))
+    except (OSError, ValidationError, UnicodeDecodeError):
+        raise LedgerError(
+            "the record of an accepted run cannot be read",
+            where=str(path),
+            cure="restore it from backup, or remove it and let the server repeat the handshake",
+        ) from None

@@ -1,0 +1,182 @@
+"""The site agent on a Unix socket: gRPC with byte handlers, one a protocol method.
+
+The socket lies in a folder that only the agent's user may enter (0700) and is itself 0600;
+grpcio creates it 0755, so it is bound inside a fresh private folder and narrowed before use.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+
+from client.agent.dispatch import answer
+from client.agent.socket_call import (
+    CHANNEL_OPTIONS,
+    SERVICE,
+    AgentRefusalError,
+    call_agent,
+    from_frame,
+    to_frame,
+)
+from common.errors import ConfigError, ErrorCode
+from common.protocol import (
+    METHODS,
+    AgentApi,
+    EvaluateReply,
+    EvaluateRequest,
+    HandshakeReply,
+    HandshakeRequest,
+    StatusReply,
+    StatusRequest,
+    TrainReply,
+    TrainRequest,
+)
+from common.wire import WireMessage
+
+MAX_SOCKET_PATH = 100
+"""Linux allows 107 bytes for the path of a Unix socket."""
+
+MAX_CALLS = 8
+STOP_GRACE_S = 2.0
+
+_log = logging.getLogger("tumorboard.agent")
+Reply = TypeVar("Reply", bound=WireMessage)
+
+
+def serve(agent: AgentApi, socket: Path) -> None:
+    """Serve the agent on `socket` until SIGTERM or SIGINT.
+
+    Raises:
+        ConfigError: The socket cannot be made there.
+    """
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    with serving(agent, socket):
+        _log.info("listening on %s", socket)
+        stop.wait()
+
+
+@contextmanager
+def serving(agent: AgentApi, socket: Path) -> Iterator[None]:
+    """Serve the agent inside the block; the socket is removed afterwards.
+
+    Raises:
+        ConfigError: The socket cannot be made there.
+    """
+    _prepare_folder(socket)
+    server = grpc.server(
+        ThreadPoolExecutor(max_workers=MAX_CALLS, thread_name_prefix="agent"),
+        options=CHANNEL_OPTIONS,
+        maximum_concurrent_rpcs=MAX_CALLS,
+    )
+    handlers = {name: _handler(agent, name) for name in METHODS}
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
+    checks = health.HealthServicer()
+    health_pb2_grpc.add_HealthServicer_to_server(checks, server)
+    try:
+        server.add_insecure_port(f"unix:{socket}")
+    except RuntimeError as error:
+        raise _unusable(socket, str(error)) from None
+    socket.chmod(0o600)
+    server.start()
+    for service in ("", SERVICE):
+        checks.set(service, health_pb2.HealthCheckResponse.SERVING)
+    try:
+        yield
+    finally:
+        checks.enter_graceful_shutdown()
+        server.stop(STOP_GRACE_S).wait()
+        socket.unlink(missing_ok=True)
+
+
+def is_healthy(socket: Path, *, timeout_s: float = 2.0) -> bool:
+    """Return whether an agent answers health checks on the socket."""
+    with grpc.insecure_channel(f"unix:{socket}") as channel:
+        try:
+            reply = health_pb2_grpc.HealthStub(channel).Check(
+                health_pb2.HealthCheckRequest(service=SERVICE), timeout=timeout_s
+            )
+        except grpc.RpcError:
+            return False
+        return bool(reply.status == health_pb2.HealthCheckResponse.SERVING)
+
+
+class AgentClient:
+    """The agent behind a socket, as an `AgentApi`.
+
+    Args:
+        socket: Path of the agent's Unix socket.
+
+    Every method raises `AgentRefusalError` with the agent's stable code.
+    """
+
+    def __init__(self, socket: Path) -> None:
+        self._socket = socket
+
+    def handshake(self, request: HandshakeRequest) -> HandshakeReply:
+        """Open a run."""
+        return self._call("handshake", request, HandshakeReply)
+
+    def train(self, request: TrainRequest) -> TrainReply:
+        """Ask for one round of training."""
+        return self._call("train", request, TrainReply)
+
+    def evaluate(self, request: EvaluateRequest) -> EvaluateReply:
+        """Ask for tables of the held-out patients."""
+        return self._call("evaluate", request, EvaluateReply)
+
+    def status(self, request: StatusRequest) -> StatusReply:
+        """Ask what the agent is doing."""
+        return self._call("status", request, StatusReply)
+
+    def _call(self, method: str, request: WireMessage, kind: type[Reply]) -> Reply:
+        return kind.decode(*call_agent(self._socket, method, *request.encode()))
+
+
+def _handler(agent: AgentApi, method: str) -> Any:
+    def handle(frame: bytes, context: Any) -> bytes:
+        try:
+            return to_frame(*answer(agent, method, *from_frame(frame)))
+        except AgentRefusalError as refusal:
+            code = refusal.code
+        except ValueError:  # a frame that is truncated or not UTF-8
+            code = str(ErrorCode.PAYLOAD)
+        context.set_code(grpc.StatusCode.FAILED_PRECONDITION)
+        context.set_details(code)
+        return b""
+
+    behaviour = cast(Callable[[bytes, Any], bytes], handle)
+    return grpc.unary_unary_rpc_method_handler(behaviour)
+
+
+def _prepare_folder(socket: Path) -> None:
+    if len(str(socket).encode()) > MAX_SOCKET_PATH:
+        raise _unusable(socket, f"the path is longer than {MAX_SOCKET_PATH} bytes")
+    try:
+        socket.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if socket.parent.stat().st_mode & 0o077:
+            raise _unusable(socket, f"others may enter {socket.parent}; chmod 700 it")
+        if socket.is_socket() and is_healthy(socket):
+            raise _unusable(socket, "another agent is already listening there")
+        socket.unlink(missing_ok=True)
+    except OSError as error:
+        raise _unusable(socket, str(error)) from None
+
+
+def _unusable(socket: Path, why: str) -> ConfigError:
+    return ConfigError(
+        "the agent's socket cannot be used",
+        where=str(socket),
+        why=why,
+        cure="choose a short path in a folder that only the agent's user may enter: --socket",
+    )

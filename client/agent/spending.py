@@ -1,0 +1,237 @@
+"""Between a release and the ledger: reserve, compute, seal, commit; and send again for free."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypeVar
+
+from client.agent.open_run import OpenRun
+from client.sealed_replies import ReplyKey, SealedReplies, payload_digest
+from common.contract import sha256_hex
+from common.errors import BudgetError, ErrorCode
+from common.evaluation_request import grid_of, two_phases
+from common.metrics.table_schema import Phase, TableNoise, noise_plan
+from common.privacy.accounting import pure_mu, training_sigma
+from common.privacy.ledger import Ledger, LedgerBudgets, Reservation, SpendEntry
+from common.privacy.ledger_entry import NO_HASH, Partition
+from common.protocol import EvaluateReply, EvaluateRequest, Release, TrainReply, TrainRequest
+from common.site_policy import SitePolicy
+from common.study import Study
+
+Request = TrainRequest | EvaluateRequest
+Reply = TypeVar("Reply", TrainReply, EvaluateReply)
+
+TRAIN = "train"
+
+
+class Spending:
+    """Ledger and sealed replies of one hospital.
+
+    Args:
+        policy: Names the files and the budgets.
+
+    Raises:
+        LedgerError: The ledger is damaged or older than its own head.
+    """
+
+    def __init__(self, policy: SitePolicy) -> None:
+        self._ledger = Ledger(policy.ledger, policy.site_id, LedgerBudgets.from_policy(policy))
+        self._sealed = SealedReplies(policy.state / "replies")
+        self._delta = policy.delta
+
+    @property
+    def head(self) -> str:
+        """Head of the ledger now."""
+        return self._ledger.head
+
+    def require_head(self, head: str | None) -> None:
+        """Refuse if the server remembers a head that this ledger does not hold.
+
+        Raises:
+            LedgerError: With code LEDGER_ROLLBACK.
+        """
+        self._ledger.require_head(head)
+
+    def check_plan(self, study: Study, run_id: str, release: Release) -> None:
+        """Refuse a run whose training or evaluation exceeds what is left.
+
+        What this run has reserved already costs nothing again.
+
+        Raises:
+            BudgetError: With code BUDGET.
+        """
+        if study.privacy.is_private:
+            rounds = range(1, study.training.rounds + 1)
+            self._check_new([planned_training(study, run_id, number) for number in rounds])
+        evaluations = planned_evaluations(study, run_id, release)
+        self._check_new([entry for entry in evaluations if entry.mechanism != "none"])
+
+    def reserve(self, entry: SpendEntry) -> Reservation:
+        """Admit a release; when this returns, patients may be read.
+
+        A reservation left open by a crash is taken up again: its payload was never stored, so
+        it was never sent.
+
+        Raises:
+            BudgetError: The ledger refuses, or a committed payload is gone (ALREADY_SPENT).
+        """
+        reservation = self._ledger.reserve(entry)
+        if reservation.state == "committed":
+            raise BudgetError(
+                "the stored reply of this release is gone",
+                why="it was sent once and must not be computed again with fresh noise",
+                cure="restore the state folder, or let the round pass without this site",
+                code=ErrorCode.ALREADY_SPENT,
+            )
+        return reservation
+
+    def note_open_training(self, run: OpenRun) -> None:
+        """Record, once a run, that plain updates leave in mode none."""
+        entry = SpendEntry(
+            study_digest=run.study_digest,
+            run_id=run.run_id,
+            round=0,
+            model_digest=run.study_digest,
+            partition="train",
+            purpose=TRAIN,
+            mechanism="none",
+            parameters={"rounds": run.study.training.rounds},
+            mu_squared=0.0,
+        )
+        reservation = self._ledger.reserve(entry)
+        if reservation.state == "open":
+            self._ledger.commit(reservation, sha256_hex("plain updates"))
+
+    def seal_and_commit(self, reservation: Reservation, request: Request, reply: Reply) -> Reply:
+        """Store a reply durably, commit its spend, and return what is stored."""
+        header, payload = self._sealed.store(reply_key(request), *reply.encode())
+        self._ledger.commit(reservation, payload_digest(header, payload))
+        return type(reply).decode(header, payload)
+
+    def stored_reply(self, request: Request, kind: type[Reply]) -> Reply | None:
+        """Return the reply that was sealed for this very request, or None.
+
+        If a crash came between storing and committing, the commit is made up for now.
+        """
+        found = self._sealed.load(reply_key(request))
+        if found is None:
+            return None
+        digest = payload_digest(*found)
+        for reservation in self._ledger.reservations():
+            mine = reservation.entry.model_digest == reply_key(request)[3]
+            if mine and reservation.entry.key[:3] == entry_key(request):
+                self._ledger.commit(reservation, digest)
+        return kind.decode(*found)
+
+    def training_epsilon(self, study: Study) -> float:
+        """Return what training in this study has spent so far, at the study's delta."""
+        return self._ledger.epsilon(study.digest(), "train", study.privacy.delta)
+
+    def evaluation_epsilon(self, study: Study) -> float:
+        """Return what evaluation in this study has spent so far, at the study's delta."""
+        return self._ledger.epsilon(study.digest(), "held_out", study.privacy.delta)
+
+    def _check_new(self, entries: Sequence[SpendEntry]) -> None:
+        known = {reservation.entry.key for reservation in self._ledger.reservations()}
+        new = [entry for entry in entries if entry.key not in known]
+        if new:
+            self._ledger.check_plan(new)
+
+
+def reply_key(request: Request) -> ReplyKey:
+    """Return the key under which the reply to a request is sealed.
+
+    An evaluation with other cuts is another question about the same model, so its key holds the
+    digest of the whole header.
+    """
+    if isinstance(request, TrainRequest):
+        return ("train", request.run_id, request.round, request.model_digest)
+    header = sha256_hex(request.model_dump_json())
+    return ("evaluate", request.run_id, request.round, header)
+
+
+def entry_key(request: Request) -> tuple[str, int, str]:
+    """Return (run, round, purpose) of a request's ledger entry."""
+    if isinstance(request, TrainRequest):
+        return (request.run_id, request.round, TRAIN)
+    return (request.run_id, request.round, f"evaluate {request.label} {request.phase}")
+
+
+def training_entry(run: OpenRun, request: TrainRequest, mechanism: str) -> SpendEntry:
+    """Return the spend of one private round."""
+    entry = planned_training(run.study, run.run_id, request.round)
+    return SpendEntry.model_validate(
+        entry.model_dump() | {"model_digest": request.model_digest, "mechanism": mechanism}
+    )
+
+
+def planned_training(study: Study, run_id: str, number: int) -> SpendEntry:
+    """Return the spend of a round whose model is not known yet: mu^2 = 1 / sigma^2."""
+    plan, rounds = study.privacy, study.training.rounds
+    sigma = training_sigma(plan.epsilon, plan.delta, rounds)
+    return SpendEntry(
+        study_digest=study.digest(),
+        run_id=run_id,
+        round=number,
+        model_digest=NO_HASH,
+        partition="train",
+        purpose=TRAIN,
+        mechanism="gaussian",
+        parameters={
+            "sigma": sigma,
+            "clip": plan.clip,
+            "rounds": rounds,
+            "q": 1.0,
+            "adjacency": "add or remove one patient",
+        },
+        mu_squared=sigma**-2,
+    )
+
+
+def planned_evaluations(study: Study, run_id: str, release: Release) -> list[SpendEntry]:
+    """Return the spends of the final evaluation whose model is not known yet."""
+    phases: list[Phase] = ["margins", "tables"] if two_phases(study, release) else ["tables"]
+    entries = []
+    for phase in phases:
+        request = EvaluateRequest(
+            run_id=run_id, round=0, model_digest=NO_HASH, release=release, phase=phase
+        )
+        entries.append(_evaluation_entry(study, request, table_noise(study, request)))
+    return entries
+
+
+def table_noise(study: Study, request: EvaluateRequest) -> dict[str, TableNoise]:
+    """Return the noise of every table a request asks for; empty for release internal."""
+    return noise_plan(
+        grid_of(study, request),
+        request.phase,
+        study.privacy.evaluation,
+        two_phases=two_phases(study, request.release),
+    )
+
+
+def evaluation_entry(
+    run: OpenRun, request: EvaluateRequest, noise: dict[str, TableNoise]
+) -> SpendEntry:
+    """Return the spend of one phase of an evaluation."""
+    return _evaluation_entry(run.study, request, noise)
+
+
+def _evaluation_entry(
+    study: Study, request: EvaluateRequest, noise: dict[str, TableNoise]
+) -> SpendEntry:
+    run_id, number, purpose = entry_key(request)
+    epsilons = {name: table.epsilon for name, table in noise.items()}
+    partition: Partition = "held_out"
+    return SpendEntry(
+        study_digest=study.digest(),
+        run_id=run_id,
+        round=number,
+        model_digest=reply_key(request)[3],
+        partition=partition,
+        purpose=purpose,
+        mechanism="geometric" if noise else "none",
+        parameters={"epsilon": dict(epsilons), "release": request.release},
+        mu_squared=sum(pure_mu(epsilon) ** 2 for epsilon in epsilons.values()),
+        pure_epsilon=sum(epsilons.values()) if noise else None,
+    )

@@ -1,0 +1,147 @@
+"""One round of training at a hospital, by privacy mode."""
+
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+
+from client.agent.open_run import OpenRun
+from client.agent.spending import Spending, training_entry
+from client.private_gradient import clipped_gradient_sum
+from client.train import train_epochs
+from common.errors import DataError, ErrorCode, ProtocolError
+from common.models.parameters import block_of, load_arrays
+from common.privacy.accounting import training_sigma
+from common.privacy.clipping import GradientSum
+from common.privacy.noise import gaussian
+from common.protocol import TrainReply, TrainRequest
+from common.wire import Arrays, arrays_digest
+
+_log = logging.getLogger(__name__)
+
+
+def check_request(run: OpenRun, request: TrainRequest) -> None:
+    """Refuse a round outside the plan or a model that is not what its digest says.
+
+    Raises:
+        ProtocolError: The round is beyond the plan, or the digest does not agree (PAYLOAD).
+    """
+    rounds = run.study.training.rounds
+    if request.round > rounds:
+        raise ProtocolError(
+            f"round {request.round} is beyond the {rounds} rounds of the plan",
+            where=run.run_id,
+        )
+    check_model_digest(request.arrays, request.model_digest)
+
+
+def check_model_digest(arrays: Arrays, digest: str) -> None:
+    """Refuse arrays that are not what their digest says.
+
+    Raises:
+        ProtocolError: With code PAYLOAD.
+    """
+    if arrays_digest(arrays) != digest:
+        raise ProtocolError(
+            "the model is not the one its digest names",
+            why="a reply is stored under the digest, and sent again for it",
+            code=ErrorCode.PAYLOAD,
+        )
+
+
+def train_openly(
+    run: OpenRun, request: TrainRequest, site_id: str, spending: Spending
+) -> TrainReply:
+    """Return a plain update with its true patient counts; mode none.
+
+    Raises:
+        ProtocolError: The model does not fit the study.
+        DataError: There is no training patient, or the loss is not finite.
+    """
+    load_arrays(run.model, request.arrays)
+    spending.note_open_training(run)
+    if run.study.training.local.kind == "epochs":
+        result = train_epochs(
+            run.model, run.train, run.study, round=request.round, device=run.device
+        )
+        arrays, weights, loss = result.delta, result.weights, result.loss
+        kind = "delta"
+    else:
+        total = clipped_gradient_sum(run.model, run.train, run.study, device=run.device, clip=None)
+        arrays = _finite(total)
+        weights, loss = run.block_weights, total.loss
+        kind = "gradient_sum"
+    blocks = sorted(block for block, weight in weights.items() if weight > 0)
+    return TrainReply.model_validate(
+        {
+            **_identity(run, request, site_id),
+            "kind": kind,
+            "weights": {block: weights[block] for block in blocks},
+            "loss": loss if np.isfinite(loss) else None,
+            "blocks": blocks,
+        }
+    ).model_copy(update={"arrays": _of_blocks(arrays, blocks)})
+
+
+def train_with_local_noise(
+    run: OpenRun, request: TrainRequest, site_id: str, spending: Spending
+) -> TrainReply:
+    """Return the clipped gradient sum with this hospital's own Gaussian noise; mode local.
+
+    The spend is reserved before a patient is read. Every coordinate gets noise of standard
+    deviation sigma * C, with sqrt(rounds) / sigma = mu and mu from (epsilon, delta) in closed
+    form (Dong, Roth and Su, 2022). The reply is stored before the spend is committed, so that
+    the same request is always answered with the same bytes.
+
+    Raises:
+        ProtocolError: The model does not fit the study.
+        BudgetError: The ledger refuses.
+    """
+    study, plan = run.study, run.study.privacy
+    sigma = training_sigma(plan.epsilon, plan.delta, study.training.rounds)
+    load_arrays(run.model, request.arrays)
+    reservation = spending.reserve(training_entry(run, request, "gaussian"))
+    total = clipped_gradient_sum(run.model, run.train, study, device=run.device, clip=plan.clip)
+    if total.n_nonfinite:
+        _log.warning("round %d: %d gradients not finite", request.round, total.n_nonfinite)
+    blocks = sorted({block_of(name) for name in total.arrays if run.contributes_to(block_of(name))})
+    noised = {
+        name: (array + gaussian(array.shape, sigma * plan.clip)).astype(np.float32)
+        for name, array in total.arrays.items()
+        if block_of(name) in blocks
+    }
+    reply = TrainReply.model_validate(
+        {
+            **_identity(run, request, site_id),
+            "kind": "gradient_sum",
+            "blocks": blocks,
+            "ledger_head": spending.head,
+            "epsilon_spent": spending.training_epsilon(run.study),
+        }
+    ).model_copy(update={"arrays": noised})
+    return spending.seal_and_commit(reservation, request, reply)
+
+
+def _identity(run: OpenRun, request: TrainRequest, site_id: str) -> dict[str, object]:
+    return {
+        "site_id": site_id,
+        "run_id": run.run_id,
+        "round": request.round,
+        "model_digest": request.model_digest,
+    }
+
+
+def _of_blocks(arrays: Arrays, blocks: list[str]) -> Arrays:
+    return {n: a.astype(np.float32) for n, a in arrays.items() if block_of(n) in blocks}
+
+
+def _finite(total: GradientSum) -> Arrays:
+    if total.n_nonfinite:
+        raise DataError(
+            f"{total.n_nonfinite} patients have a gradient that is not finite",
+            why="their features lie far outside the public scale, or the model diverged",
+            cure="set scaling.clip of the features, or lower the learning rate",
+            code=ErrorCode.NOT_FINITE,
+        )
+    return dict(total.arrays)

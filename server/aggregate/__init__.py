@@ -1,0 +1,1 @@
+"""From validated replies to the next global model, block by block."""

@@ -1,0 +1,23 @@
+"""One site's validated update, as aggregation sees it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from common.wire import Arrays
+
+
+@dataclass(frozen=True)
+class Contribution:
+    """What one site adds to a round.
+
+    Attributes:
+        site_id: The site.
+        arrays: Parameter name -> float array; only of blocks the site contributes to.
+        weights: Block -> number of training patients behind it (deltas only).
+    """
+
+    site_id: str
+    arrays: Arrays
+    weights: Mapping[str, float] = field(default_factory=dict)

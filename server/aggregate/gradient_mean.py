@@ -1,0 +1,54 @@
+"""Sum of per-patient gradients over sites, divided by public counts.
+
+The true number of patients is private, so the divisor is the study's nominal count
+(`TrainingPlan.nominal_patients`, or `nominal_by_modality` for a modality's own block).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from common.models.parameters import block_of
+from common.study import MODALITIES, TrainingPlan
+from common.wire import Arrays
+from server.aggregate.contribution import Contribution
+
+
+def nominal_count(block: str, plan: TrainingPlan) -> float:
+    """Return the public count that divides the gradient sum of `block`."""
+    for modality in MODALITIES:
+        if modality == block:
+            return float(plan.nominal_by_modality.get(modality, plan.nominal_patients))
+    return float(plan.nominal_patients)
+
+
+def gradient_sum(contributions: Sequence[Contribution]) -> Arrays:
+    """Return the float64 sum over sites of every parameter anybody contributes to."""
+    totals: Arrays = {}
+    for contribution in sorted(contributions, key=lambda c: c.site_id):
+        for name, gradient in contribution.arrays.items():
+            wide = gradient.astype(np.float64)
+            totals[name] = totals[name] + wide if name in totals else wide
+    return totals
+
+
+def gradient_mean(totals: Arrays, plan: TrainingPlan) -> Arrays:
+    """Return summed gradients divided by the public count of their block."""
+    return {name: total / nominal_count(block_of(name), plan) for name, total in totals.items()}
+
+
+def with_weight_decay(gradient: Arrays, parameters: Arrays, weight_decay: float) -> Arrays:
+    """Add the gradient of 0.5 * weight_decay * ||w||^2; vectors (biases, norms) are exempt.
+
+    Biases hold published hazards and prevalence, which must not be pulled to zero.
+    """
+    if weight_decay == 0:
+        return gradient
+    return {
+        name: value + weight_decay * parameters[name].astype(np.float64)
+        if parameters[name].ndim > 1
+        else value
+        for name, value in gradient.items()
+    }

@@ -1,0 +1,142 @@
+"""Handshakes: which sites take part, and why the others do not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from common.contract import canonical_json
+from common.errors import ErrorCode, ProtocolError, RunError
+from common.protocol import HandshakeReply, HandshakeRequest
+from common.wire import WireMessage
+from server.run_state import SiteState
+from server.session import RunSession
+from server.site_link import Refusal
+
+FINAL_REFUSALS = frozenset(
+    {
+        ErrorCode.STUDY_DIGEST,
+        ErrorCode.CODE_DIGEST,
+        ErrorCode.NOT_APPROVED,
+        ErrorCode.POLICY,
+        ErrorCode.BUDGET,
+        ErrorCode.DATA,
+    }
+)
+"""Refusals that only a person can lift; such a site is not asked again in this session."""
+
+REASONS: dict[str, str] = {
+    ErrorCode.STUDY_DIGEST: "it read another study than the one announced",
+    ErrorCode.CODE_DIGEST: "it runs another version of the code",
+    ErrorCode.NOT_APPROVED: "it has not approved this study",
+    ErrorCode.POLICY: "its own policy forbids this study",
+    ErrorCode.BUDGET: "its privacy budget is too small for this study",
+    ErrorCode.DATA: "its cohort is too small or unusable",
+    ErrorCode.PROTOCOL: "it speaks another version of the protocol",
+    ErrorCode.LEDGER_DAMAGED: "its ledger is damaged",
+    ErrorCode.LEDGER_ROLLBACK: "its ledger is older than the one last seen",
+    ErrorCode.FEATURE_FINGERPRINT: "its features were made by another extractor",
+}
+
+
+def enrol_all(session: RunSession) -> None:
+    """Hand the study to every site of the roster and name each one that does not take part.
+
+    Raises:
+        RunError: Fewer sites than the quorum accept.
+    """
+    roster = [entry.site_id for entry in session.study.sites]
+    _handshake(session, roster, session.study.quorum.round_timeout_s)
+    for site_id in roster:
+        site = session.state.sites[site_id]
+        if not site.enrolled:
+            session.output.say(f"site {site_id} does not take part: {reason(site.refusal_code)}")
+    needed = session.study.quorum.min_sites
+    if len(session.state.enrolled) < needed:
+        told = "; ".join(
+            f"{site_id}: {reason(session.state.sites[site_id].refusal_code)}"
+            for site_id in roster
+            if not session.state.sites[site_id].enrolled
+        )
+        raise RunError(
+            f"only {len(session.state.enrolled)} of at least {needed} sites accept the study",
+            where=session.state.run_id,
+            why=told,
+            cure="mend what the sites name and run the same command again",
+            code=ErrorCode.QUORUM,
+        )
+
+
+def enrol_returned(session: RunSession) -> None:
+    """Hand the study to sites that were silent or lost their run, and can be reached now."""
+    roster = {entry.site_id for entry in session.study.sites}
+    waiting = [
+        site_id
+        for site_id in session.link.site_ids()
+        if site_id in roster
+        and site_id not in session.state.enrolled
+        and session.state.sites[site_id].refusal_code not in FINAL_REFUSALS
+    ]
+    if waiting:
+        _handshake(session, waiting, session.study.quorum.round_timeout_s)
+
+
+def reason(code: str | None) -> str:
+    """Return a refusal code in words."""
+    if code is None:
+        return "it did not answer"
+    return f"{REASONS.get(code, 'it refused')} ({code})"
+
+
+def _handshake(session: RunSession, site_ids: Iterable[str], deadline_s: float) -> None:
+    base = HandshakeRequest(
+        run_id=session.state.run_id,
+        study_json=canonical_json(session.study.model_dump(mode="json")),
+        study_digest=session.state.study_digest,
+        code_digest=session.state.code_digest,
+    )
+    state = session.state
+    asked = list(site_ids)
+    heads = {site_id: state.sites.get(site_id, SiteState()).ledger_head for site_id in asked}
+    requests = {s: base.model_copy(update={"ledger_head": head}) for s, head in heads.items()}
+    replies = session.link.exchange("handshake", requests, deadline_s=deadline_s)
+    for site_id in asked:
+        reply = replies.get(site_id)
+        if isinstance(reply, HandshakeReply) and _agrees(reply, site_id, base):
+            state = state.with_site(
+                site_id,
+                enrolled=True,
+                refusal_code=None,
+                modalities=reply.modalities,
+                release=reply.release,
+                ledger_head=reply.ledger_head,
+            )
+        else:
+            state = state.with_site(site_id, enrolled=False, refusal_code=_code(reply))
+    session.record(state)
+
+
+def _agrees(reply: HandshakeReply, site_id: str, request: HandshakeRequest) -> bool:
+    return (
+        reply.accepted
+        and reply.site_id == site_id
+        and reply.study_digest == request.study_digest
+        and reply.code_digest == request.code_digest
+    )
+
+
+def _code(reply: WireMessage | Refusal | None) -> str | None:
+    if reply is None:
+        return None
+    if isinstance(reply, Refusal):
+        return reply.code
+    if isinstance(reply, HandshakeReply) and reply.refusal_code:
+        return known_code(reply.refusal_code)
+    return str(ProtocolError.default_code)
+
+
+def known_code(code: str) -> str:
+    """Return `code` if it is one of ours, else the code for an internal error.
+
+    A site's text is never shown or stored as it came.
+    """
+    return code if code in set(ErrorCode) else str(ErrorCode.INTERNAL)

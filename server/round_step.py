@@ -1,0 +1,228 @@
+"""One round: broadcast, collect within the deadline, validate, aggregate, step."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from common.errors import ErrorCode, ProtocolError, RunError
+from common.privacy.accounting import training_sigma
+from common.protocol import TrainReply, TrainRequest
+from common.study import Study
+from common.wire import Arrays, arrays_digest
+from server.aggregate.contribution import Contribution
+from server.aggregate.fedavg import mean_delta
+from server.aggregate.gradient_mean import gradient_mean, gradient_sum, with_weight_decay
+from server.aggregate.optimizers import apply_direction
+from server.checkpoint import Checkpoint, RoundRecord
+from server.enrolment import FINAL_REFUSALS, enrol_returned, known_code
+from server.session import RunSession
+from server.site_link import Refusal
+from server.validate_reply import RoundExpectation, check_train_reply, update_norm
+
+MAX_ATTEMPTS = 3
+"""How often a round is tried before the run fails."""
+
+SILENT = "silent"
+
+
+@dataclass
+class Collected:
+    """What came back in one attempt at a round.
+
+    Attributes:
+        sites: Sites whose updates count, sorted.
+        direction: Direction of descent by parameter, float64.
+        dropped: Site -> code, or `silent`.
+        loss: Patient-weighted mean loss; mode none only.
+    """
+
+    sites: list[str]
+    direction: Arrays
+    dropped: dict[str, str] = field(default_factory=dict)
+    loss: float | None = None
+
+
+def noise_sd(study: Study) -> float:
+    """Return the noise one site adds to a coordinate in mode local, 0 in mode none."""
+    if study.privacy.mode != "local":
+        return 0.0
+    plan = study.privacy
+    return plan.clip * training_sigma(plan.epsilon, plan.delta, study.training.rounds)
+
+
+def run_round(session: RunSession, checkpoint: Checkpoint) -> Checkpoint:
+    """Return the next checkpoint, not yet saved.
+
+    Raises:
+        RunError: Too few usable replies in every attempt.
+    """
+    started = time.monotonic()
+    number = checkpoint.round + 1
+    session.enter(phase="round")
+    request = TrainRequest(
+        run_id=session.state.run_id,
+        round=number,
+        model_digest=arrays_digest(checkpoint.parameters),
+        arrays=checkpoint.parameters,
+    )
+    for attempt in range(1, MAX_ATTEMPTS + 1):
+        enrol_returned(session)
+        collected = collect(session, request)
+        if len(collected.sites) >= session.study.quorum.min_sites:
+            record = RoundRecord(
+                round=number,
+                attempts=attempt,
+                sites=collected.sites,
+                dropped=collected.dropped,
+                loss=collected.loss,
+                update_norm=0.0,
+                seconds=round(time.monotonic() - started, 3),
+            )
+            return _advance(session.study, checkpoint, collected.direction, record)
+        session.output.say(
+            f"round {number}, attempt {attempt}: {len(collected.sites)} usable replies, "
+            f"{session.study.quorum.min_sites} needed {collected.dropped}"
+        )
+    raise RunError(
+        f"round {number} found too few sites in {MAX_ATTEMPTS} attempts",
+        where=session.state.run_id,
+        why=", ".join(f"{site}: {code}" for site, code in sorted(collected.dropped.items())),
+        cure="bring the sites back and run the same command again: it continues at this round",
+        code=ErrorCode.QUORUM,
+    )
+
+
+def collect(session: RunSession, request: TrainRequest) -> Collected:
+    """Ask all enrolled sites once; return the valid updates, aggregated to a direction."""
+    expected = RoundExpectation(
+        study=session.study,
+        request=request,
+        shapes={name: array.shape for name, array in request.arrays.items()},
+        model_norm=update_norm(request.arrays),
+        noise_sd=noise_sd(session.study),
+    )
+    asked = session.state.enrolled
+    replies = session.link.exchange(
+        "train",
+        dict.fromkeys(asked, request),
+        deadline_s=session.study.quorum.round_timeout_s,
+        optional=session.away,
+    )
+    valid: list[TrainReply] = []
+    dropped: dict[str, str] = {}
+    for site_id in asked:
+        reply = replies.get(site_id)
+        code = _check(session, site_id, reply, expected)
+        if code is not None:
+            dropped[site_id] = code
+        elif isinstance(reply, TrainReply):
+            valid.append(reply)
+    _remember(session, valid)
+    direction = direction_of(session.study, request.arrays, [_contribution(r) for r in valid])
+    return Collected(sorted(r.site_id for r in valid), direction, dropped, _mean_loss(valid))
+
+
+def direction_of(study: Study, parameters: Arrays, contributions: Sequence[Contribution]) -> Arrays:
+    """Return the direction of descent: the mean delta, or minus the mean gradient with decay."""
+    if study.training.local.kind == "epochs":
+        return mean_delta(contributions)
+    return descent(study, parameters, gradient_sum(contributions))
+
+
+def descent(study: Study, parameters: Arrays, totals: Arrays) -> Arrays:
+    """Return minus (summed gradients / public counts + weight decay)."""
+    mean = gradient_mean(totals, study.training)
+    decayed = with_weight_decay(mean, parameters, study.training.weight_decay)
+    return {name: -gradient for name, gradient in decayed.items()}
+
+
+def _check(
+    session: RunSession, site_id: str, reply: object, expected: RoundExpectation
+) -> str | None:
+    if reply is None:
+        session.not_heard(site_id)
+        return SILENT
+    session.heard(site_id)
+    if isinstance(reply, Refusal):
+        code = known_code(reply.code)
+        if code in FINAL_REFUSALS:
+            session.record(session.state.with_site(site_id, enrolled=False, refusal_code=code))
+        elif code == ErrorCode.PROTOCOL:  # the agent lost the run: a new handshake may mend it
+            session.record(session.state.with_site(site_id, enrolled=False))
+        return code
+    if not isinstance(reply, TrainReply):
+        return str(ErrorCode.PROTOCOL)
+    try:
+        check_train_reply(reply, site_id, session.state.sites[site_id].modalities, expected)
+    except ProtocolError as error:
+        session.output.say(f"round {expected.request.round}: update of {site_id} refused\n{error}")
+        return str(error.code)
+    return None
+
+
+def _contribution(reply: TrainReply) -> Contribution:
+    return Contribution(reply.site_id, reply.arrays, reply.weights)
+
+
+def _mean_loss(replies: Sequence[TrainReply]) -> float | None:
+    pairs = [(r.loss, max(r.weights.values(), default=0.0)) for r in replies if r.loss is not None]
+    total = sum(weight for _, weight in pairs)
+    if total <= 0:
+        return None
+    return sum(loss * weight for loss, weight in pairs) / total
+
+
+def _remember(session: RunSession, replies: Sequence[TrainReply]) -> None:
+    state = session.state
+    for reply in replies:
+        state = state.with_site(
+            reply.site_id,
+            epsilon_spent=reply.epsilon_spent,
+            ledger_head=reply.ledger_head,
+            last_round=reply.round,
+        )
+    session.state = state  # written with the next change of phase or commit
+
+
+def _advance(
+    study: Study, checkpoint: Checkpoint, direction: Arrays, record: RoundRecord
+) -> Checkpoint:
+    optimizer = checkpoint.optimizer
+    moved = apply_direction(checkpoint.parameters, direction, study.training.server, optimizer)
+    change = {name: moved[name] - checkpoint.parameters[name] for name in moved}
+    record = record.model_copy(update={"update_norm": update_norm(change)})
+    following = Checkpoint(
+        round=record.round,
+        parameters=moved,
+        optimizer=optimizer,
+        average=checkpoint.average,
+        averaged=checkpoint.averaged,
+        history=[*checkpoint.history, record],
+    )
+    add_to_average(following, study)
+    return following
+
+
+def add_to_average(checkpoint: Checkpoint, study: Study) -> None:
+    """Add this round's iterate to the running sum if it is among the last `average_last`."""
+    rounds = study.training.rounds
+    counted = max(1, round(rounds * study.training.average_last))
+    if checkpoint.round <= rounds - counted:
+        return
+    checkpoint.average = {
+        name: value.astype("float64") + checkpoint.average.get(name, 0.0)
+        for name, value in checkpoint.parameters.items()
+    }
+    checkpoint.averaged += 1
+
+
+def final_model(checkpoint: Checkpoint) -> Arrays:
+    """Return the mean of the last iterates, float32."""
+    if checkpoint.averaged <= 1:
+        return checkpoint.parameters
+    return {
+        name: (total / checkpoint.averaged).astype("float32")
+        for name, total in checkpoint.average.items()
+    }

@@ -1,0 +1,186 @@
+"""A federated run from the first handshake to the last table; resumable at any moment.
+
+`enrolling -> ready -> round k -> evaluating -> done | failed(reason)`. After every round the
+checkpoint is on disk. Running the same study in the same folder again continues after the last
+committed round with identical bytes; a finished run is read back without asking any site.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from common.atomic_file import write_text
+from common.cli_output import Output
+from common.errors import ErrorCode, RunError, TumorboardError
+from common.models.parameters import to_arrays
+from common.models.registry import build_model
+from common.study import Study
+from common.wire import Arrays, arrays_digest
+from server.checkpoint import (
+    Checkpoint,
+    RoundRecord,
+    load_checkpoint,
+    save_checkpoint,
+    write_arrays,
+)
+from server.enrolment import enrol_all
+from server.evaluation import Evaluation, evaluate_model
+from server.privacy_facts import PrivacyFacts, privacy_facts
+from server.round_step import final_model, run_round
+from server.run_state import SiteState
+from server.session import RunSession, open_session
+from server.site_link import SiteLink
+
+FEDERATED = "federated"
+MODEL_FILE = "model.safetensors"
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a finished run leaves.
+
+    Attributes:
+        study: The study.
+        run_id: Identifier of the run.
+        run_dir: Folder with checkpoints, model and tables.
+        arrays: Final model, float32.
+        history: One record a round.
+        evaluations: Label -> tables and grid; `federated` is the final model.
+        sites: What is known about every site of the roster.
+        privacy: What was spent and what the mode promises.
+    """
+
+    study: Study
+    run_id: str
+    run_dir: Path
+    arrays: Arrays
+    history: list[RoundRecord]
+    evaluations: dict[str, Evaluation]
+    sites: dict[str, SiteState]
+    privacy: PrivacyFacts
+
+    @property
+    def model_digest(self) -> str:
+        """Digest of the final model."""
+        return arrays_digest(self.arrays)
+
+
+def run_study(study: Study, link: SiteLink, run_dir: Path, *, output: Output) -> RunResult:
+    """Run, or continue, a study and return its result.
+
+    Args:
+        study: The frozen study.
+        link: Way to the sites.
+        run_dir: Folder of this run; made if it does not exist.
+        output: Where progress is shown.
+
+    Raises:
+        RunError: Too few sites, a damaged checkpoint, or a folder that holds another run. The
+            state on disk is `failed` with the reason; what was committed stays.
+    """
+    with open_session(study, link, run_dir, output) as session:
+        try:
+            return _run(session)
+        except TumorboardError as error:
+            session.enter(phase="failed", reason=f"{error.code}: {error.what}")
+            raise
+        except Exception as error:
+            session.enter(phase="failed", reason=f"{ErrorCode.INTERNAL}: {type(error).__name__}")
+            raise
+
+
+def run_evaluation(
+    study: Study,
+    link: SiteLink,
+    run_dir: Path,
+    arrays: Arrays,
+    label: str,
+    *,
+    output: Output,
+    by_site: dict[str, Arrays] | None = None,
+) -> Evaluation:
+    """Evaluate another model of the same architecture at the sites of a finished run.
+
+    Args:
+        study: The study of the run.
+        link: Way to the sites.
+        run_dir: Folder of the run.
+        arrays: The model every site evaluates.
+        label: Name of the model, `[a-z_]`.
+        output: Where progress is shown.
+        by_site: Site -> its own model instead (local-only baselines).
+
+    Raises:
+        RunError: The run is not finished, or too few sites send tables.
+    """
+    with open_session(study, link, run_dir, output) as session:
+        if session.state.phase != "done":
+            raise RunError(
+                "the run is not finished",
+                where=str(run_dir),
+                cure="finish it first: run the same command without the extra model",
+            )
+        models = by_site or dict.fromkeys(session.state.enrolled, arrays)
+        return evaluate_model(session, models, label)
+
+
+def _run(session: RunSession) -> RunResult:
+    checkpoint = load_checkpoint(session.checkpoints)
+    if session.state.phase == "done" and checkpoint is not None:
+        return _result(session, checkpoint)
+    session.enter(phase="enrolling", reason=None)
+    enrol_all(session)
+    if checkpoint is None:
+        checkpoint = Checkpoint(round=0, parameters=to_arrays(build_model(session.study)))
+        save_checkpoint(session.checkpoints, checkpoint)
+    session.enter(phase="ready", round=checkpoint.round)
+    checkpoint = _train(session, checkpoint)
+    session.enter(phase="evaluating")
+    result = _result(session, checkpoint)
+    session.enter(phase="done")
+    return result
+
+
+def _train(session: RunSession, checkpoint: Checkpoint) -> Checkpoint:
+    rounds = session.study.training.rounds
+    with session.output.progress(rounds, "rounds") as progress:
+        if checkpoint.round:
+            progress.advance(checkpoint.round, "resumed")
+        while checkpoint.round < rounds:
+            checkpoint = run_round(session, checkpoint)
+            save_checkpoint(session.checkpoints, checkpoint)
+            session.enter(round=checkpoint.round)
+            progress.advance(1, _note(checkpoint.history[-1]))
+    return checkpoint
+
+
+def _note(record: RoundRecord) -> str:
+    loss = "" if record.loss is None else f", loss {record.loss:.4f}"
+    return f"{len(record.sites)} sites{loss}"
+
+
+def _result(session: RunSession, checkpoint: Checkpoint) -> RunResult:
+    arrays = final_model(checkpoint)
+    write_arrays(session.run_dir / MODEL_FILE, arrays)
+    facts = {
+        "study_digest": session.state.study_digest,
+        "run_id": session.state.run_id,
+        "model_digest": arrays_digest(arrays),
+        "rounds": checkpoint.round,
+        "averaged": checkpoint.averaged,
+    }
+    write_text(session.run_dir / "model.json", json.dumps(facts, sort_keys=True, indent=1))
+    models = dict.fromkeys(session.state.enrolled, arrays)
+    evaluation = evaluate_model(session, models, FEDERATED)
+    return RunResult(
+        study=session.study,
+        run_id=session.state.run_id,
+        run_dir=session.run_dir,
+        arrays=arrays,
+        history=checkpoint.history,
+        evaluations={FEDERATED: evaluation},
+        sites=session.state.sites,
+        privacy=privacy_facts(session),
+    )

@@ -1,0 +1,129 @@
+"""One open run: study, link to the sites, folder and state, and who may write there."""
+
+from __future__ import annotations
+
+import fcntl
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from common.atomic_file import write_text
+from common.cli_output import Output
+from common.errors import ErrorCode, RunError
+from common.provenance import code_digest
+from common.study import Study
+from server.run_state import RunState, load_run_state
+from server.site_link import SiteLink
+
+SILENT_ROUNDS = 2
+"""After so many silent rounds in a row a site is asked, but no longer waited for."""
+
+
+@dataclass
+class RunSession:
+    """What every step of a run needs.
+
+    Attributes:
+        study: The frozen study.
+        link: Way to the sites.
+        run_dir: Folder of the run.
+        state: Last state written.
+        output: Where progress is shown.
+        silent: Rounds in a row that a site did not answer.
+    """
+
+    study: Study
+    link: SiteLink
+    run_dir: Path
+    state: RunState
+    output: Output
+    silent: dict[str, int] = field(default_factory=dict)
+
+    def record(self, state: RunState) -> None:
+        """Write a changed state durably and make it the current one."""
+        if state != self.state:
+            state.save(self.run_dir)
+            self.state = state
+
+    def enter(self, **changes: object) -> None:
+        """Write the state with some fields changed."""
+        self.record(self.state.model_copy(update=changes))
+
+    def heard(self, site_id: str) -> None:
+        """Note that a site answered, with whatever."""
+        self.silent.pop(site_id, None)
+
+    def not_heard(self, site_id: str) -> None:
+        """Note that a site was silent in this round."""
+        self.silent[site_id] = self.silent.get(site_id, 0) + 1
+
+    @property
+    def away(self) -> frozenset[str]:
+        """Sites that are asked but not waited for."""
+        return frozenset(s for s, rounds in self.silent.items() if rounds >= SILENT_ROUNDS)
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of the committed rounds."""
+        return self.run_dir / "checkpoints"
+
+
+@contextmanager
+def open_session(
+    study: Study, link: SiteLink, run_dir: Path, output: Output
+) -> Iterator[RunSession]:
+    """Open or continue the run in `run_dir`; one process at a time.
+
+    Raises:
+        RunError: Another process holds the run, or the folder holds a run of another study or of
+            another version of the code.
+    """
+    run_dir.mkdir(parents=True, exist_ok=True)
+    with (run_dir / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise RunError(
+                "another process is running this study",
+                where=str(run_dir),
+                why="two servers would write the same checkpoints",
+                cure="stop it, or choose another folder",
+            ) from None
+        yield RunSession(study, link, run_dir, _open_state(study, run_dir), output)
+
+
+def _open_state(study: Study, run_dir: Path) -> RunState:
+    state = load_run_state(run_dir)
+    if state is None:
+        return _new_state(study, run_dir)
+    if state.study_digest != study.digest():
+        raise RunError(
+            "the folder holds a run of another study",
+            where=str(run_dir),
+            why=f"run {state.study_digest[:12]}, study {study.digest()[:12]}",
+            cure="continue with the study.json in that folder, or choose an empty folder",
+            code=ErrorCode.STUDY_DIGEST,
+        )
+    if state.code_digest != code_digest() and state.phase != "done":
+        raise RunError(
+            "the run was started with other code",
+            where=str(run_dir),
+            why="what was trained by two versions is reproduced by neither",
+            cure="install the version that started it, or start again in an empty folder",
+            code=ErrorCode.CODE_DIGEST,
+        )
+    return state
+
+
+def _new_state(study: Study, run_dir: Path) -> RunState:
+    write_text(run_dir / "study.json", study.model_dump_json(indent=1))
+    state = RunState(
+        run_id=f"{study.study_id[:40]}-{secrets.token_hex(6)}",
+        study_digest=study.digest(),
+        code_digest=code_digest(),
+        rounds=study.training.rounds,
+    )
+    state.save(run_dir)
+    return state
