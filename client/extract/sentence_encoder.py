@@ -129,6 +129,7 @@ def _minilm_digests() -> dict[str, str]:
 @cache
 def _minilm_model() -> Any:
     library = require("sentence_transformers", extra="text")
+    require("transformers.utils.logging", extra="text").disable_progress_bar()
     return library.SentenceTransformer(str(_minilm_folder()), device="cpu", local_files_only=True)
 
 
