@@ -1,0 +1,135 @@
+"""Secrets of one round at one site: the seeds of its masks, and their shares for the others.
+
+For each round a site shares its self seed and its seed with each other site. Whoever drops out
+after uploading can so be finished without. Seeds of one round say nothing of other rounds.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from common.contract import sha256_hex
+from common.secure_sum import shares
+from common.secure_sum.keys import (
+    Participants,
+    RunSecrets,
+    derive,
+    pair_secret,
+    refused,
+)
+from common.secure_sum.masks import round_seed
+
+Bytes = npt.NDArray[np.uint8]
+_NONCE_BYTES = 12
+
+
+@dataclass(frozen=True)
+class SiteKeys:
+    """What a site derives once from its secrets and the participants' keys.
+
+    Attributes:
+        site_id: The site.
+        participants: Whose keys they are.
+        masks: Every other site -> secret of their pairwise masks.
+        channels: Every site in order -> secret of the channel to it; its own for itself.
+        self_secret: Secret of the self masks.
+    """
+
+    site_id: str
+    participants: Participants
+    masks: dict[str, bytes]
+    channels: dict[str, bytes]
+    self_secret: bytes
+
+    @classmethod
+    def agree(cls, site_id: str, participants: Participants, own: RunSecrets) -> SiteKeys:
+        """Return the keys of one site.
+
+        Raises:
+            ProtocolError: A peer's key is not usable.
+        """
+        salt, masks, channels = participants.digest, {}, {}
+        for advert in participants.adverts:
+            peer = advert.site_id
+            if peer == site_id:
+                channels[peer] = derive(own.self_secret, salt, "channel to itself")
+                continue
+            pair = "|".join(sorted((site_id, peer)))
+            masks[peer] = pair_secret(own.mask_key, advert.mask_key, salt, f"masks|{pair}")
+            channels[peer] = pair_secret(
+                own.channel_key, advert.channel_key, salt, f"channel|{pair}"
+            )
+        return cls(site_id, participants, masks, channels, own.self_secret)
+
+    def seeds(self, round_number: int) -> dict[str, bytes]:
+        """Return the seeds of a round in the order of participants.
+
+        Peer -> pairwise seed; under the site's own id the self seed.
+        """
+        salt = self.participants.digest
+        return {
+            peer: round_seed(self.self_secret, salt, "self", round_number)
+            if peer == self.site_id
+            else round_seed(self.masks[peer], salt, "pair", round_number)
+            for peer in self.participants.site_ids
+        }
+
+
+def commitment(
+    participants: Participants, owner: str, peer: str, number: int, seed: bytes
+) -> bytes:
+    """Return what a site publishes of a seed, so that a wrong share is noticed, 32 bytes."""
+    told = f"{participants.digest}|{owner}|{peer}|round {number}|{seed.hex()}"
+    return bytes.fromhex(sha256_hex(told))
+
+
+def commitments(keys: SiteKeys, number: int, seeds: Mapping[str, bytes]) -> Bytes:
+    """Return the commitments to all seeds of a site, (N, 32)."""
+    told = [commitment(keys.participants, keys.site_id, p, number, s) for p, s in seeds.items()]
+    return _rows(told)
+
+
+def seal_shares(keys: SiteKeys, number: int, seeds: Mapping[str, bytes]) -> Bytes:
+    """Return the shares of all seeds, sealed for each participant, (N, 33 N + 28)."""
+    count, threshold = len(seeds), keys.participants.collusion.threshold
+    parts = [shares.split(seed, count, threshold) for seed in seeds.values()]
+    rows = []
+    for column, (peer, channel) in enumerate(keys.channels.items()):
+        plain = b"".join(part[column] for part in parts)
+        nonce = os.urandom(_NONCE_BYTES)
+        key = _share_key(channel, keys.site_id, peer, number)
+        rows.append(nonce + AESGCM(key).encrypt(nonce, plain, None))
+    return _rows(rows)
+
+
+def open_shares(keys: SiteKeys, number: int, sender: str, row: Bytes) -> dict[str, bytes]:
+    """Return the shares a sender sealed for this site: peer -> share of its seed with that peer.
+
+    Raises:
+        ProtocolError: The row was changed, or sealed for another round or site.
+    """
+    raw = row.tobytes()
+    key = _share_key(keys.channels[sender], sender, keys.site_id, number)
+    try:
+        plain = AESGCM(key).decrypt(raw[:_NONCE_BYTES], raw[_NONCE_BYTES:], None)
+    except (InvalidTag, ValueError):
+        raise refused(f"the shares of '{sender}' were changed on their way") from None
+    size, names = shares.SHARE_BYTES, keys.participants.site_ids
+    if len(plain) != size * len(names):
+        raise refused(f"the shares of '{sender}' are incomplete")
+    return {name: plain[i * size : (i + 1) * size] for i, name in enumerate(names)}
+
+
+def _share_key(channel: bytes, sender: str, recipient: str, number: int) -> bytes:
+    return derive(channel, f"shares|round {number}", f"{sender}|{recipient}")
+
+
+def _rows(parts: list[bytes]) -> Bytes:
+    return np.frombuffer(b"".join(parts), dtype=np.uint8).reshape(len(parts), -1)

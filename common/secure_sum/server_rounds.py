@@ -1,0 +1,262 @@
+"""The server's side of the secure sum: it adds up, relays sealed shares, and opens the sum."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TypeGuard
+
+import numpy as np
+import numpy.typing as npt
+
+from common.errors import ErrorCode, RunError
+from common.secure_sum import shares
+from common.secure_sum.keys import KeyAdvert, Participants, SumContext, check_adverts, refused
+from common.secure_sum.list_lock import LockedAnswer, unlock
+from common.secure_sum.masks import Words, apply_mask, to_signed, to_words, word_type
+from common.secure_sum.messages import UnmaskReply, UnmaskRequest
+from common.secure_sum.round_secrets import commitment
+from common.secure_sum.site_rounds import list_digest
+from common.wire import Arrays
+
+
+Shares = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class OpenedSum:
+    """What a round gives.
+
+    Attributes:
+        total: (d,) int64, the sum over the survivors.
+        survivors: Sites in the sum, sorted.
+        lost: Participants that are not in it.
+        unanswered: Survivors without a usable answer.
+    """
+
+    total: npt.NDArray[np.int64]
+    survivors: list[str]
+    lost: list[str]
+    unanswered: list[str]
+
+
+@dataclass
+class _Round:
+    number: int
+    total: Words
+    sealed: dict[str, Shares] = field(default_factory=dict)
+    committed: dict[str, Shares] = field(default_factory=dict)
+    survivors: list[str] | None = None
+
+
+class SecureSumServer:
+    """The server in the secure sum of one run.
+
+    Args:
+        context: What the keys are for.
+        roster: Registered public identities by site id, hex.
+    """
+
+    def __init__(self, context: SumContext, roster: Mapping[str, str]) -> None:
+        self.context = context
+        self._roster = dict(roster)
+        self._participants: Participants | None = None
+        self._round: _Round | None = None
+
+    def agree(self, adverts: Sequence[KeyAdvert]) -> Participants:
+        """Fix the participants of this session; show their adverts to all of them.
+
+        Raises:
+            ProtocolError: A key is not signed by its site.
+            PrivacyError: Too few sites for n_min and t.
+        """
+        self._participants = check_adverts(adverts, self._roster, self.context)
+        return self._participants
+
+    def start(self, round_number: int, dimension: int) -> None:
+        """Begin a round; an earlier one that was not opened is given up.
+
+        Args:
+            round_number: Above every earlier round.
+            dimension: Length d of the vectors.
+        """
+        self._agreed()
+        if self._round is not None and round_number <= self._round.number:
+            raise refused("rounds only rise", cure="a void round is not repeated")
+        zeros = np.zeros(dimension, dtype=word_type(self.context.modulus_bits))
+        self._round = _Round(round_number, zeros)
+
+    def collect(self, site_id: str, upload: Arrays) -> None:
+        """Add one site's masked vector; uploads after `unmask_requests` come too late.
+
+        Args:
+            site_id: Who sent it, as the transport has authenticated.
+            upload: Arrays named in `UPLOAD_ARRAYS`.
+
+        Raises:
+            ProtocolError: The arrays are not what was declared, or come too late or twice.
+        """
+        current, names = self._current(), self._agreed().site_ids
+        count = len(names)
+        shape = {
+            "masked": (len(current.total),),
+            "sealed_shares": (count, shares.SHARE_BYTES * count + 28),
+            "commitments": (count, 32),
+        }
+        kind = {"masked": np.int64 if self.context.modulus_bits == 64 else np.int32}
+        for name, wanted in shape.items():
+            array = upload.get(name)
+            if array is None or array.shape != wanted or array.dtype != kind.get(name, np.uint8):
+                raise refused(f"the array '{name}' of '{site_id}' is not what was declared")
+        if site_id not in names or site_id in current.sealed or current.survivors is not None:
+            raise refused(f"an upload of '{site_id}' is not expected now")
+        current.total += to_words(upload["masked"], self.context.modulus_bits)
+        current.sealed[site_id] = upload["sealed_shares"]
+        current.committed[site_id] = upload["commitments"]
+
+    def unmask_requests(self) -> dict[str, UnmaskRequest]:
+        """Close the uploads and return what to ask each survivor.
+
+        Raises:
+            RunError: Fewer than n_min sites have uploaded: the round is void.
+        """
+        current, names = self._current(), self._agreed().site_ids
+        survivors = sorted(current.sealed)
+        if len(survivors) < self.context.n_min:
+            raise _void(f"{len(survivors)} sites have uploaded", self.context.n_min)
+        current.survivors = survivors
+        requests = {}
+        for site in survivors:
+            rows = np.stack([current.sealed[sender][names.index(site)] for sender in survivors])
+            request = UnmaskRequest(
+                run_id=self.context.run_id,
+                session=self.context.session,
+                round=current.number,
+                survivors=survivors,
+            )
+            requests[site] = request.model_copy(update={"arrays": {"sealed_shares": rows}})
+        return requests
+
+    def open(self, replies: Sequence[UnmaskReply]) -> OpenedSum:
+        """Remove the masks of the survivors' sum.
+
+        Args:
+            replies: Of the survivors that answered; `threshold` are enough.
+
+        Raises:
+            RunError: Too few answers: the round is void.
+            ProtocolError: The answers contradict what was committed to.
+        """
+        current, participants = self._current(), self._agreed()
+        if current.survivors is None:
+            raise refused("the uploads are still open")
+        survivors = current.survivors
+        lost = [name for name in participants.site_ids if name not in survivors]
+        answers = self._answers(replies, survivors)
+        threshold = participants.collusion.threshold
+        if len(answers) < threshold:
+            raise _void(f"{len(answers)} survivors have answered", threshold)
+        seeds = self._seeds(current, answers, lost)
+        words = current.total.copy()
+        for (sender, peer), seed in seeds.items():
+            apply_mask(words, seed, add=peer < sender)
+        current.total = np.zeros(0, dtype=words.dtype)
+        unanswered = [name for name in survivors if name not in answers]
+        return OpenedSum(to_signed(words), list(survivors), lost, unanswered)
+
+    def _answers(
+        self, replies: Sequence[UnmaskReply], survivors: Sequence[str]
+    ) -> dict[str, LockedAnswer]:
+        """Return the answers about this round and list that are of the declared shape."""
+        participants, current = self._agreed(), self._current()
+        told = list_digest(participants.digest, current.number, survivors)
+        names = participants.site_ids
+        answers = {}
+        for reply in sorted(replies, key=lambda r: r.site_id):
+            sealed, covered, tokens = (
+                reply.arrays.get(name) for name in ("sealed", "covered", "tokens")
+            )
+            if reply.site_id not in survivors or reply.list_digest != told or sealed is None:
+                continue
+            if not (_is_share_table(covered, len(names)) and _is_share_table(tokens, len(names))):
+                continue
+            answers[reply.site_id] = LockedAnswer(
+                sealed.tobytes(), _by_name(names, covered), _by_name(names, tokens)
+            )
+        return answers
+
+    def _seeds(
+        self, current: _Round, answers: Mapping[str, LockedAnswer], lost: Sequence[str]
+    ) -> dict[tuple[str, str], bytes]:
+        """Return the seeds to remove: (sender, sender) self and (sender, lost) pairwise."""
+        survivors = current.survivors or []
+        told = list_digest(self._agreed().digest, current.number, survivors)
+        wanted = [(sender, peer) for sender in survivors for peer in (sender, *lost)]
+        for helpers in _groups(list(answers), self._agreed().collusion.threshold):
+            numbers = [self._agreed().number(name) for name in helpers]
+            weights = shares.weights_at_zero(numbers)
+            named = dict(zip(helpers, weights, strict=True))
+            opened = [unlock(name, answers, named, told) for name in helpers]
+            seeds = _combine(wanted, opened, weights)
+            if seeds is not None and self._as_committed(current, seeds):
+                return seeds
+        raise refused("the survivors' shares contradict what was committed to")
+
+    def _as_committed(self, current: _Round, seeds: Mapping[tuple[str, str], bytes]) -> bool:
+        participants = self._agreed()
+        return all(
+            commitment(participants, sender, peer, current.number, seed)
+            == current.committed[sender][participants.number(peer) - 1].tobytes()
+            for (sender, peer), seed in seeds.items()
+        )
+
+    def _agreed(self) -> Participants:
+        if self._participants is None:
+            raise refused("no keys were agreed on")
+        return self._participants
+
+    def _current(self) -> _Round:
+        if self._round is None:
+            raise refused("no round was started")
+        return self._round
+
+
+def _is_share_table(array: npt.NDArray[np.uint8] | None, count: int) -> TypeGuard[Shares]:
+    shape = (count, shares.SHARE_BYTES)
+    return array is not None and array.shape == shape and array.dtype == np.uint8
+
+
+def _by_name(names: Sequence[str], table: Shares) -> dict[str, bytes]:
+    return {name: row.tobytes() for name, row in zip(names, table, strict=True)}
+
+
+def _groups(names: list[str], threshold: int) -> list[list[str]]:
+    """Return groups of helpers to try: all, then all but one, so that one liar is survived."""
+    without = [[n for n in names if n != left_out] for left_out in names]
+    return [names, *(group for group in without if len(group) >= threshold)]
+
+
+def _combine(
+    wanted: Sequence[tuple[str, str]], opened: Sequence[bytes | None], weights: Sequence[int]
+) -> dict[tuple[str, str], bytes] | None:
+    size = shares.SHARE_BYTES
+    if any(part is None or len(part) != size * len(wanted) for part in opened):
+        return None
+    seeds = {}
+    for index, pair in enumerate(wanted):
+        cut = slice(index * size, (index + 1) * size)
+        secret = shares.combine([part[cut] for part in opened if part is not None], weights)
+        if secret is None:
+            return None
+        seeds[pair] = secret
+    return seeds
+
+
+def _void(what: str, needed: int) -> RunError:
+    return RunError(
+        f"the round is void: {what}, {needed} are needed",
+        where="secure sum",
+        why="a sum over fewer sites would carry too little noise",
+        cure="go on with the next round; the spend of the sites that answered stays spent",
+        code=ErrorCode.QUORUM,
+    )
