@@ -212,8 +212,8 @@ def _grid_of_contours(contours: list[Contour], volume: Volume) -> Any:
             why=f"a contour is {thick:.2f} mm thick, planes are {step:.2f} mm apart",
             cure="export the region as a segmentation (SEG or NIfTI) instead",
         )
-    fine = min(volume.spacing_mm)
     everything = np.concatenate(local)
+    fine = max(min(volume.spacing_mm) / 4, float(np.ptp(everything[:, :2], axis=0).max()) / 1000)
     edge = np.array([2 * fine, 2 * fine, 0.0])
     low, high = everything.min(axis=0) - edge, everything.max(axis=0) + edge
     low[2] = depths.min()
