@@ -172,11 +172,16 @@ def _read_datasets(
     if stored is None:
         return values, None, _attrs(handle, name)
     if name == "feats":  # STAMP keeps the unit at the root; before version 2 it wrote none
-        unit = str(handle.attrs.get("unit", "unknown"))
+        unit = _unit(handle.attrs, "unknown")
     else:
-        unit = str(stored.attrs.get("unit", COORDS_UNIT))
+        unit = _unit(stored.attrs, COORDS_UNIT)
     points = _without_batch_axis(stored[()])
     return values, (points, unit), {**_plain(stored.attrs), **_attrs(handle, name)}
+
+
+def _unit(attrs: Mapping[str, Any], default: str) -> str:
+    value = attrs.get("unit", default)
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
 
 
 def _attrs(handle: Any, name: str) -> dict[str, Attr]:

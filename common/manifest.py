@@ -121,7 +121,6 @@ def read_manifest(path: Path, *, data_root: Path | None = None) -> Manifest:
     values = [reader.read(number, cells) for number, cells in table.rows]
     problems = [*header.problems, *_empty(table), *reader.problems]
     if problems:
-        problems.sort(key=lambda problem: problem.row or 0)
         raise ManifestError(str(path), problems)
     return Manifest(path=path, rows=[PatientRow.model_validate(value) for value in values])
 

@@ -165,14 +165,15 @@ def test_trident_layout(tmp_path: Path, extra_axis: bool) -> None:
     assert read_header(tmp_path / "trident.h5")[0] == (5, 8)
 
 
-def test_stamp_layout(tmp_path: Path) -> None:
+@pytest.mark.parametrize("unit", ["um", np.bytes_(b"um")])
+def test_stamp_layout(tmp_path: Path, unit: str | bytes) -> None:
     path = tmp_path / "stamp.h5"
     features = bag(5, 8).astype(np.float16)
     coords_px = RNG.integers(0, 9999, (5, 2))
     with h5py.File(path, "w") as handle:
         handle["coords"] = (coords_px * 0.2527).astype(np.float32)
         handle["feats"] = features
-        handle.attrs.update({"stamp_version": "2.3.0", "extractor": "uni", "unit": "um"})
+        handle.attrs.update({"stamp_version": "2.3.0", "extractor": "uni", "unit": unit})
         handle.attrs.update({"tile_size_um": 256.0, "tile_size_px": 224, "feat_type": "tile"})
     read = read_features(path)
     np.testing.assert_array_equal(read.features, features.astype(np.float32))
