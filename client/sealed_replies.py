@@ -1,7 +1,7 @@
 """Replies that were paid for, stored before they leave, and sent again at no cost.
 
 The first payload stored under a key stays: a second computation of the same release, with other
-noise, can never be sent. `PrivacyPlan` and ledger rely on it.
+noise, can never be sent.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from common.privacy import durable
 ReplyKey = tuple[str, str, int, str]
 """(method, run, round, digest of the model or request)."""
 
+_METHODS = ("train", "evaluate")
 _MAGIC = b"TBSEAL1\n"
 _LENGTH = struct.Struct(">Q")
 
@@ -70,6 +71,11 @@ class SealedReplies:
             )
         end = _LENGTH.size + _LENGTH.unpack_from(body)[0]
         return body[_LENGTH.size : end].decode(), body[end:]
+
+    def holds(self, run_id: str, round_number: int, digest: str) -> bool:
+        """Return whether a reply of any method is stored, damaged or not."""
+        keys = [(method, run_id, round_number, digest) for method in _METHODS]
+        return any(self._path(key).exists() for key in keys)
 
     def discard_run(self, run_id: str) -> None:
         """Remove the replies of a run that is over; the ledger keeps refusing its releases."""

@@ -13,8 +13,13 @@ from pathlib import Path
 
 from common.errors import BudgetError, ErrorCode, LedgerError
 from common.privacy import durable
-from common.privacy.accounting import composed_epsilon
-from common.privacy.ledger_budget import Currency, LedgerBudgets, affected, refuse
+from common.privacy.ledger_budget import (
+    Currency,
+    LedgerBudgets,
+    affected,
+    composed_spend,
+    refuse,
+)
 from common.privacy.ledger_entry import (
     AdministratorWord,
     LedgerRecord,
@@ -25,7 +30,7 @@ from common.privacy.ledger_entry import (
 from common.privacy.ledger_file import LedgerFile
 from common.privacy.ledger_state import LedgerState
 
-__all__ = ["Ledger", "LedgerBudgets", "Reservation", "SpendEntry", "composed_spend", "reconcile"]
+__all__ = ["Ledger", "LedgerBudgets", "Reservation", "SpendEntry"]
 
 
 class Ledger:
@@ -253,45 +258,6 @@ class Ledger:
             self._state.apply(record, self._where)
             done += 1
             self._applied = (self._file.generation, done)
-
-
-def composed_spend(entries: Sequence[SpendEntry], delta: float) -> float:
-    """Return epsilon (rounded up) of releases at `delta`; see `Ledger.epsilon`."""
-    gaussian = math.fsum(e.mu_squared for e in entries if e.pure is None)
-    total = math.fsum(e.mu_squared for e in entries)
-    pure = math.fsum(e.pure for e in entries if e.pure is not None)
-    return min(composed_epsilon(total, delta), composed_epsilon(gaussian, delta) + pure)
-
-
-def reconcile(
-    path: Path,
-    site_id: str,
-    *,
-    lost_head: str | None,
-    charges: Sequence[SpendEntry],
-    by: str,
-    reason: str,
-) -> LedgerRecord:
-    """Record that a ledger lost lines, charge for them, and accept it as it now is.
-
-    Args:
-        path: The ledger, as restored.
-        site_id: The hospital.
-        lost_head: Head that the server (or the head file) remembers.
-        charges: What must be assumed spent in the lost lines.
-        by: Who decides.
-        reason: What happened.
-
-    Raises:
-        LedgerError: The restored chain itself is broken.
-    """
-    file = LedgerFile(path, site_id)
-    word = AdministratorWord(
-        action="reconcile", by=by, reason=reason, lost_head=lost_head, charges=list(charges)
-    )
-    with durable.exclusive_lock(file.lock_path):
-        file.refresh(trust_head=False)
-        return file.append(kind="administrator", administrator=word)
 
 
 def _same_release(existing: Reservation, entry: SpendEntry) -> Reservation:

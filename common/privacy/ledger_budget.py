@@ -9,12 +9,12 @@ tables would look like epsilon 30.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 from common.errors import BudgetError
-from common.privacy.accounting import gaussian_mu
+from common.privacy.accounting import composed_epsilon, gaussian_mu
 from common.privacy.ledger_entry import PARTITIONS, Partition, SpendEntry
 from common.site_policy import SitePolicy
 
@@ -126,3 +126,11 @@ def refuse(level: str, partition: str, cap: Cap, spent: float, price: float) -> 
         why=why,
         cure="plan fewer rounds or a smaller epsilon; a spent budget does not come back",
     )
+
+
+def composed_spend(entries: Sequence[SpendEntry], delta: float) -> float:
+    """Return epsilon (rounded up) of releases at `delta`; see `Ledger.epsilon`."""
+    gaussian = math.fsum(e.mu_squared for e in entries if e.pure is None)
+    total = math.fsum(e.mu_squared for e in entries)
+    pure = math.fsum(e.pure for e in entries if e.pure is not None)
+    return min(composed_epsilon(total, delta), composed_epsilon(gaussian, delta) + pure)

@@ -73,6 +73,10 @@ class LedgerState:
         """Return what counts against a study (None: the hospital) and a partition."""
         return list(self._spends.get((study_digest, partition), {}).values())
 
+    def scopes(self) -> list[tuple[str | None, Partition]]:
+        """Return every (study or None, partition) that something was spent from."""
+        return [scope for scope, spends in self._spends.items() if spends]
+
     def _commit(self, record: LedgerRecord, place: str) -> None:
         known = self._reservations.get(record.reservation if record.reservation is not None else -1)
         if known is None or known.state == "committed" or record.payload_digest is None:

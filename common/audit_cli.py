@@ -1,0 +1,80 @@
+"""An auditor's commands: verify a hospital's ledger and compose its spends a second time.
+
+Nothing here needs access to patients; a copy of the ledger is enough.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from common.cli_output import Output
+
+app = typer.Typer(no_args_is_help=True, help=__doc__, rich_markup_mode=None)
+
+
+@app.callback()
+def audit() -> None:
+    """Verify what hospitals say they spent."""
+
+
+@app.command(epilog="Example: tumorboard audit ledger hospital-a-ledger.jsonl --json")
+def ledger(
+    path: Annotated[Path, typer.Argument(help="The ledger, or an exported copy.")],
+    delta: Annotated[float, typer.Option(help="Delta of all epsilons.")] = 1e-5,
+    head: Annotated[
+        str | None, typer.Option(help="A head others remember; it must be in the chain.")
+    ] = None,
+    json_output: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Check every hash, replay every spend, and compare two accountants."""
+    from common.errors import ErrorCode, LedgerError
+    from common.privacy.ledger_file import read_ledger
+    from common.privacy.recompose import recompose
+
+    records = read_ledger(path)
+    if head is not None and head not in {record.sha256 for record in records}:
+        raise LedgerError(
+            "the ledger does not hold the head that others remember",
+            where=str(path),
+            why="lines were taken out, or it is another ledger",
+            cure="ask the hospital for its present ledger",
+            code=ErrorCode.LEDGER_ROLLBACK,
+        )
+    accounts = recompose(records, delta, where=str(path))
+    agree = all(account.agree for account in accounts)
+    output = Output(json_output)
+    output.say(f"{len(records)} lines of site {records[0].site_id}; the chain is whole.")
+    output.say(f"Head: {records[-1].sha256}")
+    output.table(
+        f"Spent at delta {delta:g}",
+        ("study", "patients", "releases", "exact", "mu^2", "epsilon", "by PLD", "agree"),
+        [
+            (
+                (a.study_digest or "all")[:12],
+                a.partition,
+                a.releases,
+                a.exact,
+                a.mu_squared,
+                a.epsilon,
+                a.second_epsilon,
+                a.agree,
+            )
+            for a in accounts
+        ],
+    )
+    output.result(
+        {
+            "site_id": records[0].site_id,
+            "lines": len(records),
+            "head": records[-1].sha256,
+            "chain": "whole",
+            "accounts": [account.as_dict() for account in accounts],
+            "accountants_agree": agree,
+        }
+    )
+    if not agree:
+        output.say("The two accountants disagree: do not rely on the reported epsilon.")
+        raise typer.Exit(3)
