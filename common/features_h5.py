@@ -171,10 +171,8 @@ def _read_datasets(
     stored = handle.get("coords")
     if stored is None:
         return values, None, _attrs(handle, name)
-    if name == "feats":  # STAMP keeps the unit at the root; before version 2 it wrote none
-        unit = _unit(handle.attrs, "unknown")
-    else:
-        unit = _unit(stored.attrs, COORDS_UNIT)
+    # STAMP keeps the unit at the root; before version 2 it wrote none.
+    unit = _unit(handle.attrs, "?") if name == "feats" else _unit(stored.attrs, COORDS_UNIT)
     points = _without_batch_axis(stored[()])
     return values, (points, unit), {**_plain(stored.attrs), **_attrs(handle, name)}
 

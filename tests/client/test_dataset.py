@@ -120,6 +120,14 @@ def test_labels_and_summary() -> None:
     assert make_dataset([0]).modalities == ()
 
 
+def test_survival_needs_time_and_event() -> None:
+    dataset = PatientDataset.from_arrays(
+        make_study(), ["a", "b", "c"], {}, [NAN] * 3, [1, 2, NAN], [1, NAN, 0]
+    )
+    assert dataset.batch(range(3)).observed["survival"].tolist() == [True, False, False]
+    assert dataset.records.n_events == 1
+
+
 def test_a_task_outside_the_study_is_never_observed() -> None:
     study = make_study().model_copy(
         update={"endpoints": make_study().endpoints.model_copy(update={"response": None})}
