@@ -39,8 +39,8 @@ def draw_record(
         "stage": STAGES[int(np.searchsorted([-1.0, -0.1, 0.9], trait(0.85)))],
         "histology": HISTOLOGIES[int(generator.choice(3, p=[0.5, 0.35, 0.15]))],
         "ecog": float(np.searchsorted([0.0, 1.0, 2.0], trait(0.8))),
-        "ldh": float(np.round(np.exp(np.log(220) + 0.3 * trait(0.94)))),
-        "haemoglobin": float(np.round(13.3 - 1.3 * trait(0.85), 1)),
+        "ldh": float(np.round(np.exp(np.log(220) + 0.3 * trait(0.96)))),
+        "haemoglobin": float(np.round(13.3 - 1.3 * trait(0.9), 1)),
     }
     for name in _MAY_BE_EMPTY:
         if generator.random() < missing_share:

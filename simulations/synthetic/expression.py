@@ -107,7 +107,7 @@ def draw_expression(latent: float, batch: FloatArray, generator: np.random.Gener
     """
     biology = transcriptome()
     driven = np.array([DRIVEN.get(name, 0.0) for name in PATHWAYS])
-    free = np.where(driven != 0, 0.4, 1.0) * generator.standard_normal(len(PATHWAYS))
+    free = np.where(driven != 0, 0.3, 1.0) * generator.standard_normal(len(PATHWAYS))
     noise = 0.5 * generator.standard_normal(len(biology.genes))
     units = biology.loading @ (driven * latent + free) + batch + noise
     values = biology.mean + biology.sd * units

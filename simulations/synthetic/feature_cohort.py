@@ -136,11 +136,11 @@ def _tiles(spec: ConsortiumSpec, shape: FeatureShape, cohort: SiteCohort, index:
     generator = stream(spec.seed, patient, "tile-features")
     count = int(generator.integers(shape.tiles[0], shape.tiles[1] + 1))
     n_informative = max(2, round(count * generator.uniform(*shape.informative)))
-    bag = 0.5 * generator.standard_normal((count, dim))
+    bag = 0.4 * generator.standard_normal((count, dim))
     bag[:, :] -= 1.0 * _direction("tumour tissue", dim)
     shown = cohort.latent[index, MODALITIES.index("pathology")]
     bag[:n_informative] += 3.0 * _direction("tumour tissue", dim)
-    bag[:n_informative] += 1.2 * shown * _direction("lymphocytes", dim)
+    bag[:n_informative] += 1.4 * shown * _direction("lymphocytes", dim)
     generator.shuffle(bag)
     return bag.astype(np.float32) + _offset(spec, shape, cohort.site.site_id, "tiles", dim)
 
@@ -150,7 +150,7 @@ def _slices(
 ) -> FloatArray:
     patient, dim = cohort.patient_ids[index], shape.slice_dim
     generator = stream(spec.seed, patient, "slice-features")
-    bag = 0.7 * generator.standard_normal((shape.slices, dim))
+    bag = 0.6 * generator.standard_normal((shape.slices, dim))
     bag += cohort.latent[index, MODALITIES.index("radiology")] * _direction("ring", dim)
     return bag.astype(np.float32) + _offset(spec, shape, cohort.site.site_id, "slices", dim)
 
@@ -164,7 +164,7 @@ def _radiomics(
     sign = np.where(np.arange(dim) % 2 == 0, 1.0, -1.0)
     shown = cohort.latent[index, MODALITIES.index("radiology")]
     telling = np.arange(dim) < dim // 4
-    row = np.where(telling, 0.7 * row + 0.7 * sign * shown, row)
+    row = np.where(telling, 0.55 * row + 0.8 * sign * shown, row)
     return row.astype(np.float32) + _offset(spec, shape, cohort.site.site_id, "radiomics", dim)
 
 

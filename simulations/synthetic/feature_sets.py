@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from pydantic import JsonValue
+
 from common.study import ExtractorSpec, FeatureSpec, PublicScaling
 from simulations.synthetic.clinical_record import HISTOLOGIES, SEXES, STAGES
 from simulations.synthetic.expression import transcriptome
@@ -45,7 +47,10 @@ def raw_feature_sets(scaling: Mapping[str, PublicScaling] | None = None) -> dict
         scaling: Public constants of the sets in `SCALED_BY_REFERENCE`; none leaves them raw.
     """
     given = scaling or {}
-    sequences = {"sequences": list(SEQUENCES)}
+    sequences: dict[str, JsonValue] = {
+        "sequences": [*SEQUENCES],
+        "preprocess": {"n4": {"shrink": 4, "max_voxels": 2000, "iterations": [12, 12]}},
+    }
     return {
         "tiles": FeatureSpec(
             modality="pathology",

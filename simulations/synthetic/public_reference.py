@@ -14,7 +14,6 @@ from __future__ import annotations
 import json
 import sys
 import tempfile
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,7 +31,7 @@ from simulations.synthetic.spec import ConsortiumSpec, Signal, SiteSpec
 
 REFERENCE_FILE = Path(__file__).with_name("public_reference.json")
 PUBLIC_SEED = 424_242
-PUBLIC_PATIENTS = 40
+PUBLIC_PATIENTS = 24
 CLIP = 5.0
 
 _NODES, _MASS = np.polynomial.hermite_e.hermegauss(61)
@@ -65,26 +64,53 @@ def public_reference(spec: ConsortiumSpec, edges_months: list[float]) -> PublicR
     Raises:
         DataError: The file of constants is missing or damaged.
     """
-    try:
-        stored: dict[str, Any] = json.loads(REFERENCE_FILE.read_text(encoding="utf-8"))
-        features: Mapping[str, Any] = stored["features"]
-        scaling = {
-            name: PublicScaling(center=entry["center"], scale=entry["scale"], clip=CLIP)
-            for name, entry in features.items()
-        }
-        fingerprints = {name: str(entry["fingerprint"]) for name, entry in features.items()}
-    except (OSError, ValueError, KeyError) as error:
-        raise DataError(
-            "the public constants cannot be read",
-            where=str(REFERENCE_FILE),
-            why=" ".join(str(error).split()),
-            cure="reinstall, or run python -m simulations.synthetic.public_reference",
-        ) from error
     return PublicReference(
-        scaling=scaling,
-        fingerprints=fingerprints,
+        scaling=reference_scaling(),
+        fingerprints=reference_fingerprints(),
         hazards=public_hazards(spec.signal, edges_months),
         prevalence=public_prevalence(spec.signal),
+    )
+
+
+def reference_scaling() -> dict[str, PublicScaling]:
+    """Return centre and scale of every column of the extracted feature sets.
+
+    Raises:
+        DataError: The file of constants is missing or damaged.
+    """
+    return {
+        name: PublicScaling(center=entry["center"], scale=entry["scale"], clip=CLIP)
+        for name, entry in _stored().items()
+    }
+
+
+def reference_fingerprints() -> dict[str, str]:
+    """Return the fingerprint of the extractor behind each feature set's constants.
+
+    Raises:
+        DataError: The file of constants is missing or damaged.
+    """
+    return {name: str(entry["fingerprint"]) for name, entry in _stored().items()}
+
+
+def _stored() -> dict[str, dict[str, Any]]:
+    try:
+        stored: dict[str, Any] = json.loads(REFERENCE_FILE.read_text(encoding="utf-8"))
+        features: dict[str, dict[str, Any]] = stored["features"]
+        complete = all({"center", "scale", "fingerprint"} <= set(e) for e in features.values())
+    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+        raise _damaged(" ".join(str(error).split())) from error
+    if not complete or set(features) != set(SCALED_BY_REFERENCE):
+        raise _damaged("feature sets or constants are missing")
+    return features
+
+
+def _damaged(why: str) -> DataError:
+    return DataError(
+        "the public constants cannot be read",
+        where=str(REFERENCE_FILE),
+        why=why,
+        cure="reinstall, or run python -m simulations.synthetic.public_reference",
     )
 
 

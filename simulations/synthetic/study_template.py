@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from common.errors import ConfigError
 from common.privacy.plan import EvaluationRelease, Mode, PrivacyPlan
 from common.study import (
     Endpoints,
@@ -21,13 +22,20 @@ from common.study import (
 from simulations.synthetic.expression import transcriptome
 from simulations.synthetic.feature_cohort import CLINICAL_COLUMNS, FeatureShape
 from simulations.synthetic.feature_sets import raw_feature_sets
-from simulations.synthetic.public_reference import public_reference
+from simulations.synthetic.public_reference import (
+    public_hazards,
+    public_prevalence,
+    reference_scaling,
+)
 from simulations.synthetic.spec import ConsortiumSpec
 
 EDGES_MONTHS = [0.0, 12.0, 24.0, 36.0, 60.0]
 HORIZONS_MONTHS = [12.0, 36.0, 60.0]
 EPSILON = 8.0
 TEST_FRACTION = 0.25
+
+_LINEAR = ModelSpec(name="linear", options={"pooled_norm": 3.0})
+_FUSED = ModelSpec(name="moemil", options={"size": "small"})
 
 TITLE = "Synthetic consortium: response and survival from slides, MRI, RNA and clinic"
 
@@ -56,27 +64,14 @@ def demo_study(
         release: How evaluation tables leave; with noise in private modes, exact without.
         model: Another model.
     """
-    reference = public_reference(spec, EDGES_MONTHS)
-    available = raw_feature_sets(reference.scaling)
-    chosen = {name: available[name] for name in (features or available)}
-    private = mode != "none"
-    return Study(
-        study_id=f"synthetic-consortium-{mode}",
-        title=TITLE,
-        synthetic=True,
-        endpoints=_endpoints(spec),
-        features=chosen,
-        model=model or (_linear(list(chosen)) if private else _fused()),
-        training=_training(spec, private=private, rounds=rounds),
-        privacy=PrivacyPlan(
-            mode=mode,
-            epsilon=epsilon,
-            clip=1.0,
-            colluders=1 if mode == "distributed" else None,
-            evaluation=release or EvaluationRelease(release="dp" if private else "internal"),
-        ),
-        quorum=Quorum(min_sites=min(2, len(spec.sites))),
-        sites=[RosterEntry(site_id=site.site_id, name=site.name) for site in spec.sites],
+    return _study(
+        spec,
+        mode,
+        features=_chosen(raw_feature_sets(reference_scaling()), features),
+        epsilon=epsilon,
+        rounds=rounds,
+        release=release,
+        model=model,
     )
 
 
@@ -101,17 +96,14 @@ def feature_study(
         rounds: Rounds of training.
         model: Another model.
     """
-    available = drawn_feature_sets(shape or FeatureShape())
-    chosen = {name: available[name] for name in (features or available)}
-    private = mode != "none"
-    base = demo_study(spec, mode, epsilon=epsilon, rounds=rounds)
-    return base.model_copy(
-        update={
-            "study_id": f"synthetic-features-{mode}",
-            "title": "Synthetic consortium, drawn as features",
-            "features": chosen,
-            "model": model or (_linear(list(chosen)) if private else _fused()),
-        }
+    return _study(
+        spec,
+        mode,
+        features=_chosen(drawn_feature_sets(shape or FeatureShape()), features),
+        epsilon=epsilon,
+        rounds=rounds,
+        release=None,
+        model=model,
     )
 
 
@@ -136,24 +128,62 @@ def drawn_feature_sets(shape: FeatureShape) -> dict[str, FeatureSpec]:
     }
 
 
-def _endpoints(spec: ConsortiumSpec) -> Endpoints:
-    reference = public_reference(spec, EDGES_MONTHS)
-    return Endpoints(
-        response=ResponseEndpoint(
-            positive="complete or partial response (synthetic)", prevalence=reference.prevalence
+def _chosen(
+    available: dict[str, FeatureSpec], names: Sequence[str] | None
+) -> dict[str, FeatureSpec]:
+    unknown = [name for name in names or () if name not in available]
+    if unknown:
+        raise ConfigError(
+            f"unknown feature sets: {', '.join(unknown)}",
+            where="synthetic study",
+            cure=f"use some of {', '.join(available)}",
+        )
+    return {name: available[name] for name in (names or available)}
+
+
+def _study(
+    spec: ConsortiumSpec,
+    mode: Mode,
+    *,
+    features: dict[str, FeatureSpec],
+    epsilon: float,
+    rounds: int | None,
+    release: EvaluationRelease | None,
+    model: ModelSpec | None,
+) -> Study:
+    private = mode != "none"
+    return Study(
+        study_id=f"synthetic-consortium-{mode}",
+        title=TITLE,
+        synthetic=True,
+        endpoints=_endpoints(spec),
+        features=features,
+        model=model or (_LINEAR if private else _FUSED),
+        training=_training(spec, private=private, rounds=rounds),
+        privacy=PrivacyPlan(
+            mode=mode,
+            epsilon=epsilon,
+            clip=1.0,
+            colluders=1 if mode == "distributed" else None,
+            evaluation=release or EvaluationRelease(release="dp" if private else "internal"),
         ),
-        survival=SurvivalEndpoint(
-            edges_months=EDGES_MONTHS, horizons_months=HORIZONS_MONTHS, hazards=reference.hazards
-        ),
+        quorum=Quorum(min_sites=min(2, len(spec.sites))),
+        sites=[RosterEntry(site_id=site.site_id, name=site.name) for site in spec.sites],
     )
 
 
-def _linear(features: list[str]) -> ModelSpec:
-    return ModelSpec(name="linear", options={"pooled_norm": 3.0})
-
-
-def _fused() -> ModelSpec:
-    return ModelSpec(name="moemil", options={"size": "small"})
+def _endpoints(spec: ConsortiumSpec) -> Endpoints:
+    return Endpoints(
+        response=ResponseEndpoint(
+            positive="complete or partial response (synthetic)",
+            prevalence=public_prevalence(spec.signal),
+        ),
+        survival=SurvivalEndpoint(
+            edges_months=EDGES_MONTHS,
+            horizons_months=HORIZONS_MONTHS,
+            hazards=public_hazards(spec.signal, EDGES_MONTHS),
+        ),
+    )
 
 
 def _training(spec: ConsortiumSpec, *, private: bool, rounds: int | None) -> TrainingPlan:
