@@ -11,6 +11,7 @@ import numpy as np
 from client.extract.dicom_header import is_dicom, read_dataset
 from client.extract.dicom_seg import read_seg
 from client.extract.dicom_series import read_series
+from client.extract.nifti_check import check_nifti, not_finite
 from client.extract.rtstruct import read_rtstruct, referenced_series
 from client.extract.volume import GRID_TOLERANCE, Mask, Volume, grid_distance, make_mask, sitk
 from common.errors import ErrorCode, ExtractionError
@@ -33,12 +34,7 @@ def read_volume(path: Path, *, series_uids: Collection[str] = ()) -> Volume:
     volume = read_series(path, series_uids=series_uids) if path.is_dir() else _read_image(path)
     bad = ~np.isfinite(sitk().GetArrayViewFromImage(volume.image))
     if bad.any():
-        raise ExtractionError(
-            f"{int(bad.sum())} voxels are NaN or infinite",
-            where=str(path),
-            why="they would spread over the whole volume when it is filtered",
-            cure="find the step that made them; write real numbers, for example 0 outside",
-        )
+        raise not_finite(path, int(bad.sum()))
     return volume
 
 
@@ -131,6 +127,8 @@ def _read_image(path: Path) -> Volume:
 
 def _load(path: Path, pixel_type: int) -> Any:
     """Return a 3-D scalar image from a file."""
+    if path.name.lower().endswith((".nii", ".nii.gz")):
+        check_nifti(path)
     try:
         image = sitk().ReadImage(str(path))
     except RuntimeError as error:
