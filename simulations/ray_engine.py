@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import warnings
 from collections.abc import Mapping
@@ -69,6 +70,9 @@ def run_on_ray(
             failures.append(error)
 
     _start(ray)
+    chatter = logging.getLogger("flwr")
+    level = chatter.level
+    chatter.setLevel(logging.CRITICAL)
     try:
         config: BackendConfig = {
             "client_resources": {"num_cpus": cpus_per_site, "num_gpus": gpus_per_site}
@@ -82,6 +86,7 @@ def run_on_ray(
                 backend_config=config,
             )
     finally:
+        chatter.setLevel(level)
         ray.shutdown()
     if failures:
         raise failures[0]

@@ -12,6 +12,7 @@ from common.errors import BudgetError, ErrorCode
 from common.evaluation_request import grid_of, two_phases
 from common.metrics.table_schema import Phase, TableNoise, noise_plan
 from common.privacy.accounting import pure_mu, training_sigma
+from common.privacy.integer_encoding import IntegerEncoding
 from common.privacy.ledger import Ledger, LedgerBudgets, Reservation, SpendEntry
 from common.privacy.ledger_entry import NO_HASH, Partition
 from common.protocol import EvaluateReply, EvaluateRequest, Release, TrainReply, TrainRequest
@@ -62,7 +63,7 @@ class Spending:
         """
         if study.privacy.is_private:
             rounds = range(1, study.training.rounds + 1)
-            self._check_new([planned_training(study, run_id, number) for number in rounds])
+            self._check_new([planned_round(study, run_id, number) for number in rounds])
         evaluations = planned_evaluations(study, run_id, release)
         self._check_new([entry for entry in evaluations if entry.mechanism != "none"])
 
@@ -157,18 +158,26 @@ def entry_key(request: Request) -> tuple[str, int, str]:
     return (request.run_id, request.round, f"evaluate {request.label} {request.phase}")
 
 
-def training_entry(run: OpenRun, request: TrainRequest, mechanism: str) -> SpendEntry:
+def private_round_entry(
+    study: Study, request: TrainRequest, encoding: IntegerEncoding
+) -> SpendEntry:
     """Return the spend of one private round."""
-    entry = planned_training(run.study, run.run_id, request.round)
-    return SpendEntry.model_validate(
-        entry.model_dump() | {"model_digest": request.model_digest, "mechanism": mechanism}
+    return SpendEntry(
+        study_digest=study.digest(),
+        run_id=request.run_id,
+        round=request.round,
+        model_digest=request.model_digest,
+        partition="train",
+        purpose=TRAIN,
+        mechanism="skellam",
+        parameters={**encoding.parameters(), "rounds": study.training.rounds},
+        mu_squared=encoding.mu_squared,
     )
 
 
-def planned_training(study: Study, run_id: str, number: int) -> SpendEntry:
+def planned_round(study: Study, run_id: str, number: int) -> SpendEntry:
     """Return the spend of a round whose model is not known yet: mu^2 = 1 / sigma^2."""
     plan, rounds = study.privacy, study.training.rounds
-    sigma = training_sigma(plan.epsilon, plan.delta, rounds)
     return SpendEntry(
         study_digest=study.digest(),
         run_id=run_id,
@@ -176,15 +185,8 @@ def planned_training(study: Study, run_id: str, number: int) -> SpendEntry:
         model_digest=NO_HASH,
         partition="train",
         purpose=TRAIN,
-        mechanism="gaussian",
-        parameters={
-            "sigma": sigma,
-            "clip": plan.clip,
-            "rounds": rounds,
-            "q": 1.0,
-            "adjacency": "add or remove one patient",
-        },
-        mu_squared=sigma**-2,
+        mechanism="skellam",
+        mu_squared=training_sigma(plan.epsilon, plan.delta, rounds) ** -2,
     )
 
 

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import logging
+import math
+from collections.abc import Mapping
 
 import numpy as np
 
 from client.agent.open_run import OpenRun
-from client.agent.spending import Spending, training_entry
+from client.agent.spending import Spending, private_round_entry
 from client.private_gradient import clipped_gradient_sum
 from client.train import train_epochs
 from common.errors import DataError, ErrorCode, ProtocolError
 from common.models.parameters import block_of, load_arrays
 from common.privacy.accounting import training_sigma
 from common.privacy.clipping import GradientSum
-from common.privacy.noise import gaussian
+from common.privacy.integer_encoding import IntegerEncoding, flatten, unflatten
 from common.protocol import TrainReply, TrainRequest
+from common.study import Study
 from common.wire import Arrays, arrays_digest
 
 _log = logging.getLogger(__name__)
@@ -87,40 +90,50 @@ def train_openly(
 def train_with_local_noise(
     run: OpenRun, request: TrainRequest, site_id: str, spending: Spending
 ) -> TrainReply:
-    """Return the clipped gradient sum with this hospital's own Gaussian noise; mode local.
+    """Return the clipped gradient sum with this hospital's own whole noise; mode local.
 
-    The spend is reserved before a patient is read. Every coordinate gets noise of standard
-    deviation sigma * C, with sqrt(rounds) / sigma = mu and mu from (epsilon, delta) in closed
-    form (Dong, Roth and Su, 2022). The reply is stored before the spend is committed, so that
-    the same request is always answered with the same bytes.
+    The spend is reserved before a patient is read. The sum is rounded to a grid and Skellam
+    noise with multiplier sigma is added, sqrt(rounds) / sigma = mu, mu from (epsilon, delta) in
+    closed form (Dong, Roth and Su, 2022); `common.privacy.integer_encoding` has the details.
+    The reply is stored before the spend is committed, so that the same request is always
+    answered with the same bytes.
 
     Raises:
         ProtocolError: The model does not fit the study.
+        PrivacyError: The noise does not fit the model.
         BudgetError: The ledger refuses.
     """
-    study, plan = run.study, run.study.privacy
-    sigma = training_sigma(plan.epsilon, plan.delta, study.training.rounds)
     load_arrays(run.model, request.arrays)
-    reservation = spending.reserve(training_entry(run, request, "gaussian"))
-    total = clipped_gradient_sum(run.model, run.train, study, device=run.device, clip=plan.clip)
+    shapes = {n: shape for n, shape in run.shapes.items() if run.contributes_to(block_of(n))}
+    encoding = local_encoding(run.study, shapes)
+    reservation = spending.reserve(private_round_entry(run.study, request, encoding))
+    total = clipped_gradient_sum(
+        run.model, run.train, run.study, device=run.device, clip=encoding.clip
+    )
     if total.n_nonfinite:
         _log.warning("round %d: %d gradients not finite", request.round, total.n_nonfinite)
-    blocks = sorted({block_of(name) for name in total.arrays if run.contributes_to(block_of(name))})
-    noised = {
-        name: (array + gaussian(array.shape, sigma * plan.clip)).astype(np.float32)
-        for name, array in total.arrays.items()
-        if block_of(name) in blocks
-    }
+    noised = encoding.noised(flatten({name: total.arrays[name] for name in shapes}))
+    released = unflatten(encoding.decode(noised), shapes)
     reply = TrainReply.model_validate(
         {
             **_identity(run, request, site_id),
             "kind": "gradient_sum",
-            "blocks": blocks,
+            "blocks": sorted({block_of(name) for name in shapes}),
             "ledger_head": spending.head,
             "epsilon_spent": spending.training_epsilon(run.study),
         }
-    ).model_copy(update={"arrays": noised})
+    ).model_copy(update={"arrays": {n: a.astype(np.float32) for n, a in released.items()}})
     return spending.seal_and_commit(reservation, request, reply)
+
+
+def local_encoding(study: Study, shapes: Mapping[str, tuple[int, ...]]) -> IntegerEncoding:
+    """Return how a hospital's own sum is rounded and noised in mode local."""
+    plan = study.privacy
+    return IntegerEncoding(
+        clip=plan.clip,
+        sigma=training_sigma(plan.epsilon, plan.delta, study.training.rounds),
+        dimension=sum(math.prod(shape) for shape in shapes.values()),
+    )
 
 
 def _identity(run: OpenRun, request: TrainRequest, site_id: str) -> dict[str, object]:

@@ -1,0 +1,187 @@
+"""What a hospital refuses before any patient is read, and that only codes leave."""
+
+import json
+import logging
+
+import pytest
+
+from client.agent.dispatch import answer
+from client.agent.site_agent import SiteAgent
+from client.agent.socket_call import AgentRefusalError
+from common.contract import canonical_json
+from common.errors import ErrorCode
+from common.models.parameters import to_arrays
+from common.models.registry import build_model
+from common.protocol import HandshakeRequest, TrainRequest
+from common.provenance import code_digest
+from common.wire import arrays_digest
+from simulations.tiny_consortium import InMemory, tiny_datasets, tiny_policy, tiny_study
+
+SECRET = "patient Erika Mustermann"
+
+
+class Unread:
+    """A provider that must not be asked."""
+
+    def __call__(self, study):
+        raise AssertionError(f"{SECRET} was read")
+
+
+def handshake(study, **changes):
+    facts = {
+        "run_id": "run-1",
+        "study_json": canonical_json(study.model_dump(mode="json")),
+        "study_digest": study.digest(),
+        "code_digest": code_digest(),
+    }
+    return HandshakeRequest.model_validate(facts | changes)
+
+
+LOCAL = {"mode": "local", "epsilon": 8.0, "evaluation": {"release": "dp"}}
+REFUSALS = {
+    "protocol": ({}, {}, {"protocol_version": 99}, ErrorCode.PROTOCOL),
+    "code": ({}, {}, {"code_digest": "0" * 64}, ErrorCode.CODE_DIGEST),
+    "altered study": ({}, {}, {"study_digest": "0" * 64}, ErrorCode.STUDY_DIGEST),
+    "unreadable study": ({}, {}, {"study_json": '{"study_id": "x"}'}, ErrorCode.STUDY_DIGEST),
+    "not approved": ({}, {"approvals": []}, {}, ErrorCode.NOT_APPROVED),
+    "not on the roster": ({}, {"site_id": "site-z"}, {}, ErrorCode.POLICY),
+    "mode": ({}, {"allowed_modes": ["distributed"]}, {}, ErrorCode.POLICY),
+    "delta": (LOCAL, {"delta": 1e-7}, {}, ErrorCode.POLICY),
+    "training budget": (LOCAL, {"lifetime_epsilon": 7.9}, {}, ErrorCode.BUDGET),
+    "evaluation budget": (LOCAL, {"lifetime_evaluation_epsilon": 5.9}, {}, ErrorCode.BUDGET),
+    "ledger of yesterday": ({}, {}, {"ledger_head": "f" * 64}, ErrorCode.LEDGER_ROLLBACK),
+}
+
+
+@pytest.mark.parametrize("name", REFUSALS)
+def test_refused_before_data_is_read(name, tmp_path):
+    privacy, policy, request, code = REFUSALS[name]
+    study = tiny_study(privacy=privacy) if privacy else tiny_study()
+    site_id = policy.get("site_id", "site-a")
+    rules = {key: value for key, value in policy.items() if key != "site_id"}
+    agent = SiteAgent(tiny_policy(study, site_id, tmp_path, **rules), Unread())
+    reply = agent.handshake(handshake(study, **request))
+    assert not reply.accepted
+    assert reply.refusal_code == code
+    assert not reply.modalities
+
+
+def test_ceiling_of_the_approval(tmp_path):
+    study = tiny_study(privacy=LOCAL)
+    approval = {"study_digest": study.digest(), "epsilon_ceiling": 7.0}
+    agent = SiteAgent(tiny_policy(study, "site-a", tmp_path, approvals=[approval]), Unread())
+    assert agent.handshake(handshake(study)).refusal_code == ErrorCode.POLICY
+
+
+def test_cohort_below_the_floor(tmp_path):
+    study = tiny_study()
+    provider = InMemory(tiny_datasets(study)["site-a"])
+    agent = SiteAgent(tiny_policy(study, "site-a", tmp_path, minimum_cohort=31), provider)
+    assert agent.handshake(handshake(study)).refusal_code == ErrorCode.DATA
+
+
+def test_accepts_and_tells_modalities(tmp_path):
+    study = tiny_study()
+    agent = SiteAgent(
+        tiny_policy(study, "site-c", tmp_path), InMemory(tiny_datasets(study)["site-c"])
+    )
+    reply = agent.handshake(handshake(study))
+    assert reply.accepted
+    assert reply.modalities == ["pathology", "clinical"]
+    assert reply.release == "internal"
+
+
+def test_release_is_noisy_unless_the_hospital_opts_in(tmp_path):
+    study = tiny_study()
+    policy = tiny_policy(study, "site-a", tmp_path, allow_internal_evaluation=False)
+    agent = SiteAgent(policy, InMemory(tiny_datasets(study)["site-a"]))
+    assert agent.handshake(handshake(study)).release == "dp"
+
+
+def train_request(study, **changes):
+    arrays = to_arrays(build_model(study))
+    facts = {"run_id": "run-1", "round": 1, "model_digest": arrays_digest(arrays)}
+    request = TrainRequest.model_validate(facts | changes)
+    return request.model_copy(update={"arrays": arrays})
+
+
+def test_run_is_unknown_without_a_handshake(tmp_path):
+    study = tiny_study()
+    agent = SiteAgent(tiny_policy(study, "site-a", tmp_path), Unread())
+    with pytest.raises(AgentRefusalError) as caught:
+        answer(agent, "train", *train_request(study).encode())
+    assert caught.value.code == ErrorCode.PROTOCOL
+
+
+def test_restarted_agent_goes_on_without_a_handshake(tmp_path):
+    study = tiny_study()
+    policy, provider = tiny_policy(study, "site-a", tmp_path), tiny_datasets(study)["site-a"]
+    assert SiteAgent(policy, InMemory(provider)).handshake(handshake(study)).accepted
+    reply = SiteAgent(policy, InMemory(provider)).train(train_request(study))
+    assert reply.blocks == ["clinical", "heads", "pathology", "radiology"]
+
+
+def test_withdrawn_approval_stops_a_running_study(tmp_path):
+    study = tiny_study()
+    provider = InMemory(tiny_datasets(study)["site-a"])
+    SiteAgent(tiny_policy(study, "site-a", tmp_path), provider).handshake(handshake(study))
+    agent = SiteAgent(tiny_policy(study, "site-a", tmp_path, approvals=[]), Unread())
+    with pytest.raises(AgentRefusalError) as caught:
+        answer(agent, "train", *train_request(study).encode())
+    assert caught.value.code == ErrorCode.NOT_APPROVED
+
+
+def test_run_id_cannot_be_given_another_study(tmp_path):
+    first, second = tiny_study(), tiny_study(title="another")
+    approvals = [{"study_digest": s.digest(), "epsilon_ceiling": 9} for s in (first, second)]
+    policy = tiny_policy(first, "site-a", tmp_path, approvals=approvals)
+    agent = SiteAgent(policy, InMemory(tiny_datasets(first)["site-a"]))
+    assert agent.handshake(handshake(first)).accepted
+    assert agent.handshake(handshake(second)).refusal_code == ErrorCode.STUDY_DIGEST
+
+
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [
+        ({"round": 5}, ErrorCode.PROTOCOL),
+        ({"model_digest": "0" * 64}, ErrorCode.PAYLOAD),
+    ],
+    ids=["round beyond the plan", "model is not its digest"],
+)
+def test_train_request_outside_the_plan(changes, code, tmp_path):
+    study = tiny_study()
+    agent = SiteAgent(
+        tiny_policy(study, "site-a", tmp_path), InMemory(tiny_datasets(study)["site-a"])
+    )
+    agent.handshake(handshake(study))
+    with pytest.raises(AgentRefusalError) as caught:
+        answer(agent, "train", *train_request(study, **changes).encode())
+    assert caught.value.code == code
+
+
+class TestOnlyCodesLeave:
+    """Error texts name patients; they stay in the hospital's own log."""
+
+    def refusal(self, agent, method="status", header="{}"):
+        with pytest.raises(AgentRefusalError) as caught:
+            answer(agent, method, header, b"\x02\x00\x00\x00\x00\x00\x00\x00{}")
+        return caught.value
+
+    class Broken:
+        def status(self, request):
+            raise KeyError(SECRET)
+
+    def test_any_exception(self, caplog):
+        with caplog.at_level(logging.ERROR):
+            refusal = self.refusal(self.Broken())
+        assert refusal.args == (ErrorCode.INTERNAL,)
+        assert refusal.__cause__ is None
+        assert refusal.__context__ is None
+        assert SECRET in caplog.text
+
+    def test_unknown_method(self):
+        assert self.refusal(self.Broken(), method="__class__").code == ErrorCode.PROTOCOL
+
+    @pytest.mark.parametrize("header", ["", "{", json.dumps({"run_id": 3}), '{"evil": 1}'])
+    def test_header_that_breaks_the_declaration(self, header):
+        assert self.refusal(self.Broken(), header=header).code == ErrorCode.PAYLOAD

@@ -1,0 +1,161 @@
+"""The agent as a real process behind a real Unix socket."""
+
+import os
+import signal
+import stat
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import grpc
+import pytest
+
+from client.agent.service import AgentClient, is_healthy, serving
+from client.agent.socket_call import SERVICE, AgentRefusalError, from_frame, to_frame
+from common.contract import canonical_json
+from common.errors import ConfigError, ErrorCode
+from common.models.parameters import to_arrays
+from common.models.registry import build_model
+from common.protocol import HandshakeRequest, StatusReply, StatusRequest, TrainRequest
+from common.provenance import code_digest
+from common.wire import arrays_digest
+from simulations.tiny_consortium import tiny_study
+
+SCRIPT = """
+import sys
+from pathlib import Path
+from client.agent.service import serve
+from simulations.tiny_consortium import tiny_agents, tiny_study
+
+folder = Path(sys.argv[1])
+agent = tiny_agents(tiny_study(), folder / "sites")["site-a"]
+serve(agent, folder / "run" / "agent.sock")
+"""
+
+
+@pytest.fixture
+def short_folder():
+    """Paths of Unix sockets must be short."""
+    with tempfile.TemporaryDirectory(prefix="tb") as folder:
+        yield Path(folder)
+
+
+def start(folder):
+    process = subprocess.Popen(
+        [sys.executable, "-c", SCRIPT, str(folder)], env={**os.environ, "OMP_NUM_THREADS": "1"}
+    )
+    deadline = time.monotonic() + 60
+    while not is_healthy(folder / "run" / "agent.sock", timeout_s=0.5):
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    return process
+
+
+def test_real_process_is_narrow_and_survives_a_kill(short_folder):
+    study = tiny_study()
+    socket = short_folder / "run" / "agent.sock"
+    arrays = to_arrays(build_model(study))
+    train = TrainRequest(run_id="run-1", round=1, model_digest=arrays_digest(arrays))
+    train = train.model_copy(update={"arrays": arrays})
+    process = start(short_folder)
+    try:
+        assert stat.S_IMODE(socket.stat().st_mode) == 0o600
+        assert stat.S_IMODE(socket.parent.stat().st_mode) == 0o700
+        client = AgentClient(socket)
+        assert client.status(StatusRequest()).state == "idle"
+        with pytest.raises(AgentRefusalError) as caught:
+            client.train(train)
+        assert caught.value.code == ErrorCode.PROTOCOL
+        reply = client.handshake(
+            HandshakeRequest(
+                run_id="run-1",
+                study_json=canonical_json(study.model_dump(mode="json")),
+                study_digest=study.digest(),
+                code_digest=code_digest(),
+            )
+        )
+        assert reply.accepted
+        first = client.train(train)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        assert not is_healthy(socket, timeout_s=0.5)
+        process = start(short_folder)  # a stale socket file is in the way, and is replaced
+        again = AgentClient(socket).train(train)
+        assert arrays_digest(again.arrays) == arrays_digest(first.arrays)
+        process.terminate()
+        assert process.wait(timeout=20) == 0
+        assert not socket.exists()
+    finally:
+        process.kill()
+        process.wait()
+
+
+class Echo:
+    """An agent that answers status only."""
+
+    def __init__(self):
+        self.busy = threading.Event()
+
+    def status(self, request):
+        if request.run_id == "fails":
+            raise RuntimeError("patient Erika Mustermann")
+        return StatusReply(site_id="site-a", state="idle")
+
+
+@pytest.fixture
+def echo(short_folder):
+    socket = short_folder / "run" / "agent.sock"
+    with serving(Echo(), socket):
+        yield socket
+
+
+def raw_call(socket, method, frame):
+    with grpc.insecure_channel(f"unix:{socket}") as channel:
+        return channel.unary_unary(f"/{SERVICE}/{method}")(frame, timeout=5)
+
+
+def test_error_text_never_crosses_the_socket(echo):
+    with pytest.raises(grpc.RpcError) as caught:
+        raw_call(echo, "status", to_frame(*StatusRequest(run_id="fails").encode()))
+    assert caught.value.details() == ErrorCode.INTERNAL
+    assert "Mustermann" not in str(caught.value)
+
+
+@pytest.mark.parametrize("frame", [b"", b"abc", b"\xff" * 8, b"\0" * 7 + b"\x05ab"])
+def test_truncated_frame_is_refused_with_a_code(echo, frame):
+    with pytest.raises(grpc.RpcError) as caught:
+        raw_call(echo, "status", frame)
+    assert caught.value.details() == ErrorCode.PAYLOAD
+
+
+@pytest.mark.parametrize("method", ["_open", "__init__", "shell", "site_id"])
+def test_only_methods_of_the_protocol_exist(echo, method):
+    with pytest.raises(grpc.RpcError) as caught:
+        raw_call(echo, method, to_frame("{}", b""))
+    assert caught.value.code() == grpc.StatusCode.UNIMPLEMENTED
+
+
+def test_second_agent_on_the_same_socket_is_refused(echo):
+    with pytest.raises(ConfigError, match="cannot be used"), serving(Echo(), echo):
+        pass
+    assert is_healthy(echo)
+
+
+def test_folder_that_others_may_enter_is_refused(short_folder):
+    folder = short_folder / "open"
+    folder.mkdir(mode=0o755)
+    with pytest.raises(ConfigError), serving(Echo(), folder / "agent.sock"):
+        pass
+
+
+def test_path_that_is_too_long_is_refused(short_folder):
+    with pytest.raises(ConfigError), serving(Echo(), short_folder / ("x" * 120) / "agent.sock"):
+        pass
+
+
+def test_frames_round_trip():
+    assert from_frame(to_frame('{"ü": 1}', b"\x00\xff")) == ('{"ü": 1}', b"\x00\xff")
