@@ -14,7 +14,7 @@ def test_installed_modules_come_back() -> None:
 
 
 def test_a_missing_one_names_the_extra() -> None:
-    with pytest.raises(ConfigError) as caught:
+    with pytest.raises(ConfigError, match="is not installed") as caught:
         require("no_such_library.part", extra="radiology")
     assert "tumorboard[radiology]" in caught.value.cure
     assert "no_such_library" in caught.value.why
