@@ -84,9 +84,7 @@ def run_demo(folder: Path, options: DemoOptions, *, output: Output) -> DemoResul
     consortium = write_consortium(
         folder / "consortium", spec, output=output, workers=options.workers
     )
-    study = demo_study(
-        consortium, mode=options.mode, epsilon=options.epsilon, rounds=options.rounds
-    )
+    study = demo_study(spec, options.mode, epsilon=options.epsilon, rounds=options.rounds)
     adopt_study(consortium, study)
     policies = {site: load_policy(home) for site, home in consortium.sites.items()}
     clock.start("extraction", "2/6 Each hospital extracts its features")

@@ -1,0 +1,21 @@
+"""The handbook speaks of what the code has."""
+
+import re
+from pathlib import Path
+
+from common.errors import ErrorCode
+
+HANDBOOK = Path(__file__).parents[1] / "deploy" / "handbook"
+
+
+def test_every_error_code_has_one_row_and_no_row_is_stale():
+    rows = re.findall(r"^\| (TB\d{3}) \|", (HANDBOOK / "errors.md").read_text(), re.MULTILINE)
+    assert sorted(rows) == sorted(str(code) for code in ErrorCode)
+
+
+def test_links_of_the_readme_exist():
+    root = HANDBOOK.parents[1]
+    links = re.findall(r"\]\((?!https?:)([^)#]+)\)", (root / "README.md").read_text())
+    assert links
+    missing = [link for link in links if not (root / link).exists()]
+    assert missing == []
