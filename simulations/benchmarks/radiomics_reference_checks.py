@@ -8,6 +8,7 @@ import tempfile
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,15 @@ from client.extract.volume import Volume, sitk
 from client.extract.volume_reader import mask_series, read_mask, read_volume
 from common.errors import DataError
 from simulations.benchmarks.check import Check, run
+from simulations.synthetic.dicom_masks import write_rtstruct, write_seg
+from simulations.synthetic.dicom_series import SeriesIdentity, write_series
+from simulations.synthetic.nifti_volume import write_nifti
+from simulations.synthetic.phantom import SPACING_MM, draw_lesion, render_head
+from simulations.synthetic.site_shift import draw_shift
 
 NAME = "radiomics_reference_checks"
 DURATION = "half a minute on one core"
+SEED, N_SYNTHETIC = 7, 10
 CASES = ("brain1", "brain2", "breast1")
 CLASSES = ("firstorder", "shape", "glcm", "glrlm", "glszm", "ngtdm", "gldm")
 OLD_MESH = {
@@ -84,6 +91,7 @@ def checks(data: Path) -> Iterator[Check]:
         for drawn in CONTOURED:
             yield from _contoured(Path(unpacked), drawn)
         yield from _segmented(Path(unpacked), SEGMENTED)
+        yield from _synthetic(Path(unpacked))
     yield from _label_maps(data / "sts_ct_mr")
 
 
@@ -115,14 +123,18 @@ def _features(
 ) -> dict[str, float]:
     settings = ast.literal_eval(table["diagnostics_Configuration_Settings"][column])
     given = {key: value for key, value in settings.items() if value is not None}
-    case = column.split("_")[0]
-    # The baselines resample integers, so the image keeps its own type here.
-    image = sitk().ReadImage(str(folder / f"{case}_image.nrrd"))
-    volume = read_volume(folder / f"{case}_image.nrrd")
-    mask = read_mask(folder / f"{case}_label.nrrd", volume, label=int(settings["label"]))
+    image, mask = _case(folder, column.split("_")[0], int(settings["label"]))
     given |= {"additionalInfo": False, "label": 1}
     parameters = {"setting": given, "imageType": {"Original": {}}, "featureClass": {name: None}}
-    return radiomic_features(image, mask.image, parameters, where=column)
+    return radiomic_features(image, mask, parameters, where=column)
+
+
+@lru_cache(maxsize=len(CASES))
+def _case(folder: Path, case: str, label: int) -> tuple[Any, Any]:
+    """Return image and mask; the image keeps its integers, which the baselines resample."""
+    volume = read_volume(folder / f"{case}_image.nrrd")
+    mask = read_mask(folder / f"{case}_label.nrrd", volume, label=label)
+    return sitk().ReadImage(str(volume.source)), mask.image
 
 
 def _relative(value: float, published: float) -> float:
@@ -194,6 +206,34 @@ def _segmented(root: Path, drawn: Drawn) -> Iterator[Check]:
     )
 
 
+def _synthetic(folder: Path) -> Iterator[Check]:
+    """Compare masks of a synthetic DICOM site with NIfTI, over tumours of all sizes."""
+    worst = {"RTSTRUCT": 0.0, "SEG": 0.0}
+    for number, latent in enumerate(np.linspace(-2, 2, N_SYNTHETIC)):
+        generator = np.random.default_rng(SEED + number)
+        shift = draw_shift(SEED, "site", 1.0)
+        lesion = draw_lesion(float(latent), generator)
+        scan = render_head(lesion, shape=(20, 96, 96), shift=shift, generator=generator)
+        identity = SeriesIdentity("site", f"p{number}", "t1", 1)
+        home = folder / f"synthetic_{number}"
+        series = write_series(home, np.ascontiguousarray(scan.volumes["t1"]), SPACING_MM, identity)
+        write_nifti(folder / f"{number}.nii.gz", scan.volumes["t1"], SPACING_MM)
+        write_nifti(folder / f"{number}_mask.nii.gz", scan.mask, SPACING_MM)
+        original = read_volume(folder / f"{number}.nii.gz")
+        truth = read_mask(folder / f"{number}_mask.nii.gz", original).volume_ml
+        volume = read_volume(home)
+        for kind, write in (("RTSTRUCT", write_rtstruct), ("SEG", write_seg)):
+            path = folder / f"{number}_{kind}.dcm"
+            write(path, scan.mask, series, identity)
+            deviation = _relative(read_mask(path, volume).volume_ml, truth)
+            worst[kind] = max(worst[kind], deviation)
+    for kind, deviation in worst.items():
+        what = (
+            f"synthetic {kind}: {N_SYNTHETIC} masks against NIfTI, volume, relative"
+        )
+        yield Check(what, deviation, 0.02, "<=")
+
+
 def _label_maps(folder: Path) -> Iterator[Check]:
     """Compare volumes of NIfTI masks with the index, which states one decimal."""
     with (folder / "index.csv").open(newline="") as stream:
@@ -210,4 +250,4 @@ def _label_maps(folder: Path) -> Iterator[Check]:
 
 
 if __name__ == "__main__":
-    run(NAME, checks, seeds=[])
+    run(NAME, checks, seeds=[SEED])
