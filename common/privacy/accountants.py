@@ -17,8 +17,8 @@ Accountant = Literal["closed_form", "pld", "rdp"]
 ACCOUNTANTS: tuple[Accountant, ...] = ("closed_form", "pld", "rdp")
 _REFUSED = ("clt", "gdp_clt", "gdp", "central_limit")
 
-_WHOLE_ORDERS = [*range(2, 64), *range(64, 512, 16), 512, 1024]
-"""Renyi orders of sampled releases; at fractional orders the series may not converge."""
+_ORDERS = [1 + tenth / 10 for tenth in range(5, 100)] + [*range(11, 64), 128, 256, 512, 1024]
+"""Renyi orders of sampled releases; at lower ones the series may not converge."""
 
 _TAIL = 1e-12
 """Below this delta a sampled release is not compared; it is the slack of `sampled_mu`."""
@@ -96,7 +96,7 @@ def rdp_epsilon(sigma: float, rounds: int, delta: float, *, sampling_rate: float
     accountant = RdpAccountant()
     if sampling_rate < 1:
         one = dp_event.PoissonSampledDpEvent(sampling_rate, one)
-        accountant = RdpAccountant(orders=_WHOLE_ORDERS)
+        accountant = RdpAccountant(orders=_ORDERS)
     return float(accountant.compose(one, rounds).get_epsilon(delta))
 
 

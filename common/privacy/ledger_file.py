@@ -1,7 +1,7 @@
 """The chained file under a ledger: append-only, locked, verified, with its head kept beside it.
 
-The head file names the last line whose sync had returned. It tells a torn last line (its sync
-never returned: drop it) from a last line that was damaged or cut off later (refuse).
+The head file names the last line that was reported as written. It tells a torn last line (never
+reported: drop it) from a last line that was damaged or cut off later (refuse).
 """
 
 from __future__ import annotations
@@ -82,6 +82,8 @@ class LedgerFile:
             self.append(kind="genesis")
         elif torn:
             self.append(kind="recovered", note="a torn last line was dropped")
+        elif not self.head_path.exists():
+            self._write_head()
         self._stamp = self._stat()
 
     def append(self, **fields: Any) -> LedgerRecord:
@@ -94,23 +96,35 @@ class LedgerFile:
         line = record.line()
         durable.append(self.path, line, at=self._end)
         self._add(record, len(line))
-        body = {"sequence": record.sequence, "head": record.sha256}
-        durable.replace(self.head_path, canonical_json(body).encode() + b"\n")
+        self._write_head()
         self._stamp = self._stat()
         return record
 
+    def _write_head(self) -> None:
+        last = self.records[-1]
+        body = {"sequence": last.sequence, "head": last.sha256}
+        durable.replace(self.head_path, canonical_json(body).encode() + b"\n")
+
     def _read_from(self, start: int) -> bool:
-        """Verify and add all whole lines behind `start`; return whether a torn one follows."""
+        """Verify and add all whole lines behind `start`; return whether a torn one follows.
+
+        A torn line lacks its end, or parts of it when the disk wrote its blocks out of order.
+        """
         with self.path.open("rb") as file:
             file.seek(start)
-            lines = file.read().split(b"\n")
-        for line in lines[:-1]:
+            lines = file.read().splitlines(keepends=True)
+        for number, line in enumerate(lines, start=1):
             where = f"{self.path}, line {len(self.records) + 1}"
-            record = LedgerRecord.parse(line + b"\n", self.last, where=where)
+            try:
+                record = LedgerRecord.parse(line, self.last, where=where)
+            except LedgerError:
+                if number == len(lines):
+                    return True
+                raise
             if record.site_id != self.site_id or (record.kind == "genesis") != (not self.records):
                 raise damaged(f"the line belongs to site '{record.site_id}'", where)
-            self._add(record, len(line) + 1)
-        return bool(lines[-1])
+            self._add(record, len(line))
+        return False
 
     def _add(self, record: LedgerRecord, size: int) -> None:
         self.records.append(record)
@@ -151,7 +165,7 @@ class LedgerFile:
 def read_ledger(path: Path) -> list[LedgerRecord]:
     """Return the verified records of a ledger without changing anything.
 
-    A torn last line is left out if the head file allows it.
+    A torn last line is left out if the head file says that it was never reported as written.
 
     Raises:
         LedgerError: The file is missing or empty, or its chain is broken or cut off.
@@ -162,7 +176,9 @@ def read_ledger(path: Path) -> list[LedgerRecord]:
         )
     first = path.open("rb").readline()
     file = LedgerFile(path, LedgerRecord.parse(first, None, where=f"{path}, line 1").site_id)
-    file._read_from(0)
+    torn = file._read_from(0)
     if file.head_path.exists():
         file._check_head()
+    elif torn:
+        raise damaged("the last line was changed", f"{path}, line {len(file.records) + 1}")
     return file.records
