@@ -124,13 +124,11 @@ def _filter_areas(
     parents = tree[0][:, 3]
     for index in np.flatnonzero(parents < 0):
         holes = [contours[i] for i in np.flatnonzero(parents == index)]
-        large = sorted(
-            (h for h in holes if cv2.contourArea(h) > smallest_hole), key=cv2.contourArea
-        )
         if cv2.contourArea(contours[index]) - sum(map(cv2.contourArea, holes)) <= smallest:
             continue
         cv2.drawContours(kept, contours, int(index), 255, cv2.FILLED)
-        for hole in large[len(large) - min(len(large), params.max_holes) :]:
+        large = [hole for hole in holes if cv2.contourArea(hole) > smallest_hole]
+        for hole in sorted(large, key=cv2.contourArea, reverse=True)[: params.max_holes]:
             inner = np.zeros_like(mask)
             cv2.drawContours(inner, [hole], 0, 255, cv2.FILLED)
             kept[(inner > 0) & (mask == 0)] = 0

@@ -4,18 +4,20 @@ import hashlib
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import matplotlib
 import numpy as np
 import onnx
 import pytest
+import sklearn
 import torch
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
 from client.extract import encoder_weights
-from client.extract.efficientnet_lite import load_efficientnet_lite0
+from client.extract.efficientnet_lite import MEAN, STD, load_efficientnet_lite0
 from client.extract.encoder_registry import EncoderEntry, encoder_entry, encoders, register_encoder
 from client.extract.encoder_weights import weights_sha256
 from client.extract.onnx_export import cached_efficientnet_lite0
@@ -29,8 +31,15 @@ from client.extract.tile_encoder import (
 )
 from common.errors import ConfigError, ErrorCode
 
-MILITARY_UNIFORM = 652
-"""ImageNet class of the portrait that TensorFlow's own image classification example uses."""
+PHOTOGRAPHS = {
+    (matplotlib, "mpl-data/sample_data/grace_hopper.jpg"): "military uniform",
+    (sklearn, "datasets/images/flower.jpg"): "daisy",
+    (sklearn, "datasets/images/china.jpg"): "palace",
+}
+"""Photographs that come with installed packages, and what they show."""
+
+IMAGENET = {"military uniform": 652, "daisy": 985, "palace": 698}
+"""Class numbers of ImageNet-1k."""
 
 
 @pytest.fixture(scope="module")
@@ -46,29 +55,37 @@ def encoder(cache: Path) -> OnnxEncoder:
     return OnnxEncoder(entry, path, digest, device="cpu", threads=1)
 
 
-def portrait() -> NDArray[np.uint8]:
-    file = Path(matplotlib.get_data_path()) / "sample_data" / "grace_hopper.jpg"
-    image = Image.open(file).convert("RGB")
+def photograph(package: ModuleType, name: str) -> NDArray[np.uint8]:
+    image = Image.open(Path(str(package.__file__)).parent / name).convert("RGB")
     side = min(image.size)
     left, top = (image.width - side) // 2, (image.height - side) // 2
-    return np.asarray(image.crop((left, top, left + side, top + side)).resize((224, 224)))
+    return np.array(image.crop((left, top, left + side, top + side)).resize((224, 224)))
 
 
 def random_images(n: int, side: int = 224) -> NDArray[np.uint8]:
     return np.random.default_rng(3).integers(0, 256, (n, side, side, 3), dtype=np.uint8)
 
 
-def test_network_and_weights_recognise_a_known_photograph() -> None:
-    pixels = torch.from_numpy(portrait().copy()).permute(2, 0, 1)[None].float()
+@pytest.mark.parametrize(("source", "shows"), PHOTOGRAPHS.items())
+def test_network_weights_and_normalisation_recognise_photographs(
+    source: tuple[ModuleType, str], shows: str
+) -> None:
+    """With ImageNet's mean and deviation in place of the Lite models' own, the palace is lost."""
+    pixels = torch.from_numpy(photograph(*source)).permute(2, 0, 1)[None].float()
     chance = load_efficientnet_lite0().classify(pixels).softmax(1)[0]
-    assert int(chance.argmax()) == MILITARY_UNIFORM
-    assert float(chance.max()) > 0.3
+    assert int(chance.argmax()) == IMAGENET[shows]
+    assert float(chance.max()) > 0.2
+
+
+def test_registry_and_network_agree_on_normalisation() -> None:
+    entry = encoder_entry("efficientnet_lite0")
+    np.testing.assert_allclose(np.array(entry.mean) * 255, MEAN)
+    np.testing.assert_allclose(np.array(entry.std) * 255, STD)
 
 
 def test_onnx_equals_torch(encoder: OnnxEncoder) -> None:
-    images = np.concatenate(
-        [random_images(3), portrait()[None], np.full_like(portrait(), 255)[None]]
-    )
+    portrait = photograph(matplotlib, "mpl-data/sample_data/grace_hopper.jpg")
+    images = np.concatenate([random_images(3), portrait[None], np.full_like(portrait, 255)[None]])
     reference = TorchEncoder(encoder_entry("efficientnet_lite0"), encoder.sha256, "cpu")
     found = encoder.encode(images)
     assert found.shape == (5, 1280)
