@@ -30,6 +30,8 @@ from simulations.dataset_predictions import predict_dataset
 from simulations.exact_evaluation import exact_summary
 from simulations.memory_sites import memory_agents
 
+_TINY = 1e-9
+
 
 def train_baselines(
     study: Study, train: Cohort, held_out: Cohort, work: Path, *, output: Output
@@ -136,16 +138,14 @@ def _mean_over_sites(name: str, study: Study, by_site: Mapping[str, Predictions]
 def _floor(study: Study, train: Cohort, tested: Mapping[str, Cohort]) -> Baseline:
     grid = EvaluationGrid.for_study(study)
     outcomes = (train.response, train.time_months, train.event)
-    times = tuple(float(t) for t in grid.brier_times)
+    ends = _interval_ends(grid)
     predictions = {}
     for site, group in tested.items():
-        floor = fit_floor(train.clinical, outcomes, group.clinical, horizons=times)
-        predictions[site] = Predictions(
-            response_prob=floor.response_prob,
-            # log hazards, squeezed into the range of the study's risk without changing ranks
-            risk=-grid.n_intervals / (1 + np.exp(floor.risk)),
-            survival=floor.survival,
-            survival_at_time=_at_own_time(floor.survival, times, group.time_months),
+        floor = fit_floor(train.clinical, outcomes, group.clinical, horizons=ends)
+        predictions[site] = Predictions.from_logits(
+            grid,
+            response_logit=_logit(floor.response_prob) if grid.has_response else None,
+            hazard_logits=_hazard_logits(floor.survival) if grid.has_survival else None,
             response=group.response,
             time_months=group.time_months,
             event=group.event,
@@ -153,10 +153,20 @@ def _floor(study: Study, train: Cohort, tested: Mapping[str, Cohort]) -> Baselin
     return _baseline("clinical_floor", exact_summary(study, predictions))
 
 
-def _at_own_time(curves: FloatArray, times: tuple[float, ...], own: FloatArray) -> FloatArray:
-    """Return (n,) predicted survival at each patient's own time, interpolated."""
-    if not times:
-        return np.full(len(own), np.nan)
-    known = np.nan_to_num(own, nan=0.0)
-    pairs = zip(known, curves, strict=True)
-    return np.array([np.interp(t, (0.0, *times), (1.0, *curve)) for t, curve in pairs])
+def _interval_ends(grid: EvaluationGrid) -> tuple[float, ...]:
+    """Return the right ends of the study's intervals; the open one as wide as its neighbour."""
+    edges = grid.hazard_edges
+    if not len(edges):
+        return ()
+    return (*(float(edge) for edge in edges[1:]), float(2 * edges[-1] - edges[-2]))
+
+
+def _hazard_logits(survival: FloatArray) -> FloatArray:
+    """Return the logits of dying in each interval from survival at its right end (n, K)."""
+    before = np.concatenate([np.ones((len(survival), 1)), survival[:, :-1]], axis=1)
+    return _logit(1 - survival / np.clip(before, _TINY, None))
+
+
+def _logit(probability: FloatArray) -> FloatArray:
+    inside = np.clip(probability, _TINY, 1 - _TINY)
+    return np.asarray(np.log(inside / (1 - inside)))

@@ -30,7 +30,7 @@ def forest_svg(rows: Sequence[ForestRow], *, name: str, title: str) -> str:
         for y, row in enumerate(reversed(rows)):
             _draw(axis, y, row)
         axis.axvline(0.5, color=GREY, lw=1, ls=":")
-        axis.set_xlim(0.2, 1.02)
+        axis.set_xlim(0, 1.02)
         axis.set_ylim(-0.7, len(rows) - 0.3)
         axis.set_yticks(range(len(rows)), [row.label for row in reversed(rows)])
         axis.grid(visible=False, axis="y")
@@ -44,8 +44,8 @@ def _draw(axis: Axes, y: int, row: ForestRow) -> None:
 
     estimate, (mark, colour) = row.estimate, _MARKS[row.kind]
     if estimate.value is None:
-        axis.text(0.22, y, "not estimable", va="center", color=GREY, fontsize=9, style="italic")
+        axis.text(0.02, y, "not estimable", va="center", color=GREY, fontsize=9, style="italic")
         return
     if estimate.ci_low is not None and estimate.ci_high is not None:
-        axis.plot([max(estimate.ci_low, 0.2), estimate.ci_high], [y, y], color=colour, lw=1.6)
+        axis.plot([estimate.ci_low, estimate.ci_high], [y, y], color=colour, lw=1.6)
     axis.plot([estimate.value], [y], marker=mark, color=colour, ms=6)

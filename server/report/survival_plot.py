@@ -65,6 +65,7 @@ def _at_risk(
     axis.grid(visible=False)
     axis.spines[:].set_visible(False)
     axis.tick_params(length=0)
+    axis.tick_params(axis="y", pad=18)
     axis.set_xlabel("months from start of follow-up (below the curves: patients at risk)")
     for row, curve in enumerate(curves):
         start = np.concatenate(([0.0], curve.time_months))

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 INK, GREY, GRID = "#1f2933", "#6b7680", "#e3e8ee"
 BLUE, ORANGE, GREEN, PURPLE = "#1b6ca8", "#c8501e", "#2a7f4f", "#6f4a8e"
 
-_STYLE: dict[str, Any] = {
+_STYLE: Any = {
     "svg.fonttype": "none",
     "font.family": "sans-serif",
     "font.sans-serif": ["Helvetica", "Arial", "DejaVu Sans"],
