@@ -14,20 +14,21 @@ from common.metrics.score_scale import FloatArray, response_score
 from common.metrics.table_schema import FIXED_POINT, N_CALIBRATION_BINS
 
 MAX_LOSS = 50.0
-MIN_CENSORING = 0.25
-"""Weights 1 / G(t) are cut off at 4."""
+MIN_CENSORING = 0.05
+"""Weights 1 / G(t) are cut off at 20. Sums are exact and never noised, so the cut only guards
+against a handful of patients ruling the score; a cut at 4 moved a real IBS by 0.02."""
 
 
 def fixed_point(sums: FloatArray) -> IntArray:
-    """Return round(sums * 2^36) as int64.
+    """Return round(sums * 2^32) as int64.
 
     Raises:
-        DataError: A sum is not finite or above 1e8, beyond the range of the fixed point.
+        DataError: A sum is not finite or above 1e9, beyond the range of the fixed point.
     """
-    if not np.isfinite(sums).all() or (np.abs(sums) > 2.0**26).any():
+    if not np.isfinite(sums).all() or (np.abs(sums) > 2.0**30).any():
         raise DataError(
             "an evaluation sum is not finite or too large",
-            why="sums over sites are exact integers up to 1e8",
+            why="sums over sites are exact integers up to 1e9",
             cure="check the predictions for NaN or infinite values",
         )
     return np.rint(sums * FIXED_POINT).astype(np.int64)
@@ -85,7 +86,7 @@ def brier_terms(known: Predictions, grid: EvaluationGrid) -> FloatArray:
 
     A patient who died by t has target 0 and weight 1 / G(T-); one still followed at t has target
     1 and weight 1 / G(t); one censored before t has weight 0 (Graf et al., Statistics in
-    Medicine 1999). Weights are cut off at 4. The mean over time is the trapezoid rule between
+    Medicine 1999). Weights are cut off at 20. The mean over time is the trapezoid rule between
     the first and the last time; summed over patients it is the integrated Brier score.
     """
     t = grid.brier_times[None, :]

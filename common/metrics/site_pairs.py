@@ -52,14 +52,12 @@ def response_pairs(response: FloatArray, score: FloatArray, table: IntArray) -> 
 
 def exact_log_rank(known: Predictions, high: npt.NDArray[np.bool_]) -> IntArray:
     """Return (2,) fixed-point [O - E of the high-risk group, its variance] within the site."""
-    times, event = known.time_months, known.event > 0.5
-    moments = np.unique(times[event])
-    order = np.sort(times)
-    order_high = np.sort(times[high])
-    n = len(order) - np.searchsorted(order, moments, side="left")
-    n_high = len(order_high) - np.searchsorted(order_high, moments, side="left")
-    d = np.array([(event & (times == m)).sum() for m in moments], np.float64)
-    d_high = np.array([(event & high & (times == m)).sum() for m in moments], np.float64)
+    times, died = known.time_months, known.event > 0.5
+    moments, at = np.unique(times[died], return_inverse=True)
+    d = np.bincount(at, minlength=len(moments)).astype(np.float64)
+    d_high = np.bincount(at, high[died], len(moments))
+    n = len(times) - np.searchsorted(np.sort(times), moments, side="left")
+    n_high = high.sum() - np.searchsorted(np.sort(times[high]), moments, side="left")
     share = n_high / np.maximum(n, 1)
     ties = np.where(n > 1, (n - d) / np.maximum(n - 1, 1), 0.0)
     return fixed_point(

@@ -25,8 +25,8 @@ from common.privacy.plan import EvaluationRelease
 
 Phase = Literal["margins", "tables"]
 
-FIXED_POINT = 2.0**36
-"""Real sums travel as round(sum * 2^36): error below 1e-11, range above 1e8."""
+FIXED_POINT = 2.0**32
+"""Real sums travel as round(sum * 2^32): error below 2e-10 a site, range above 1e9."""
 
 N_CALIBRATION_BINS = 10
 MARGIN_SHARE = 0.1
