@@ -1,9 +1,10 @@
 """Sum of per-patient gradients, each clipped in the joint norm of all parameters.
 
-With a clip C every clipped gradient is cut towards zero to a grid of 2^-36 C before it is
-added. Sums of up to 2^16 patients are then exact in float64: they do not depend on the order of
-patients, and one patient more or less moves them by exactly that patient's clipped gradient,
-whose norm is at most C. A plain floating-point sum has neither property.
+With a clip C every clipped gradient is rounded to a grid of about 2^-36 C before it is added;
+clipping leaves room for the rounding. Sums of up to 2^16 patients are then exact in float64:
+they do not depend on the order of patients, and one patient more or less moves them by exactly
+that patient's clipped gradient, whose norm is at most C. A plain floating-point sum has neither
+property.
 """
 
 from __future__ import annotations
@@ -20,6 +21,12 @@ from torch import Tensor
 GRID_BITS = 36
 MAX_PATIENTS = 2**16
 """Most patients whose clipped gradients sum exactly."""
+
+_ROUND = 1.5 * 2.0**52
+"""x + _ROUND - _ROUND is x rounded to a whole number, for |x| < 2^51; four times as fast."""
+
+_BLOCK = 2**15
+"""Columns worked on at a time, so that they stay in the processor's cache."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +67,10 @@ class ClippedSum:
         self._grid = 1.0 if clip is None else grid_of(clip)
         self._shapes = dict(shapes)
         size = sum(math.prod(shape) for shape in shapes.values())
+        self._room = 1.0 if clip is None else clip - 0.5 * self._grid * math.sqrt(size)
         self._total = torch.zeros(size, dtype=torch.float64, device=device)
+        self._buffer = self._total.new_empty((0, size))
+        self._columns: tuple[Tensor, ...] = ()
         self._n_patients = self._n_clipped = self._n_nonfinite = self._n_losses = 0
         self._loss = 0.0
 
@@ -71,23 +81,40 @@ class ClippedSum:
             gradients: Per parameter (M, *shape), any floating dtype.
             losses: (M,).
         """
-        rows = [gradients[name].reshape(len(losses), -1) for name in self._shapes]
-        flat = torch.cat(rows, dim=1).to(torch.float64)
+        flat = self._flat(gradients, losses)
         norms = torch.linalg.vector_norm(flat, dim=1)
         finite = torch.isfinite(norms) & torch.isfinite(losses)
         if not bool(finite.all()):
-            flat = torch.where(finite.unsqueeze(1), flat, 0.0)
+            flat.masked_fill_(~finite.unsqueeze(1), 0.0)
             norms = torch.where(finite, norms, 0.0)
+        self._add_clipped(flat, norms)
         if self._clip is not None:
-            factor = self._clip / norms.clamp(min=self._clip) / self._grid
-            flat = flat.mul_(factor.unsqueeze(1)).trunc_()
             self._n_clipped += int((norms > self._clip).sum())
-        self._total += flat[0] if len(flat) == 1 else flat.sum(0)
         seen = losses[torch.isfinite(losses)]
         self._loss += math.fsum(seen.tolist())
         self._n_losses += len(seen)
         self._n_patients += len(losses)
         self._n_nonfinite += int((~finite).sum())
+
+    def _flat(self, gradients: dict[str, Tensor], losses: Tensor) -> Tensor:
+        """Return the gradients as rows (M, size) float64, in memory kept for the next call."""
+        if len(self._buffer) != len(losses):
+            self._buffer = self._total.new_empty((len(losses), len(self._total)))
+            sizes = [math.prod(shape) for shape in self._shapes.values()]
+            self._columns = torch.split(self._buffer, sizes, dim=1)
+        for column, name in zip(self._columns, self._shapes, strict=True):
+            column.copy_(gradients[name].flatten(1))
+        return self._buffer
+
+    def _add_clipped(self, flat: Tensor, norms: Tensor) -> None:
+        factor = (self._room / norms.clamp(min=self._room) / self._grid).unsqueeze(1)
+        blocks = zip(
+            torch.split(flat, _BLOCK, dim=1), torch.split(self._total, _BLOCK), strict=True
+        )
+        for rows, total in blocks:
+            if self._clip is not None:
+                rows.mul_(factor).add_(_ROUND).sub_(_ROUND)
+            total += rows[0] if len(rows) == 1 else rows.sum(0)
 
     def result(self) -> GradientSum:
         """Return the sum so far."""
