@@ -20,6 +20,8 @@ from common.metrics.score_scale import FloatArray
 
 N_GROUPS = 5
 MAX_STEPS = 50
+MAX_CONDITION = 1e12
+MAX_SLOPE = 30.0
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,7 @@ def recalibration(
     for _ in range(MAX_STEPS):
         p = 1 / (1 + np.exp(-np.clip(design @ beta, -30, 30)))
         information = design.T @ (design * (n * p * (1 - p))[:, None])
-        if np.linalg.cond(information) > 1e12:
+        if np.linalg.cond(information) > MAX_CONDITION or np.abs(beta).max() > MAX_SLOPE:
             refused = not_estimable("the outcomes are separated by the score")
             return refused, refused
         step = np.linalg.solve(information, design.T @ (positive - n * p))

@@ -66,6 +66,7 @@ class EvaluationGrid:
             broadcast in the second phase; None in the first.
         subgroups: Name -> public levels, e.g. {"sex": ("female", "male")}.
         plan: Evaluation budget of the study; says how noisy tables are in release `dp`.
+        two_phases: Whether the score cuts come from released margins, which cost part of the plan.
     """
 
     release: Release
@@ -81,6 +82,7 @@ class EvaluationGrid:
     censoring: FloatArray | None = None
     subgroups: tuple[tuple[str, tuple[str, ...]], ...] = ()
     plan: EvaluationRelease = field(default_factory=EvaluationRelease)
+    two_phases: bool = False
 
     @classmethod
     def for_study(
@@ -128,6 +130,7 @@ class EvaluationGrid:
             censoring=_checked_censoring(censoring, len(edges)),
             subgroups=tuple((k, tuple(v)) for k, v in (subgroups or {}).items()),
             plan=study.privacy.evaluation,
+            two_phases=score_cuts is not None,
         )
 
     @property

@@ -25,7 +25,7 @@ def refined(
         risk_threshold: Public threshold of the high-risk group (risk-score scale). Without one,
             the middle cut, which is the median of the margin, is used.
     """
-    new = grid
+    new = grid.with_changes(two_phases=True)
     margin = margins.counts("margin_survival")
     if margin is not None:
         cuts = quantile_cuts(margin, grid.size.scores, grid.survival_cuts)

@@ -105,9 +105,7 @@ def test_predictions_agree_with_the_torch_losses(grid):
     rng = np.random.default_rng(0)
     logits = rng.normal(-1, 1, (40, 5))
     times, events = rng.uniform(0, 200, 40), (rng.random(40) < 0.5).astype(float)
-    found = Predictions.from_logits(
-        grid, hazard_logits=logits, time_months=times, event=events
-    )
+    found = Predictions.from_logits(grid, hazard_logits=logits, time_months=times, event=events)
     tensor, edges = torch.tensor(logits), torch.tensor(grid.hazard_edges)
     np.testing.assert_allclose(found.risk, risk(tensor).numpy(), atol=1e-12)
     curve = survival_at(tensor, edges, torch.tensor(grid.brier_times))

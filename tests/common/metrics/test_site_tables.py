@@ -104,9 +104,7 @@ def test_dp_sends_only_noised_tables_where_a_patient_moves_one_cell(make_study, 
 
 def test_dp_budget_of_both_phases_is_the_study_budget(make_study):
     grid = EvaluationGrid.for_study(make_study("dp"))
-    spent = [
-        noise_plan(grid, phase, grid.plan, two_phases=True) for phase in ("margins", "tables")
-    ]
+    spent = [noise_plan(grid, phase, grid.plan, two_phases=True) for phase in ("margins", "tables")]
     survival = sum(v.epsilon for plan in spent for k, v in plan.items() if "survival" in k)
     response = sum(v.epsilon for plan in spent for k, v in plan.items() if "response" in k)
     assert survival == pytest.approx(grid.plan.survival_epsilon)
