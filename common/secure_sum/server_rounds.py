@@ -19,7 +19,6 @@ from common.secure_sum.round_secrets import commitment
 from common.secure_sum.site_rounds import list_digest
 from common.wire import Arrays
 
-
 Shares = npt.NDArray[np.uint8]
 
 
