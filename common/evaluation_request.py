@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TypedDict
 
 from common.metrics.grid import EvaluationGrid
+from common.metrics.table_schema import TableNoise, noise_plan
 from common.protocol import EvaluateRequest, Release
 from common.study import Study, Task
 
@@ -60,3 +61,13 @@ def grid_fields(grid: EvaluationGrid) -> GridFields:
         "censoring": None if grid.censoring is None else grid.censoring.tolist(),
         "risk_threshold": grid.risk_threshold,
     }
+
+
+def table_noise(study: Study, request: EvaluateRequest) -> dict[str, TableNoise]:
+    """Return the noise of every table a request asks for; empty for release internal."""
+    return noise_plan(
+        grid_of(study, request),
+        request.phase,
+        study.privacy.evaluation,
+        two_phases=two_phases(study, request.release),
+    )

@@ -10,6 +10,14 @@ from typing import Literal, Protocol
 
 from pydantic import Field, JsonValue
 
+from common.secure_sum.messages import (
+    AdvertiseReply,
+    AdvertiseRequest,
+    AgreeKeysReply,
+    AgreeKeysRequest,
+    UnmaskReply,
+    UnmaskRequest,
+)
 from common.study import Identifier, Modality, Task
 from common.wire import WireMessage
 
@@ -61,8 +69,8 @@ class TrainReply(WireMessage):
     """One site's contribution.
 
     `arrays` holds, by `kind`: `delta` the float change of every trained parameter;
-    `gradient_sum` the (noised) sum of clipped per-patient gradients; `masked` int64 for the
-    secure sum. `weights` (mode none only) gives the number of training patients behind each
+    `gradient_sum` the (noised) sum of clipped per-patient gradients; `masked` the upload of a
+    secure sum (`common.secure_sum.messages`). `weights` (mode none only) gives the number of training patients behind each
     block; in private modes it is empty and public nominal counts are used.
     """
 
@@ -74,6 +82,7 @@ class TrainReply(WireMessage):
     weights: dict[str, float] = Field(default_factory=dict)
     loss: float | None = Field(default=None, description="mean training loss; mode none only")
     blocks: list[str] = Field(default_factory=list, description="blocks this site contributes to")
+    session: int | None = Field(default=None, description="key agreement that masks the upload")
     ledger_head: Hex64 | None = None
     epsilon_spent: float = 0.0
 
@@ -98,10 +107,16 @@ class EvaluateRequest(WireMessage):
     risk_threshold: float | None = Field(
         default=None, description="risk score from which a patient is in the high-risk group"
     )
+    sum_round: int | None = Field(
+        default=None, ge=1, description="number of the secure sum that takes the tables"
+    )
 
 
 class EvaluateReply(WireMessage):
-    """Mergeable tables of one site; int64 `arrays` named by common.metrics.tables."""
+    """Mergeable tables of one site; int64 `arrays` named by common.metrics.tables.
+
+    In answer to a request with `sum_round`, `arrays` hold the upload of a secure sum instead.
+    """
 
     site_id: Identifier
     run_id: Identifier
@@ -110,6 +125,7 @@ class EvaluateReply(WireMessage):
     label: str
     release: Release
     phase: EvaluationPhase = "tables"
+    session: int | None = Field(default=None, description="key agreement that masks the upload")
     n_patients: int | None = Field(
         default=None, description="usable patients, train and held out; release internal only"
     )
@@ -153,11 +169,26 @@ class AgentApi(Protocol):
         """Return what the agent is doing."""
         ...
 
+    def advertise_keys(self, request: AdvertiseRequest) -> AdvertiseReply:
+        """Return signed public keys for the secure sums of a run."""
+        ...
+
+    def agree_keys(self, request: AgreeKeysRequest) -> AgreeKeysReply:
+        """Check everybody's signed keys and derive the secrets of the secure sums."""
+        ...
+
+    def unmask(self, request: UnmaskRequest) -> UnmaskReply:
+        """Help to open one sum over the named survivors, or refuse."""
+        ...
+
 
 METHODS: dict[str, tuple[type[WireMessage], type[WireMessage]]] = {
     "handshake": (HandshakeRequest, HandshakeReply),
     "train": (TrainRequest, TrainReply),
     "evaluate": (EvaluateRequest, EvaluateReply),
     "status": (StatusRequest, StatusReply),
+    "advertise_keys": (AdvertiseRequest, AdvertiseReply),
+    "agree_keys": (AgreeKeysRequest, AgreeKeysReply),
+    "unmask": (UnmaskRequest, UnmaskReply),
 }
 """Method name -> (request, reply); anything else is refused."""

@@ -36,6 +36,10 @@ class SitePolicy(Contract):
         default=Path("private/split.key"), description="secret key of the train/test hash"
     )
     state: Path = Field(default=Path("private/state"), description="sealed replies, agent state")
+    identity_key: Path = Field(
+        default=Path("private/identity.key"),
+        description="Ed25519 private key of this hospital; signs its keys of the secure sum",
+    )
     device: Literal["auto", "cpu", "cuda"] = "auto"
     approvals: list[Approval] = Field(default_factory=list)
     lifetime_epsilon: float = Field(default=10.0, gt=0, description="over all studies, training")
@@ -49,7 +53,7 @@ class SitePolicy(Contract):
 
     def resolved(self, folder: Path) -> SitePolicy:
         """Return the policy with absolute paths below `folder`."""
-        names = ("manifest", "feature_store", "ledger", "split_key_file", "state")
+        names = ("manifest", "feature_store", "ledger", "split_key_file", "state", "identity_key")
         return self.model_copy(
             update={name: (folder / getattr(self, name)).resolve() for name in names}
         )

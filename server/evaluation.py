@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from common.atomic_file import write_text
 from common.errors import ErrorCode, ProtocolError, RunError
-from common.evaluation_request import grid_fields, grid_of, two_phases
+from common.evaluation_request import grid_fields, grid_of, table_noise, two_phases
 from common.metrics.grid import EvaluationGrid
 from common.metrics.refine import refined
+from common.metrics.summary import EvaluationSummary, summarise
+from common.metrics.table_schema import TableNoise
 from common.metrics.tables import SiteTables, merge
 from common.protocol import EvaluateReply, EvaluateRequest, Release
 from common.study import Study
 from common.wire import Arrays, arrays_digest
 from server.checkpoint import read_arrays, write_arrays
 from server.enrolment import known_code
+from server.secure_evaluation import FEDERATION, ask_total
+from server.secure_rounds import SecureRounds
 from server.session import RunSession
 from server.site_link import Refusal
 from server.validate_reply import check_evaluate_reply
@@ -32,18 +36,31 @@ class Evaluation:
     Attributes:
         label: Which model, e.g. `federated`.
         grid: Grid on which all sites tabulated.
-        tables: Site -> its tables.
+        tables: Site -> its tables; under a secure sum the one entry `federation`.
         refusals: Site -> code, or `silent`, of those whose tables are missing.
+        noise: Noise that a whole table carries at a site; empty for release internal.
+        shares: Whole noises in the sum of all tables; None: one a site.
     """
 
     label: str
     grid: EvaluationGrid
     tables: dict[str, SiteTables]
     refusals: dict[str, str]
+    noise: dict[str, TableNoise] = field(default_factory=dict)
+    shares: float | None = None
+
+    def summary(self) -> EvaluationSummary:
+        """Return metrics, curves and site comparisons."""
+        return summarise(self.tables, self.grid, noise=self.noise, shares=self.shares)
 
 
 def evaluate_model(
-    session: RunSession, models: Mapping[str, Arrays], label: str, *, round: int = 0
+    session: RunSession,
+    models: Mapping[str, Arrays],
+    label: str,
+    *,
+    round: int = 0,
+    sums: SecureRounds | None = None,
 ) -> Evaluation:
     """Ask sites for the tables of a model, or return what an earlier call stored.
 
@@ -52,6 +69,7 @@ def evaluate_model(
         models: Site -> the model it evaluates; one shared mapping for a common model.
         label: Name of the model in the report.
         round: 0 for a final model, else the round it belongs to.
+        sums: Secure sums of the run, in mode distributed.
 
     Raises:
         RunError: Too few sites send tables in every attempt.
@@ -66,11 +84,11 @@ def evaluate_model(
         run_id=session.state.run_id, round=round, model_digest="", label=label, release=release
     )
     if two_phases(session.study, release):
-        margins = _ask(session, models, base.model_copy(update={"phase": "margins"}))
+        margins = _ask(session, models, base.model_copy(update={"phase": "margins"}), sums)
         grid = grid_of(session.study, base)
         fields = grid_fields(refined(grid, merge(list(margins.tables.values()))))
         base = base.model_copy(update={**fields})
-    result = _ask(session, models, base)
+    result = _ask(session, models, base, sums)
     _store(folder, base, result, digest)
     return result
 
@@ -99,7 +117,14 @@ def load_evaluation(study: Study, folder: Path, models_digest: str | None) -> Ev
         )
         for site_id in facts["sites"]
     }
-    return Evaluation(request.label, grid, tables, facts["refusals"])
+    return Evaluation(
+        request.label,
+        grid,
+        tables,
+        facts["refusals"],
+        table_noise(study, request),
+        facts["shares"],
+    )
 
 
 def _store(folder: Path, request: EvaluateRequest, result: Evaluation, digest: str) -> None:
@@ -110,6 +135,7 @@ def _store(folder: Path, request: EvaluateRequest, result: Evaluation, digest: s
         "request": request.model_dump(mode="json"),
         "sites": sorted(result.tables),
         "refusals": result.refusals,
+        "shares": result.shares,
     }
     write_text(folder / "evaluation.json", json.dumps(facts, sort_keys=True, indent=1))
 
@@ -120,9 +146,27 @@ def _digest_of(models: Mapping[str, Arrays]) -> str:
     return shared.pop() if len(shared) == 1 else json.dumps(distinct, sort_keys=True)
 
 
-def _ask(session: RunSession, models: Mapping[str, Arrays], base: EvaluateRequest) -> Evaluation:
-    """Ask every enrolled site that has a model; try again while too few answer."""
+def _ask(
+    session: RunSession,
+    models: Mapping[str, Arrays],
+    base: EvaluateRequest,
+    sums: SecureRounds | None,
+) -> Evaluation:
+    """Ask every enrolled site that has a model for one phase."""
     grid = grid_of(session.study, base)
+    noise = table_noise(session.study, base)
+    if sums is None:
+        tables, refusals = _ask_sites(session, models, base, grid)
+        return Evaluation(base.label, grid, tables, refusals, noise)
+    requests = _requests(base, {s: models[s] for s in session.state.enrolled if s in models})
+    total, shares, dropped = ask_total(session, sums, requests, grid)
+    return Evaluation(base.label, grid, {FEDERATION: total}, dropped, noise, shares)
+
+
+def _ask_sites(
+    session: RunSession, models: Mapping[str, Arrays], base: EvaluateRequest, grid: EvaluationGrid
+) -> tuple[dict[str, SiteTables], dict[str, str]]:
+    """Return each site's tables and who is missing; try again while too few answer."""
     tables: dict[str, SiteTables] = {}
     refusals: dict[str, str] = {}
     for _attempt in range(MAX_ATTEMPTS):
@@ -141,7 +185,7 @@ def _ask(session: RunSession, models: Mapping[str, Arrays], base: EvaluateReques
             else:
                 refusals[site_id] = code
         if len(tables) >= min(session.study.quorum.min_sites, len(models)):
-            return Evaluation(base.label, grid, dict(sorted(tables.items())), refusals)
+            return dict(sorted(tables.items())), refusals
     raise RunError(
         f"only {len(tables)} sites sent tables of model '{base.label}'",
         where=session.state.run_id,

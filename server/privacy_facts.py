@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import sqrt
 
-from common.privacy.accounting import training_sigma
+from common.privacy.accounting import fallback_epsilon, training_sigma
 from common.privacy.plan import Mode
+from common.private_round import collusion_of
 from server.evaluation import agreed_release
 from server.session import RunSession
 
@@ -35,6 +36,10 @@ class PrivacyFacts:
         clip: L2 bound of one patient's gradient; None in mode none.
         sigma: Noise multiplier; None in mode none.
         mu: Gaussian-DP parameter sqrt(rounds) / sigma; None in mode none.
+        colluders: t sites that may collude with the server; None outside mode distributed.
+        n_min: Fewest sites whose sum is opened; None outside mode distributed.
+        fallback_epsilon: Epsilon that is left if the server and all other sites collude; None
+            outside mode distributed.
         release: How evaluation tables left the hospitals.
         epsilon_spent: Site -> training epsilon of this study, by its own ledger.
         evaluation_epsilon_spent: Site -> evaluation epsilon of this study.
@@ -49,6 +54,9 @@ class PrivacyFacts:
     clip: float | None
     sigma: float | None
     mu: float | None
+    colluders: int | None
+    n_min: int | None
+    fallback_epsilon: float | None
     release: str
     epsilon_spent: dict[str, float]
     evaluation_epsilon_spent: dict[str, float]
@@ -60,6 +68,7 @@ def privacy_facts(session: RunSession) -> PrivacyFacts:
     plan, rounds = session.study.privacy, session.study.training.rounds
     private = plan.is_private
     sigma = training_sigma(plan.epsilon, plan.delta, rounds) if private else None
+    numbers = collusion_of(session.study) if plan.mode == "distributed" else None
     sites = {name: session.state.sites[name] for name in session.state.enrolled}
     return PrivacyFacts(
         mode=plan.mode,
@@ -70,6 +79,11 @@ def privacy_facts(session: RunSession) -> PrivacyFacts:
         clip=plan.clip if private else None,
         sigma=sigma,
         mu=sqrt(rounds) / sigma if sigma else None,
+        colluders=numbers.colluders if numbers else None,
+        n_min=numbers.n_min if numbers else None,
+        fallback_epsilon=(
+            fallback_epsilon(plan.epsilon, plan.delta, numbers.shares) if numbers else None
+        ),
         release=agreed_release(session),
         epsilon_spent={name: site.epsilon_spent for name, site in sites.items()},
         evaluation_epsilon_spent={n: site.evaluation_epsilon_spent for n, site in sites.items()},

@@ -13,7 +13,7 @@ from common.study import Study
 from common.wire import Arrays, arrays_digest
 from server.aggregate.contribution import Contribution
 from server.aggregate.fedavg import mean_delta
-from server.aggregate.gradient_mean import gradient_mean, gradient_sum, with_weight_decay
+from server.aggregate.gradient_mean import descent, gradient_sum
 from server.aggregate.optimizers import apply_direction
 from server.checkpoint import Checkpoint, RoundRecord
 from server.enrolment import FINAL_REFUSALS, enrol_returned, known_code
@@ -80,7 +80,7 @@ def run_round(session: RunSession, checkpoint: Checkpoint) -> Checkpoint:
                 update_norm=0.0,
                 seconds=round(time.monotonic() - started, 3),
             )
-            return _advance(session.study, checkpoint, collected.direction, record)
+            return advance(session.study, checkpoint, collected.direction, record)
         session.output.say(
             f"round {number}, attempt {attempt}: {len(collected.sites)} usable replies, "
             f"{session.study.quorum.min_sites} needed {collected.dropped}"
@@ -131,29 +131,34 @@ def direction_of(study: Study, parameters: Arrays, contributions: Sequence[Contr
     return descent(study, parameters, gradient_sum(contributions))
 
 
-def descent(study: Study, parameters: Arrays, totals: Arrays) -> Arrays:
-    """Return minus (summed gradients / public counts + weight decay)."""
-    mean = gradient_mean(totals, study.training)
-    decayed = with_weight_decay(mean, parameters, study.training.weight_decay)
-    return {name: -gradient for name, gradient in decayed.items()}
+def note_absence(session: RunSession, site_id: str) -> str:
+    """Note that a site was silent in this round; return what stands in its record."""
+    session.not_heard(site_id)
+    return SILENT
+
+
+def note_reply(session: RunSession, site_id: str, reply: object) -> str:
+    """Return the code of a refusal or of a reply of another type, and act on it.
+
+    A refusal that only a person can lift ends the site's part; a site that lost its run is
+    handed the study again before the next round.
+    """
+    code = known_code(reply.code) if isinstance(reply, Refusal) else str(ErrorCode.PROTOCOL)
+    if code in FINAL_REFUSALS:
+        session.record(session.state.with_site(site_id, enrolled=False, refusal_code=code))
+    elif code == ErrorCode.PROTOCOL:
+        session.record(session.state.with_site(site_id, enrolled=False))
+    return code
 
 
 def _check(
     session: RunSession, site_id: str, reply: object, expected: RoundExpectation
 ) -> str | None:
     if reply is None:
-        session.not_heard(site_id)
-        return SILENT
+        return note_absence(session, site_id)
     session.heard(site_id)
-    if isinstance(reply, Refusal):
-        code = known_code(reply.code)
-        if code in FINAL_REFUSALS:
-            session.record(session.state.with_site(site_id, enrolled=False, refusal_code=code))
-        elif code == ErrorCode.PROTOCOL:  # the agent lost the run: a new handshake may mend it
-            session.record(session.state.with_site(site_id, enrolled=False))
-        return code
     if not isinstance(reply, TrainReply):
-        return str(ErrorCode.PROTOCOL)
+        return note_reply(session, site_id, reply)
     try:
         check_train_reply(reply, site_id, session.state.sites[site_id].modalities, expected)
     except ProtocolError as error:
@@ -186,9 +191,10 @@ def _remember(session: RunSession, replies: Sequence[TrainReply]) -> None:
     session.state = state  # written with the next change of phase or commit
 
 
-def _advance(
+def advance(
     study: Study, checkpoint: Checkpoint, direction: Arrays, record: RoundRecord
 ) -> Checkpoint:
+    """Return the checkpoint after one step of the server optimiser; not yet saved."""
     optimizer = checkpoint.optimizer
     moved = apply_direction(checkpoint.parameters, direction, study.training.server, optimizer)
     change = {name: moved[name] - checkpoint.parameters[name] for name in moved}

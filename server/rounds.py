@@ -30,6 +30,8 @@ from server.evaluation import Evaluation, evaluate_model
 from server.privacy_facts import PrivacyFacts, privacy_facts
 from server.round_step import final_model, run_round
 from server.run_state import SiteState
+from server.secure_rounds import SecureRounds
+from server.secure_training import run_secure_round
 from server.session import RunSession, open_session
 from server.site_link import SiteLink
 
@@ -123,33 +125,41 @@ def run_evaluation(
                 cure="finish it first: run the same command without the extra model",
             )
         models = by_site or dict.fromkeys(session.state.enrolled, arrays)
-        return evaluate_model(session, models, label)
+        return evaluate_model(session, models, label, sums=_secure_sums(session))
 
 
 def _run(session: RunSession) -> RunResult:
     checkpoint = load_checkpoint(session.checkpoints)
+    sums = _secure_sums(session)
     if session.state.phase == "done" and checkpoint is not None:
-        return _result(session, checkpoint)
+        return _result(session, checkpoint, sums)
     session.enter(phase="enrolling", reason=None)
     enrol_all(session)
     if checkpoint is None:
         checkpoint = Checkpoint(round=0, parameters=to_arrays(build_model(session.study)))
         save_checkpoint(session.checkpoints, checkpoint)
     session.enter(phase="ready", round=checkpoint.round)
-    checkpoint = _train(session, checkpoint)
+    checkpoint = _train(session, checkpoint, sums)
     session.enter(phase="evaluating")
-    result = _result(session, checkpoint)
+    result = _result(session, checkpoint, sums)
     session.enter(phase="done")
     return result
 
 
-def _train(session: RunSession, checkpoint: Checkpoint) -> Checkpoint:
+def _secure_sums(session: RunSession) -> SecureRounds | None:
+    return SecureRounds(session) if session.study.privacy.mode == "distributed" else None
+
+
+def _train(session: RunSession, checkpoint: Checkpoint, sums: SecureRounds | None) -> Checkpoint:
     rounds = session.study.training.rounds
     with session.output.progress(rounds, "rounds") as progress:
         if checkpoint.round:
             progress.advance(checkpoint.round, "resumed")
         while checkpoint.round < rounds:
-            checkpoint = run_round(session, checkpoint)
+            if sums is None:
+                checkpoint = run_round(session, checkpoint)
+            else:
+                checkpoint = run_secure_round(session, sums, checkpoint)
             save_checkpoint(session.checkpoints, checkpoint)
             session.enter(round=checkpoint.round)
             progress.advance(1, _note(checkpoint.history[-1]))
@@ -161,7 +171,7 @@ def _note(record: RoundRecord) -> str:
     return f"{len(record.sites)} sites{loss}"
 
 
-def _result(session: RunSession, checkpoint: Checkpoint) -> RunResult:
+def _result(session: RunSession, checkpoint: Checkpoint, sums: SecureRounds | None) -> RunResult:
     arrays = final_model(checkpoint)
     write_arrays(session.run_dir / MODEL_FILE, arrays)
     facts = {
@@ -173,7 +183,7 @@ def _result(session: RunSession, checkpoint: Checkpoint) -> RunResult:
     }
     write_text(session.run_dir / "model.json", json.dumps(facts, sort_keys=True, indent=1))
     models = dict.fromkeys(session.state.enrolled, arrays)
-    evaluation = evaluate_model(session, models, FEDERATED)
+    evaluation = evaluate_model(session, models, FEDERATED, sums=sums)
     return RunResult(
         study=session.study,
         run_id=session.state.run_id,

@@ -59,8 +59,6 @@ class RoundExpectation:
     @property
     def kind(self) -> str:
         """The declared kind of the update."""
-        if self.study.privacy.mode == "distributed":
-            return "masked"
         return "gradient_sum" if self.study.training.local.kind == "gradient_sum" else "delta"
 
 
@@ -93,11 +91,47 @@ def check_train_reply(
     _check_weights(reply, site_id, expected)
 
 
+def check_masked_reply(
+    reply: TrainReply, site_id: str, asked: TrainRequest, key_session: int
+) -> None:
+    """Accept the identity of a masked upload; its arrays are checked where they are added up.
+
+    Raises:
+        ProtocolError: It answers another request, tells counts or a loss, or is masked under
+            other keys (SECURE_SUM).
+    """
+    _check_identity(
+        site_id,
+        (reply.site_id, reply.run_id, reply.round, reply.model_digest),
+        (asked.run_id, asked.round, asked.model_digest),
+    )
+    _check_ledger_facts(site_id, reply.ledger_head, reply.epsilon_spent)
+    if reply.kind != "masked" or reply.weights or reply.loss is not None:
+        raise _payload(site_id, "the update is not a masked upload alone")
+    if reply.session != key_session:
+        raise ProtocolError(
+            "the upload is masked under other keys", where=site_id, code=ErrorCode.SECURE_SUM
+        )
+
+
 def check_evaluate_reply(reply: EvaluateReply, site_id: str, asked: EvaluateRequest) -> None:
     """Accept the identity and form of an evaluation reply; its tables are checked on reading.
 
     Raises:
         ProtocolError: The reply is another site's or another request's, or not int64.
+    """
+    check_evaluate_identity(reply, site_id, asked)
+    if not reply.arrays:
+        raise _payload(site_id, "the reply holds no table")
+    if any(array.dtype != np.int64 for array in reply.arrays.values()):
+        raise _payload(site_id, "a table is not int64")
+
+
+def check_evaluate_identity(reply: EvaluateReply, site_id: str, asked: EvaluateRequest) -> None:
+    """Accept that a reply answers this evaluation request.
+
+    Raises:
+        ProtocolError: It is another site's or another request's, or tells impossible facts.
     """
     _check_identity(
         site_id,
@@ -110,10 +144,6 @@ def check_evaluate_reply(reply: EvaluateReply, site_id: str, asked: EvaluateRequ
     _check_ledger_facts(site_id, None, reply.evaluation_epsilon_spent)
     if reply.n_patients is not None and not 0 <= reply.n_patients <= MAX_BLOCK_PATIENTS:
         raise _payload(site_id, "the number of patients is impossible")
-    if not reply.arrays:
-        raise _payload(site_id, "the reply holds no table")
-    if any(array.dtype != np.int64 for array in reply.arrays.values()):
-        raise _payload(site_id, "a table is not int64")
 
 
 def update_norm(arrays: Arrays) -> float:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pydantic import ValidationError
 
 from common.errors import ErrorCode, PrivacyError, ProtocolError, TumorboardError
+from common.privacy.accounting import fallback_epsilon
+from common.private_round import collusion_of
 from common.protocol import PROTOCOL_VERSION, HandshakeRequest, Release
 from common.provenance import code_digest
 from common.site_policy import Approval, SitePolicy
@@ -121,6 +123,14 @@ def _check_ceilings(study: Study, policy: SitePolicy, approval: Approval) -> Non
         raise _too_loose(
             f"epsilon {plan.epsilon:g} exceeds the approved {approval.epsilon_ceiling:g}"
         )
+    ceiling = approval.fallback_epsilon_ceiling
+    if plan.mode == "distributed" and ceiling is not None:
+        alone = fallback_epsilon(plan.epsilon, plan.delta, collusion_of(study).shares)
+        if alone > ceiling:
+            raise _too_loose(
+                f"epsilon {alone:.3g}, left if all other sites collude, exceeds the approved "
+                f"{ceiling:g}"
+            )
 
 
 def _forbidden(what: str, where: str, why: str = "") -> ProtocolError:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from client.agent.admission import agreed_release
 from client.agent.open_run import OpenRun
-from client.agent.spending import Spending, evaluation_entry, table_noise
+from client.agent.spending import Spending, evaluation_entry
 from client.agent.training import check_model_digest
 from client.evaluate import predict_all
 from common.errors import ErrorCode, ProtocolError
-from common.evaluation_request import grid_of
+from common.evaluation_request import grid_of, table_noise
 from common.metrics.table_schema import TableNoise
 from common.metrics.tables import SiteTables
 from common.metrics.tabulate import tabulate

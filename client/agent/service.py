@@ -40,6 +40,14 @@ from common.protocol import (
     TrainReply,
     TrainRequest,
 )
+from common.secure_sum.messages import (
+    AdvertiseReply,
+    AdvertiseRequest,
+    AgreeKeysReply,
+    AgreeKeysRequest,
+    UnmaskReply,
+    UnmaskRequest,
+)
 from common.wire import WireMessage
 
 MAX_SOCKET_PATH = 100
@@ -138,6 +146,18 @@ class AgentClient:
     def status(self, request: StatusRequest) -> StatusReply:
         """Ask what the agent is doing."""
         return self._call("status", request, StatusReply)
+
+    def advertise_keys(self, request: AdvertiseRequest) -> AdvertiseReply:
+        """Ask for signed public keys."""
+        return self._call("advertise_keys", request, AdvertiseReply)
+
+    def agree_keys(self, request: AgreeKeysRequest) -> AgreeKeysReply:
+        """Show everybody's signed keys."""
+        return self._call("agree_keys", request, AgreeKeysReply)
+
+    def unmask(self, request: UnmaskRequest) -> UnmaskReply:
+        """Ask for help to open a sum."""
+        return self._call("unmask", request, UnmaskReply)
 
     def _call(self, method: str, request: WireMessage, kind: type[Reply]) -> Reply:
         return kind.decode(*call_agent(self._socket, method, *request.encode()))

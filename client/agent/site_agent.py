@@ -23,9 +23,11 @@ from client.agent.open_run import (
     remember_run,
     stored_features,
 )
+from client.agent.secure_release import evaluate_masked, train_masked
+from client.agent.secure_sums import SecureSums, check_identity
 from client.agent.spending import Spending
 from client.agent.training import check_request, train_openly, train_with_local_noise
-from common.errors import ErrorCode, PrivacyError, TumorboardError
+from common.errors import ErrorCode, ProtocolError, TumorboardError
 from common.protocol import (
     EvaluateReply,
     EvaluateRequest,
@@ -37,6 +39,14 @@ from common.protocol import (
     TrainRequest,
 )
 from common.provenance import code_digest
+from common.secure_sum.messages import (
+    AdvertiseReply,
+    AdvertiseRequest,
+    AgreeKeysReply,
+    AgreeKeysRequest,
+    UnmaskReply,
+    UnmaskRequest,
+)
 from common.site_policy import SitePolicy
 
 _log = logging.getLogger("tumorboard.agent")
@@ -59,6 +69,7 @@ class SiteAgent:
         self._provider = provider or stored_features(policy)
         self._spending = Spending(policy)
         self._open: OpenRun | None = None
+        self._sums: SecureSums | None = None
         self._lock = threading.Lock()
         self._activity: tuple[Activity, str | None, int | None] = ("idle", None, None)
 
@@ -106,8 +117,8 @@ class SiteAgent:
                 return stored
             if mode == "local":
                 return train_with_local_noise(run, request, self.site_id, self._spending)
-            raise PrivacyError(
-                "mode distributed answers through the secure sum only", code=ErrorCode.SECURE_SUM
+            return train_masked(
+                run, request, self.site_id, self._spending, self._secure_sums(run.run_id)
             )
 
     def evaluate(self, request: EvaluateRequest) -> EvaluateReply:
@@ -122,7 +133,46 @@ class SiteAgent:
             stored = self._spending.stored_reply(request, EvaluateReply)
             if stored is not None:
                 return stored
+            if run.study.privacy.mode == "distributed":
+                sums = self._secure_sums(run.run_id)
+                return evaluate_masked(run, request, self.site_id, self._spending, sums)
             return evaluate_held_out(run, request, self.site_id, self._spending)
+
+    def advertise_keys(self, request: AdvertiseRequest) -> AdvertiseReply:
+        """Return signed public keys for the secure sums of an accepted run.
+
+        Raises:
+            TumorboardError: The run is unknown, of another study, or no longer approved.
+        """
+        with self._lock:
+            if self._run(request.run_id).study_digest != request.study_digest:
+                raise ProtocolError(
+                    "keys are asked for another study than the run's",
+                    where=request.run_id,
+                    code=ErrorCode.STUDY_DIGEST,
+                )
+            return self._secure_sums(request.run_id).advertise(request)
+
+    def agree_keys(self, request: AgreeKeysRequest) -> AgreeKeysReply:
+        """Check everybody's signed keys and derive the secrets of the secure sums.
+
+        Raises:
+            TumorboardError: A key is not signed by its registered site, or policy refuses.
+        """
+        with self._lock:
+            self._run(request.run_id)
+            return self._secure_sums(request.run_id).agree(request)
+
+    def unmask(self, request: UnmaskRequest) -> UnmaskReply:
+        """Help to open one sum over the named survivors.
+
+        Raises:
+            TumorboardError: The list is too short or contradicts an earlier one, or policy
+                refuses.
+        """
+        with self._lock:
+            self._run(request.run_id)
+            return self._secure_sums(request.run_id).unmask(request)
 
     def status(self, request: StatusRequest) -> StatusReply:
         """Return what the agent is doing, without any patient statistic."""
@@ -132,6 +182,8 @@ class SiteAgent:
     def _accept(self, request: HandshakeRequest) -> HandshakeReply:
         study = read_study(request)
         check_policy(study, self._policy)
+        if study.privacy.mode == "distributed":
+            check_identity(study, self._policy)
         release = agreed_release(study, self._policy)
         self._spending.require_head(request.ledger_head)
         self._spending.check_plan(study, request.run_id, release)
@@ -157,6 +209,12 @@ class SiteAgent:
         else:
             check_policy(self._open.study, self._policy)
         return self._open
+
+    def _secure_sums(self, run_id: str) -> SecureSums:
+        run = self._run(run_id)
+        if self._sums is None or self._sums.run_id != run_id:
+            self._sums = SecureSums(self._policy, run.study, run_id)
+        return self._sums
 
     @contextmanager
     def _doing(self, activity: Activity, run_id: str, number: int) -> Iterator[None]:

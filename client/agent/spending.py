@@ -9,8 +9,8 @@ from client.agent.open_run import OpenRun
 from client.sealed_replies import ReplyKey, SealedReplies, payload_digest
 from common.contract import sha256_hex
 from common.errors import BudgetError, ErrorCode
-from common.evaluation_request import grid_of, two_phases
-from common.metrics.table_schema import Phase, TableNoise, noise_plan
+from common.evaluation_request import table_noise, two_phases
+from common.metrics.table_schema import Phase, TableNoise
 from common.privacy.accounting import pure_mu, training_sigma
 from common.privacy.integer_encoding import IntegerEncoding
 from common.privacy.ledger import Ledger, LedgerBudgets, Reservation, SpendEntry
@@ -200,16 +200,6 @@ def planned_evaluations(study: Study, run_id: str, release: Release) -> list[Spe
         )
         entries.append(_evaluation_entry(study, request, table_noise(study, request)))
     return entries
-
-
-def table_noise(study: Study, request: EvaluateRequest) -> dict[str, TableNoise]:
-    """Return the noise of every table a request asks for; empty for release internal."""
-    return noise_plan(
-        grid_of(study, request),
-        request.phase,
-        study.privacy.evaluation,
-        two_phases=two_phases(study, request.release),
-    )
 
 
 def evaluation_entry(

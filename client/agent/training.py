@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
-from collections.abc import Mapping
 
 import numpy as np
 
@@ -14,11 +12,10 @@ from client.private_gradient import clipped_gradient_sum
 from client.train import train_epochs
 from common.errors import DataError, ErrorCode, ProtocolError
 from common.models.parameters import block_of, load_arrays
-from common.privacy.accounting import training_sigma
 from common.privacy.clipping import GradientSum
-from common.privacy.integer_encoding import IntegerEncoding, flatten, unflatten
+from common.privacy.integer_encoding import flatten, unflatten
+from common.private_round import encoding_of
 from common.protocol import TrainReply, TrainRequest
-from common.study import Study
 from common.wire import Arrays, arrays_digest
 
 _log = logging.getLogger(__name__)
@@ -105,7 +102,7 @@ def train_with_local_noise(
     """
     load_arrays(run.model, request.arrays)
     shapes = {n: shape for n, shape in run.shapes.items() if run.contributes_to(block_of(n))}
-    encoding = local_encoding(run.study, shapes)
+    encoding = encoding_of(run.study, shapes)
     reservation = spending.reserve(private_round_entry(run.study, request, encoding))
     total = clipped_gradient_sum(
         run.model, run.train, run.study, device=run.device, clip=encoding.clip
@@ -124,16 +121,6 @@ def train_with_local_noise(
         }
     ).model_copy(update={"arrays": {n: a.astype(np.float32) for n, a in released.items()}})
     return spending.seal_and_commit(reservation, request, reply)
-
-
-def local_encoding(study: Study, shapes: Mapping[str, tuple[int, ...]]) -> IntegerEncoding:
-    """Return how a hospital's own sum is rounded and noised in mode local."""
-    plan = study.privacy
-    return IntegerEncoding(
-        clip=plan.clip,
-        sigma=training_sigma(plan.epsilon, plan.delta, study.training.rounds),
-        dimension=sum(math.prod(shape) for shape in shapes.values()),
-    )
 
 
 def _identity(run: OpenRun, request: TrainRequest, site_id: str) -> dict[str, object]:

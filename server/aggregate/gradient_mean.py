@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from common.models.parameters import block_of
-from common.study import MODALITIES, TrainingPlan
+from common.study import MODALITIES, Study, TrainingPlan
 from common.wire import Arrays
 from server.aggregate.contribution import Contribution
 
@@ -52,3 +52,10 @@ def with_weight_decay(gradient: Arrays, parameters: Arrays, weight_decay: float)
         else value
         for name, value in gradient.items()
     }
+
+
+def descent(study: Study, parameters: Arrays, totals: Arrays) -> Arrays:
+    """Return the direction of descent: minus (summed gradients / public counts + decay)."""
+    mean = gradient_mean(totals, study.training)
+    decayed = with_weight_decay(mean, parameters, study.training.weight_decay)
+    return {name: -gradient for name, gradient in decayed.items()}

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from common.metrics.estimate import Estimate, not_estimable
-from common.metrics.summary import EvaluationSummary, summarise
+from common.metrics.summary import EvaluationSummary
 from server.rounds import FEDERATED, RunResult
 
 HEADLINE = ("response_auc", "c_index")
@@ -92,7 +92,7 @@ def make_content(
 ) -> ReportContent:
     """Summarise a finished run; baselines that were not given are shown as absent."""
     evaluation = result.evaluations[FEDERATED]
-    summary = summarise(evaluation.tables, evaluation.grid)
+    summary = evaluation.summary()
     given = {baseline.name: baseline for baseline in baselines}
     reason = "needs patient rows of all hospitals in one place; simulations only"
     complete = [given.get(name) or absent_baseline(name, reason) for name in BASELINES]

@@ -1,0 +1,126 @@
+"""A hospital's part in the secure sums of a run: keys, masked uploads, unmasking.
+
+Its secrets lie in the state folder, so a restarted agent goes on with the same keys.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from client.agent.identity import load_identity, public_key
+from common.errors import ErrorCode, ProtocolError
+from common.private_round import collusion_of, roster_of
+from common.secure_sum.messages import (
+    AdvertiseReply,
+    AdvertiseRequest,
+    AgreeKeysReply,
+    AgreeKeysRequest,
+    UnmaskReply,
+    UnmaskRequest,
+)
+from common.secure_sum.site_rounds import SecureSumSite
+from common.secure_sum.site_state import StateFile
+from common.site_policy import SitePolicy
+from common.study import Study
+from common.wire import Arrays
+
+
+def check_identity(study: Study, policy: SitePolicy) -> None:
+    """Refuse a roster that names another key for this hospital.
+
+    Raises:
+        ProtocolError: With code POLICY.
+        ConfigError: The identity cannot be read.
+    """
+    if roster_of(study)[policy.site_id] != public_key(load_identity(policy.identity_key)):
+        raise ProtocolError(
+            "the roster names another public key for this hospital",
+            where="study.sites",
+            why="somebody else could sum in its place",
+            cure="ask the coordinator to admit this hospital's key",
+            code=ErrorCode.POLICY,
+        )
+
+
+class SecureSums:
+    """The secure sums of one run at one hospital.
+
+    Args:
+        policy: Names identity and state folder.
+        study: The approved study.
+        run_id: The run.
+    """
+
+    def __init__(self, policy: SitePolicy, study: Study, run_id: str) -> None:
+        self._policy, self._study, self.run_id = policy, study, run_id
+        self._file: Path = policy.state / "secure_sums" / f"{run_id}.json"
+        stored = StateFile(self._file).load()
+        self._site = None if stored is None else self._open(stored.context.session)
+
+    @property
+    def session(self) -> int:
+        """Number of the key agreement in force.
+
+        Raises:
+            ProtocolError: No keys were agreed on.
+        """
+        return self._agreed().context.session
+
+    def advertise(self, request: AdvertiseRequest) -> AdvertiseReply:
+        """Return signed keys for a session; a later session replaces an earlier one."""
+        if self._site is None or self._site.context.session != request.session:
+            self._site = self._open(request.session)
+        return AdvertiseReply(
+            site_id=self._policy.site_id, run_id=self.run_id, advert=self._site.advertise()
+        )
+
+    def agree(self, request: AgreeKeysRequest) -> AgreeKeysReply:
+        """Check all signed keys and derive the secrets."""
+        site = self._site
+        if site is None or site.context.session != request.session:
+            raise _no_keys("these are not the keys this hospital advertised last")
+        return AgreeKeysReply(
+            site_id=self._policy.site_id,
+            run_id=self.run_id,
+            session=request.session,
+            participants_digest=site.receive_keys(request.adverts),
+        )
+
+    def masked(self, number: int, vector: npt.NDArray[np.int64]) -> Arrays:
+        """Return the masked upload of a noised vector; each number once."""
+        return self._agreed().masked(number, vector)
+
+    def unmask(self, request: UnmaskRequest) -> UnmaskReply:
+        """Return the locked answer about one list of survivors."""
+        return self._agreed().unmask(request)
+
+    def _agreed(self) -> SecureSumSite:
+        if self._site is None or not self._site.keys_agreed:
+            raise _no_keys("no keys were agreed on")
+        return self._site
+
+    def _open(self, session: int) -> SecureSumSite:
+        numbers = collusion_of(self._study)
+        return SecureSumSite(
+            self._policy.site_id,
+            load_identity(self._policy.identity_key),
+            roster_of(self._study),
+            numbers.colluders,
+            numbers.n_min,
+            run_id=self.run_id,
+            study_digest=self._study.digest(),
+            session=session,
+            state_file=self._file,
+        )
+
+
+def _no_keys(what: str) -> ProtocolError:
+    return ProtocolError(
+        what,
+        where="secure sum",
+        cure="the server repeats the key agreement",
+        code=ErrorCode.SECURE_SUM,
+    )
