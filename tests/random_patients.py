@@ -42,6 +42,7 @@ SMALL_MODELS = {
     "linear": {},
     "clinical_linear": {},
     "moemil": {"size": "small", "instance_patches": 2},
+    "frozen_trunk": {"trunk_options": {"size": "small", "width": 32, "expert_width": 32}},
 }
 """Options that make every registered model small enough for tests."""
 

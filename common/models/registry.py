@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
+from pydantic import JsonValue
 
 from common.errors import ConfigError
 from common.models.base import FusedModel, ModelOptions
+from common.models.frozen_trunk import FrozenTrunk, FrozenTrunkOptions
 from common.models.linear import LinearHeads, LinearOptions
 from common.models.moemil import Moemil, MoemilOptions
 from common.models.parameters import block_of
@@ -40,27 +42,32 @@ def build_model(study: Study) -> FusedModel:
         ConfigError: The name is unknown, an option is unknown or wrong, or the study lacks what
             the model reads.
     """
-    name = study.model.name
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(study.model.init_seed)
+        model, options = _create(study, study.model.name, study.model.options, "study.model")
+    _freeze_all_but(model, options.trainable)
+    return model.eval()
+
+
+def _create(
+    study: Study, name: str, given: Mapping[str, JsonValue], where: str
+) -> tuple[FusedModel, ModelOptions]:
     if name not in _REGISTRY:
         raise ConfigError(
             f"there is no model '{name}'",
-            where="study.model.name",
+            where=where,
             cure=f"choose one of {', '.join(available())}",
         )
     contract, build = _REGISTRY[name]
-    options = contract.from_mapping(dict(study.model.options), where="study.model.options")
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(study.model.init_seed)
-        model = build(study, options)
-    _freeze_all_but(model, options.trainable)
-    return model.eval()
+    options = contract.from_mapping(dict(given), where=f"{where}.options")
+    return build(study, options), options
 
 
 def _freeze_all_but(model: FusedModel, prefixes: list[str] | None) -> None:
     for name, parameter in model.named_parameters():
         block_of(name)
-        if prefixes is not None:
-            parameter.requires_grad_(name.startswith(tuple(prefixes)))
+        if prefixes is not None and not name.startswith(tuple(prefixes)):
+            parameter.requires_grad = False
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise ConfigError(
             "no parameter would be trained",
@@ -75,6 +82,15 @@ def _clinical_linear(study: Study, options: LinearOptions) -> FusedModel:
     return LinearHeads(study, options.model_copy(update={"modalities": only}))
 
 
+def _frozen_trunk(study: Study, options: FrozenTrunkOptions) -> FusedModel:
+    given = dict(options.trunk_options)
+    if options.modalities is not None:
+        given["modalities"] = list(options.modalities)
+    trunk, _ = _create(study, options.trunk, given, "study.model.options.trunk")
+    return FrozenTrunk(study, options, trunk)
+
+
 register("linear", LinearOptions, LinearHeads)
 register("clinical_linear", LinearOptions, _clinical_linear)
 register("moemil", MoemilOptions, Moemil)
+register("frozen_trunk", FrozenTrunkOptions, _frozen_trunk)

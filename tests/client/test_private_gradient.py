@@ -11,7 +11,7 @@ from random_patients import SMALL_MODELS, Cohort, make_study, random_model
 
 from client.private_gradient import clipped_gradient_sum, in_padded_chunks, one_by_one
 from common.losses.multitask import PatientObjective
-from common.models.parameters import expected_shapes
+from common.models.parameters import expected_shapes, trainable
 from common.privacy.clipping import ClippedSum, joint_norm
 
 CPU = torch.device("cpu")
@@ -51,7 +51,7 @@ def test_without_a_clip_it_is_the_gradient_of_the_summed_loss(name):
     losses = PatientObjective(model, study)(model.prepare(cohort.batch(range(9))))
     losses.sum().backward()
     assert result.loss == pytest.approx(losses.mean().item(), rel=1e-5)
-    for parameter, tensor in model.named_parameters():
+    for parameter, tensor in trainable(model).items():
         gradient = torch.zeros_like(tensor) if tensor.grad is None else tensor.grad
         assert result.arrays[parameter] == pytest.approx(gradient.numpy(), abs=1e-4), parameter
 
@@ -111,8 +111,10 @@ def test_a_patient_with_broken_features_is_zeroed_and_counted(name, poison):
 
 def test_frozen_parameters_are_left_out_and_do_not_count_in_the_norm():
     study = make_study("moemil", size="small", trainable=["heads"])
-    model = random_model(study)
-    result = clipped_gradient_sum(model, Cohort(study, 5), study, device=CPU, clip=CLIP)
+    model, cohort = random_model(study), Cohort(study, 5)
+    result = clipped_gradient_sum(model, cohort, study, device=CPU, clip=CLIP)
+    for gradients, _ in in_padded_chunks(model, cohort, study, CPU, 3):
+        assert set(gradients) == set(expected_shapes(model))
     assert set(result.arrays) == set(expected_shapes(model))
     assert all(name.startswith("heads.") for name in result.arrays)
 

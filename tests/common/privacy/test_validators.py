@@ -89,6 +89,17 @@ def test_mixing_by_any_operation_is_found_by_running(spoil):
         check_private(model)
 
 
+def test_fresh_heads_that_start_at_zero_do_not_hide_mixing():
+    class Mean(nn.Module):
+        def forward(self, rows):
+            return rows - rows.mean(0, keepdim=True)
+
+    model = small_model()
+    model.heads.response.insert(0, Mean())
+    with pytest.raises(PrivacyError, match="depends on the others"):
+        check_private(model)
+
+
 def test_statistics_kept_in_a_buffer_are_found():
     def count(module, rows):
         if module.training:

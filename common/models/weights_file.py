@@ -1,0 +1,87 @@
+"""Weights of a public trunk in a safetensors file that the study names by its SHA-256."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import Tensor, nn
+
+from common.contract import sha256_hex
+from common.errors import ConfigError
+
+
+def weights_folder() -> Path:
+    """Return `$XDG_DATA_HOME/tumorboard/weights`, by default below `~/.local/share`."""
+    base = os.environ.get("XDG_DATA_HOME")
+    return (Path(base) if base else Path.home() / ".local" / "share") / "tumorboard" / "weights"
+
+
+def save_weights(model: nn.Module, path: Path) -> str:
+    """Write all parameters of a model, trained or frozen; return the file's SHA-256."""
+    tensors = {name: p.detach().cpu().contiguous() for name, p in model.named_parameters()}
+    data = save_tensors(tensors)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    whole = path.with_name(f"{path.name}.part")
+    whole.write_bytes(data)
+    whole.replace(path)
+    return sha256_hex(data)
+
+
+def load_weights(model: nn.Module, path: str, sha256: str, *, skip: tuple[str, ...] = ()) -> None:
+    """Copy the weights of a file into a model.
+
+    Args:
+        model: Takes the values; the file must hold every parameter not skipped.
+        path: Absolute, or relative to `weights_folder()`.
+        sha256: Digest that the study states.
+        skip: Prefixes of parameters left as they are, e.g. `heads.`.
+
+    Raises:
+        ConfigError: The file is missing, differs from the digest, or does not fit the model.
+    """
+    file = weights_folder() / path
+    tensors = _read(file, sha256)
+    for name, parameter in model.named_parameters():
+        if name.startswith(skip):
+            continue
+        if name not in tensors or tensors[name].shape != parameter.shape:
+            found = tuple(tensors[name].shape) if name in tensors else "nothing"
+            raise ConfigError(
+                "the weights do not fit the model",
+                where=f"{file}: {name}",
+                why=f"the model needs shape {tuple(parameter.shape)}, the file has {found}",
+                cure="use the model options the weights were trained with",
+            )
+        with torch.no_grad():
+            parameter.copy_(tensors[name])
+
+
+def _read(file: Path, sha256: str) -> dict[str, Tensor]:
+    try:
+        data = file.read_bytes()
+    except OSError as error:
+        raise ConfigError(
+            "the weights file cannot be read",
+            where=str(file),
+            why=type(error).__name__,
+            cure=f"put the file with SHA-256 {sha256} there",
+        ) from None
+    digest = sha256_hex(data)
+    if digest != sha256:
+        raise ConfigError(
+            "the weights file is not the one of the study",
+            where=str(file),
+            why=f"its SHA-256 is {digest}, the study names {sha256}",
+            cure="get the file the consortium agreed on; other weights give other features",
+        )
+    try:
+        return load_tensors(data)
+    except SafetensorError as error:
+        raise ConfigError(
+            "the weights file is not a safetensors file", where=str(file), why=str(error)
+        ) from None
