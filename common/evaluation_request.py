@@ -9,9 +9,10 @@ from common.metrics.table_schema import TableNoise, noise_plan
 from common.protocol import EvaluateRequest, Release
 from common.study import Study, Task
 
-MIN_HELD_OUT_FOR_NOISY_MARGINS = 1000
-"""Below this public count, score margins with their share of the evaluation epsilon are noise:
-at epsilon 0.4 a cumulative count over 64 of 128 cells at six sites has standard deviation 68."""
+MIN_HELD_OUT_FOR_NOISY_MARGINS = 50
+"""Below this public count noisy score margins find the scores too rarely. Above it they are worth
+their tenth of the evaluation epsilon: on real cohorts (100 to 270 held out, six sites) default
+cuts that miss the model's scores cost up to 0.14 of C, refined ones at most 0.02."""
 
 
 class GridFields(TypedDict):

@@ -42,7 +42,7 @@ class GridSize:
 
 SIZES: dict[Release, GridSize] = {
     "internal": GridSize(times=64, scores=64, response=64, margin=4096),
-    "dp": GridSize(times=8, scores=8, response=16, margin=128),
+    "dp": GridSize(times=8, scores=8, response=16, margin=32),
 }
 
 

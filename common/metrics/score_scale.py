@@ -62,27 +62,32 @@ def margin_cuts(n_bins: int) -> FloatArray:
 
 
 def quantile_cuts(margin: npt.ArrayLike, n_bins: int, fallback: FloatArray) -> FloatArray:
-    """Return (n_bins - 1,) increasing cuts at the quantiles of a released fine margin.
+    """Return (n_bins - 1,) increasing cuts at the quantiles of a released margin.
 
-    Post-processing of what is already released, so it costs no privacy. Negative cells of a
-    noisy margin are set to zero here, where only the position of cuts depends on them.
+    Post-processing of what is already released, so it costs no privacy. Cells of a noisy margin
+    below twice the spread of its negative cells, which hold nothing but noise, count as empty;
+    only the position of cuts depends on that.
 
     Args:
-        margin: (M,) counts over the bins of `margin_cuts(M)`.
+        margin: (M,) counts over the bins of `margin_cuts(M)`; noisy ones may be negative.
         n_bins: Number of score bins wanted.
         fallback: Cuts used where the margin holds no patient.
     """
-    counts = np.maximum(np.asarray(margin, np.float64), 0.0)
+    counts = np.asarray(margin, np.float64)
+    negative = counts[counts < 0]
+    floor = 2 * float(np.sqrt(np.square(negative).mean())) if len(negative) else 0.0
+    counts = np.where(counts > floor, counts, 0.0)
     if counts.sum() <= 0:
         return fallback
     inner = margin_cuts(len(counts))
     step = inner[1] - inner[0]
     edges = np.concatenate(([inner[0] - step], inner, [inner[-1] + step]))
-    filled = np.flatnonzero(counts)
-    # Equal cumulative values (empty bins) would make the interpolation ambiguous.
     cumulative = np.concatenate(([0.0], np.cumsum(counts)))
+    # One edge for each cumulative value, the first of a run but the last before the first
+    # patient: otherwise the interpolation is ambiguous at empty bins.
     keep = np.concatenate(([True], np.diff(cumulative) > 0))
-    keep[filled[0]] = True
+    start = int(np.flatnonzero(counts)[0])
+    keep[:start], keep[start] = False, True
     levels = np.arange(1, n_bins) / n_bins * cumulative[-1]
     cuts = np.interp(levels, cumulative[keep], edges[keep])
     return np.asarray(np.maximum.accumulate(cuts) + 1e-12 * np.arange(n_bins - 1), np.float64)

@@ -35,6 +35,7 @@ __all__ = ["EvaluationSummary", "SiteSummary", "summarise"]
 
 N_REPLICATES = 200
 SEED = 20240
+MAX_SHARE = 0.5
 
 
 @dataclass(frozen=True)
@@ -131,7 +132,7 @@ def summarise(
         worst_site=worst_sites(sites) if exact else {},
         reliability=_reliability(total, grid) if exact else {},
         subgroups=subgroup_metrics(total, grid),
-        caveats=_caveats(overall, sites, grid),
+        caveats=[*_caveats(overall, sites, grid), *_crowded_bins(total)],
     )
 
 
@@ -198,6 +199,21 @@ def _caveats(
         lines.append(
             "Tables carry privacy noise: intervals hold sampling and noise; counts are noisy."
         )
+    return lines
+
+
+def _crowded_bins(total: SiteTables) -> list[str]:
+    """Say where score cuts hardly separate patients: a coarse table then understates rank."""
+    lines = []
+    for title, table in (("survival", total.survival), ("response", total.response)):
+        if table is None or table.sum() <= 0:
+            continue
+        share = float(table.reshape(-1, table.shape[-1]).sum(0).max() / table.sum())
+        if share > MAX_SHARE:
+            lines.append(
+                f"{share:.0%} of patients share one {title} score bin: the cuts do not fit this "
+                "model, and rank metrics are drawn towards 0.5."
+            )
     return lines
 
 

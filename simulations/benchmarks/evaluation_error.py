@@ -280,7 +280,8 @@ def speed_checks() -> Iterator[Check]:
         rows.time_months[high], rows.time_months[~high], rows.event[high], rows.event[~high]
     )
     other = time.perf_counter() - started
-    note = f"fastest of 3; all metrics with intervals from 200 replicates; lifelines' C, curve and log-rank: {other:.1f} s"
+    note = "fastest of 3; all metrics with intervals from 200 replicates; "
+    note += f"lifelines' C, curve and log-rank: {other:.1f} s"
     yield Check("1,000,000 patients, 64 x 64 bins: seconds at the server", server, 0.5, "<", note)
     value = summary.metrics["c_index"].value
     error = np.nan if value is None else abs(value - pooled)

@@ -3,9 +3,11 @@ import pytest
 
 from common.errors import ConfigError, DataError
 from common.metrics.grid import EvaluationGrid, brier_times, time_edges
+from common.metrics.noise_effect import draw_noise
 from common.metrics.predictions import Predictions
 from common.metrics.refine import refined
 from common.metrics.score_scale import quantile_cuts, risk_score
+from common.metrics.table_schema import noise_plan
 from common.metrics.tabulate import tabulate
 
 
@@ -81,6 +83,22 @@ def test_quantile_cuts_increase_even_where_all_scores_are_equal():
     margin = np.zeros(100)
     margin[40] = 500
     assert (np.diff(quantile_cuts(margin, 64, np.zeros(63))) > 0).all()
+
+
+def test_noisy_margin_still_finds_the_scores(make_study, make_rows):
+    grid = EvaluationGrid.for_study(make_study("dp"))
+    rows = make_rows(grid, 300)
+    margin = tabulate(rows, grid, "margins").counts("margin_survival")
+    score = risk_score(rows.risk, 5)
+    spec = noise_plan(grid, "margins", grid.plan, two_phases=True)["margin_survival"]
+    rng = np.random.default_rng(0)
+    largest = []
+    for _ in range(50):
+        noisy = margin + draw_noise(margin.shape, spec, 6.0, rng)
+        cuts = quantile_cuts(noisy, 8, grid.survival_cuts)
+        largest.append(np.bincount(np.searchsorted(cuts, score, "right"), minlength=8).max() / 300)
+    assert np.median(largest) < 0.25
+    assert np.mean(largest) < 0.35
 
 
 @pytest.mark.parametrize(

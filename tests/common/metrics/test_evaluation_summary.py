@@ -252,6 +252,16 @@ def test_paired_comparison_needs_the_same_patients_and_exact_tables(grid, make_s
         tabulate_pair(make_rows(coarse, 9), make_rows(coarse, 9), coarse, coarse)
 
 
+def test_cuts_that_do_not_fit_the_model_are_told(make_study, make_rows):
+    grid = EvaluationGrid.for_study(make_study("dp"))
+    rows = make_rows(grid, 300)
+    far = Predictions(**{**vars(rows), "risk": np.clip(rows.risk * 1e-3, -5, 0)})
+    lines = summarise({"a": tabulate(far, grid)}, grid).caveats
+    assert any("share one survival score bin" in line for line in lines)
+    lines = summarise({"a": tabulate(rows, grid)}, grid).caveats
+    assert not any("share one" in line for line in lines)
+
+
 def test_response_only_and_survival_only_studies(make_study, make_rows):
     for task, absent in (("response", "c_index"), ("survival", "response_auc")):
         grid = EvaluationGrid.for_study(make_study(tasks=(task,)))
