@@ -7,6 +7,7 @@ Arrays are (K, J, I): slice, row, column. Points are (x, y, z) in mm in DICOM pa
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +21,16 @@ GRID_TOLERANCE = 0.1
 """Largest distance, in voxels, between two grids that count as the same grid."""
 
 
+@lru_cache(maxsize=1)
 def sitk() -> Any:
-    """Return the SimpleITK module.
+    """Return the SimpleITK module, set to one thread: extraction runs many processes instead.
 
     Raises:
         ConfigError: The extra `radiology` is not installed.
     """
-    return require("SimpleITK", extra="radiology")
+    module = require("SimpleITK", extra="radiology")
+    module.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
+    return module
 
 
 @dataclass(frozen=True)

@@ -74,17 +74,16 @@ def correct_and_scale(volume: Volume, settings: Preprocessing) -> Volume:
     image = volume.image
     needs_body = settings.n4 is not None or settings.intensity == "zscore"
     body = body_mask(image) if needs_body else None
-    if body is not None and not sitk().GetArrayViewFromImage(body).any():
-        raise _no_contrast(volume)
     if settings.n4 is not None:
         image = correct_bias(image, body, settings.n4)
     array = sitk().GetArrayFromImage(image)
     if settings.intensity == "zscore":
-        array = _standardise(array, sitk().GetArrayViewFromImage(body) != 0, volume)
-        array = np.clip(array, -settings.clip_sd, settings.clip_sd) * settings.scale
+        _standardise(array, sitk().GetArrayViewFromImage(body) != 0, volume)
+        np.clip(array, -settings.clip_sd, settings.clip_sd, out=array)
+        array *= settings.scale
     elif settings.intensity == "window":
-        array = np.clip(array, *settings.window)
-    scaled = sitk().GetImageFromArray(array.astype(np.float32))
+        np.clip(array, *settings.window, out=array)
+    scaled = sitk().GetImageFromArray(array)
     scaled.CopyInformation(image)
     return Volume(scaled, volume.source, volume.series_uid, volume.frame_of_reference)
 
@@ -158,13 +157,14 @@ def _shrink_factors(image: Any, settings: BiasCorrection) -> list[int]:
 
 def _standardise(
     array: npt.NDArray[np.float32], body: npt.NDArray[np.bool_], volume: Volume
-) -> npt.NDArray[np.float32]:
+) -> None:
+    """Subtract mean and divide by standard deviation of the body, in place."""
     inside = array[body].astype(np.float64)
     deviation = float(inside.std()) if inside.size else 0.0
     if deviation <= 1e-6 * max(1.0, float(np.abs(inside).max(initial=0.0))):
         raise _no_contrast(volume)
-    standard: npt.NDArray[np.float32] = (array - inside.mean()) / deviation
-    return standard
+    array -= np.float32(inside.mean())
+    array /= np.float32(deviation)
 
 
 def _no_contrast(volume: Volume) -> ExtractionError:

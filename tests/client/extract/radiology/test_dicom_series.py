@@ -110,9 +110,18 @@ def test_tilted_gantry(series: Path, phantom: Any) -> None:
     assert "tilted gantry" in refused(series)
 
 
-def test_scout_within_the_series(series: Path) -> None:
-    change(next(series.glob("*_0.dcm")), ImageOrientationPatient=[1, 0, 0, 0, 0, -1])
-    assert "do not form one volume" in refused(series)
+def test_one_slice_unlike_the_others(series: Path, phantom: Any) -> None:
+    """A scout left in the folder, or a slice of another scan sorted in between."""
+    path = next(series.glob("*_0.dcm"))
+    original = path.read_bytes()
+    for name, value in (
+        ("ImageOrientationPatient", [1, 0, 0, 0, 0, -1]),
+        ("PixelSpacing", [2.0, 2.0]),
+        ("FrameOfReferenceUID", generate_uid()),
+    ):
+        change(path, **{name: value})
+        assert "slices differ in shape" in refused(series)
+        path.write_bytes(original)
 
 
 @pytest.mark.parametrize("keep", [0.98, 0.5, 0.05, 0.0])

@@ -111,7 +111,8 @@ def test_swapping_two_sequences_is_noticed(patient: PatientRow) -> None:
         update={"volumes": {"t2": row.volumes["t1c"]}, "masks": {"t2": row.masks["t1c"]}}
     )
     assert extractor.inputs(row) == extractor.inputs(renamed)
-    assert extractor.values(row) != extractor.values(renamed)
+    assert extractor.values(row) == {"volumes": ["t1c"], "masks": ["t1c"]}
+    assert extractor.values(renamed) == {"volumes": ["t2"], "masks": ["t2"]}
 
 
 def test_wrong_width_names_the_right_one() -> None:
@@ -126,7 +127,6 @@ def test_wrong_width_names_the_right_one() -> None:
     "params",
     [
         {"sequences": []},
-        {"sequences": ["t1", "t1"]},
         {"bins": 32},
         {"preprocess": {"spacing": 2}},
         {"settings": {"flair": "mr"}},
@@ -136,6 +136,11 @@ def test_wrong_width_names_the_right_one() -> None:
 def test_wrong_parameters_are_refused(params: dict[str, Any]) -> None:
     with pytest.raises(ConfigError):
         RadiomicsExtractor("r", spec(**params))
+
+
+def test_sequence_named_twice() -> None:
+    with pytest.raises(ConfigError, match="named twice"):
+        RadiomicsExtractor("r", spec(dim=109, sequences=["t1", "t1"]))
 
 
 def test_fingerprint_follows_the_content_of_the_parameter_file(tmp_path: Path) -> None:

@@ -96,17 +96,17 @@ def test_regions_are_chosen_by_name_never_guessed(
 ) -> None:
     inner = sitk.BinaryErode(phantom.mask, [2, 2, 1])
     path = contours(
-        tmp_path / "rs.dcm", radiology, inner, name="GTV_Mass", more={"GTV_Edema": phantom.mask}
+        tmp_path / "rs.dcm", radiology, phantom.mask, name="GTV_Edema", more={"GTV_Mass": inner}
     )
     with pytest.raises(ExtractionError, match="2 regions match"):
         read_mask(path, scan)
-    with pytest.raises(ExtractionError, match="GTV_Mass, GTV_Edema"):
+    with pytest.raises(ExtractionError, match="GTV_Edema, GTV_Mass"):
         read_mask(path, scan, roi="Tumour")
     one = read_mask(path, scan, roi="gtv_mass")
     both = read_mask(path, scan, roi="GTV_.*")
     assert (one.array == (sitk.GetArrayFromImage(inner) > 0)).all()
     assert (both.array == phantom.region).all()
-    assert both.roi == "GTV_Mass+GTV_Edema"
+    assert both.roi == "GTV_Edema+GTV_Mass"
 
 
 def test_other_frame_of_reference(
