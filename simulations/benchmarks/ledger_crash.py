@@ -22,7 +22,7 @@ from simulations.ledger_trials import (
     undetected_damages,
 )
 
-DURATION = "about 2 minutes"
+DURATION = "about 4 minutes"
 SEEDS = [101, 102, 103]
 CUTS = 500
 DAMAGES = 10_000
