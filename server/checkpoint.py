@@ -18,7 +18,7 @@ from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
 from common.atomic_file import write_bytes, write_text
-from common.contract import Contract
+from common.contract import Contract, canonical_json, sha256_hex
 from common.errors import RunError
 from common.wire import Arrays, arrays_digest
 from server.aggregate.optimizers import OptimizerState
@@ -68,13 +68,14 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
     arrays |= checkpoint.optimizer.to_arrays()
     stem = folder / f"round_{checkpoint.round:06d}"
     write_arrays(stem.with_suffix(".safetensors"), arrays)
-    record = {
+    record: dict[str, JsonValue] = {
         "round": checkpoint.round,
         "averaged": checkpoint.averaged,
         "arrays_digest": arrays_digest(arrays),
         "history": [entry.model_dump(mode="json") for entry in checkpoint.history],
     }
-    write_text(stem.with_suffix(".json"), json.dumps(record, sort_keys=True, allow_nan=False))
+    record["sha256"] = sha256_hex(canonical_json(record))
+    write_text(stem.with_suffix(".json"), canonical_json(record))
     for number in _committed(folder)[:-KEPT_ROUNDS]:
         old = folder / f"round_{number:06d}"
         old.with_suffix(".json").unlink(missing_ok=True)
@@ -94,8 +95,11 @@ def load_checkpoint(folder: Path) -> Checkpoint | None:
     try:
         record = json.loads(stem.with_suffix(".json").read_text(encoding="utf-8"))
         arrays = read_arrays(stem.with_suffix(".safetensors"))
+        told = record.pop("sha256")
+        if told != sha256_hex(canonical_json(record)):
+            raise ValueError("record")
         if arrays_digest(arrays) != record["arrays_digest"]:
-            raise ValueError("digest")
+            raise ValueError("arrays")
         return Checkpoint(
             round=record["round"],
             parameters=_part(arrays, "model"),

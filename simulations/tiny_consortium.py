@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from client.agent.identity import create_identity, load_identity, public_key
 from client.agent.site_agent import SiteAgent
 from client.dataset import PatientDataset
 from common.site_policy import Approval, SitePolicy
@@ -92,26 +91,6 @@ def tiny_agents(
         site_id: SiteAgent(tiny_policy(study, site_id, folder), InMemory(found[site_id]))
         for site_id in found
     }
-
-
-def with_identities(study: Study, folder: Path) -> Study:
-    """Return the study with every site's public key on its roster, made on first use.
-
-    The private keys lie where `tiny_policy` looks for them below `folder`.
-    """
-    return study.model_copy(
-        update={
-            "sites": [
-                entry.model_copy(update={"public_key": _identity(folder / entry.site_id)})
-                for entry in study.sites
-            ]
-        }
-    )
-
-
-def _identity(site_folder: Path) -> str:
-    path = site_folder / "private" / "identity.key"
-    return public_key(load_identity(path)) if path.exists() else create_identity(path)
 
 
 class InMemory:

@@ -11,6 +11,7 @@ import pytest
 from common.cli_output import Output
 from common.privacy.ledger import Ledger, LedgerBudgets
 from simulations.consortium_run import run_in_process
+from simulations.identities import with_identities
 from simulations.tiny_consortium import tiny_agents, tiny_policy, tiny_study
 
 ROUNDS = 40
@@ -20,10 +21,11 @@ from pathlib import Path
 import torch
 from common.cli_output import Output
 from simulations.consortium_run import run_in_process
+from simulations.identities import with_identities
 from simulations.tiny_consortium import tiny_agents, tiny_study
 
 folder = Path(sys.argv[1])
-study = tiny_study(**eval(sys.argv[2]))
+study = with_identities(tiny_study(**eval(sys.argv[2])), folder / "sites")
 torch.set_num_threads(1)
 agents = tiny_agents(study, folder / "sites")
 result = run_in_process(study, agents, folder / "run", output=Output(json_mode=True))
@@ -46,6 +48,10 @@ def changes(mode):
     }
 
 
+def whole_study(folder, mode):
+    return with_identities(tiny_study(**changes(mode)), folder / "sites")
+
+
 def fix_split(folder):
     for letter in "abc":
         private = folder / "sites" / f"site-{letter}" / "private"
@@ -66,7 +72,7 @@ def start(folder, mode):
 def finish(folder, mode):
     """Run to the end in this process: the same command after the crash."""
     fix_split(folder)
-    study = tiny_study(**changes(mode))
+    study = whole_study(folder, mode)
     agents = tiny_agents(study, folder / "sites")
     return run_in_process(study, agents, folder / "run", output=Output(json_mode=True))
 
@@ -98,18 +104,25 @@ def test_without_privacy_the_final_model_is_identical_to_the_last_byte(tmp_path)
     assert model_bytes(cut) == model_bytes(whole)
 
 
-def test_with_local_noise_nothing_is_spent_or_drawn_twice(tmp_path):
-    kill_after_round(tmp_path, "local", 7)
+@pytest.mark.parametrize("mode", ["local", "distributed"])
+def test_with_noise_nothing_is_spent_or_drawn_twice(mode, tmp_path):
+    kill_after_round(tmp_path, mode, 7)
     sealed = {p: p.read_bytes() for p in (tmp_path / "sites").rglob("*.reply")}
     assert len(sealed) >= 18
-    finish(tmp_path, "local")
+    history = finish(tmp_path, mode).history
     assert all(path.read_bytes() == content for path, content in sealed.items())
-    study = tiny_study(**changes("local"))
+    # An upload that was masked but not yet stored when the power went is never masked again:
+    # that one round may be void. Mode local has no such state.
+    void = [record.round for record in history if not record.sites]
+    assert len(void) <= (1 if mode == "distributed" else 0)
+    study = whole_study(tmp_path, mode)
     for letter in "abc":
         policy = tiny_policy(study, f"site-{letter}", tmp_path / "sites")
         ledger = Ledger(policy.ledger, policy.site_id, LedgerBudgets.from_policy(policy))
         training = [r for r in ledger.reservations() if r.entry.partition == "train"]
-        assert sorted(r.entry.round for r in training) == list(range(1, ROUNDS + 1))
-        assert all(r.state == "committed" for r in training)
-        assert ledger.epsilon(study.digest(), "train", 1e-5) == pytest.approx(8.0, abs=1e-6)
-        assert ledger.epsilon(study.digest(), "train", 1e-5) <= 8.0
+        rounds = [r.entry.round for r in training]
+        assert len(rounds) == len(set(rounds))
+        assert set(range(1, ROUNDS + 1)) - set(rounds) <= set(void)
+        assert {r.entry.round for r in training if r.state == "open"} <= set(void)
+        spent = ledger.epsilon(study.digest(), "train", 1e-5)
+        assert 7.8 < spent <= 8.0
