@@ -88,6 +88,12 @@ def test_acquisition_plane_and_upright_head() -> None:
     assert cut(volume, mask, plane="axial").axis == 0
 
 
+def test_nearly_cubic_voxels_are_cut_axially() -> None:
+    """1.2 mm from left to right does not make a scan sagittal."""
+    assert cut(*scan(spacing=(1.2, 1.0, 1.0))).axis == 0
+    assert cut(*scan(spacing=(1.3, 1.0, 1.0))).axis == 2
+
+
 def test_crop_is_square_in_millimetres() -> None:
     """A tumour of 30 x 30 mm on voxels of 1 x 2 mm fills the same share of rows and columns."""
     array = np.zeros((6, 60, 120), np.float32)
