@@ -49,9 +49,7 @@ def load_fed_tcga_brca(data: Path, *, standardise_age: bool = True) -> Cohort:
         time_months=joined["T"].to_numpy(dtype=np.float64) / DAYS_PER_MONTH,
         event=joined["E"].to_numpy(dtype=np.float64),
         clinical=_floor_columns(joined),
-        notes=(
-            "Six regions of TCGA breast; the smallest has one event in its published test set.",
-        ),
+        notes=("Six regions of TCGA breast; the smallest tests on one event.",),
     )
 
 

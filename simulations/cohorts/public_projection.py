@@ -13,6 +13,7 @@ from common.errors import DataError
 
 FloatArray = npt.NDArray[np.float64]
 _CLIP = 5.0
+MINIMUM_FILLED = 0.8
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class PublicProjection:
 
 
 def fit_projection(tables: Sequence[pd.DataFrame], components: int) -> PublicProjection:
-    """Fit on public tables; columns are those that all tables share.
+    """Fit on public tables; columns are those that all tables share and mostly fill.
 
     Each table is standardised by itself first, so that components describe variation between
     patients and not the differences between cohorts.
@@ -51,7 +52,7 @@ def fit_projection(tables: Sequence[pd.DataFrame], components: int) -> PublicPro
     Raises:
         DataError: Fewer shared columns than components.
     """
-    shared = sorted(set.intersection(*(set(table.columns) for table in tables)))
+    shared = sorted(set.intersection(*(_well_filled(table) for table in tables)))
     if len(shared) < components:
         raise DataError(
             f"{components} components asked of {len(shared)} shared columns",
@@ -78,3 +79,8 @@ def fit_projection(tables: Sequence[pd.DataFrame], components: int) -> PublicPro
         scale=np.mean(scales, axis=0),
         components=signs * axes[:components] / spread,
     )
+
+
+def _well_filled(table: pd.DataFrame) -> set[str]:
+    filled = table.notna().mean()
+    return {str(column) for column in table.columns[filled >= MINIMUM_FILLED]}

@@ -72,7 +72,7 @@ def load_tcga(cohort: str, data: Path, *, components: int = 16) -> Cohort:
 
 def breast_regions(data: Path) -> dict[str, str]:
     """Return tissue source site -> region, known for the breast sites."""
-    table = _csv(data / "tcga" / "tss_codes.csv", dtype=str)
+    table = _csv(data / "tcga" / "tss_codes.csv")
     known = table[table["Region"].notna()]
     return dict(zip(known["TSS Code"], known["Region"].str.lower(), strict=True))
 
@@ -133,14 +133,14 @@ def _genomics(folder: Path, cohort: str) -> pd.DataFrame:
 def _slides(folder: Path, cohort: str) -> pd.DataFrame:
     table = _parquet(folder / f"pathology_hif_{cohort}.parquet").drop_duplicates("case_id")
     numbers = table.set_index("case_id").sort_index().astype(np.float64)
-    return np.sign(numbers) * np.log1p(numbers.abs())  # counts and areas are heavily skewed
+    return _signed_log(numbers)  # counts and areas are heavily skewed
 
 
 @lru_cache(maxsize=4)
 def _mri(folder: Path, disease: str) -> pd.DataFrame:
     table = _csv(folder / f"mri_radiomics_{disease}.csv.gz").drop_duplicates("case_id")
     numbers = table.set_index("case_id").sort_index().apply(pd.to_numeric, errors="coerce")
-    return np.sign(numbers) * np.log1p(numbers.abs())
+    return _signed_log(numbers)
 
 
 @lru_cache(maxsize=4)
@@ -174,6 +174,12 @@ def _centred(clinical: pd.DataFrame) -> npt.NDArray[np.float64]:
     return np.stack([column.to_numpy(dtype=np.float64) for column in columns], axis=1)
 
 
+def _signed_log(table: pd.DataFrame) -> pd.DataFrame:
+    values = table.to_numpy(dtype=np.float64)
+    logs = np.sign(values) * np.log1p(np.abs(values))
+    return pd.DataFrame(logs, index=table.index, columns=table.columns)
+
+
 def _parquet(path: Path) -> pd.DataFrame:
     try:
         return pd.read_parquet(path)
@@ -181,9 +187,10 @@ def _parquet(path: Path) -> pd.DataFrame:
         raise _missing(path) from None
 
 
-def _csv(path: Path, **options: type) -> pd.DataFrame:
+def _csv(path: Path) -> pd.DataFrame:
     try:
-        return pd.read_csv(path, low_memory=False, **options)
+        # hospital codes such as 02 and NA are text
+        return pd.read_csv(path, low_memory=False, converters={"TSS Code": str})
     except FileNotFoundError:
         raise _missing(path) from None
 
