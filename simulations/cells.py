@@ -19,6 +19,7 @@ from simulations.clinical_floor import fit_floor
 from simulations.cohorts.cohort import Cohort
 from simulations.consortium_run import run_in_process
 from simulations.dataset_predictions import predict_dataset
+from simulations.identities import with_identities
 from simulations.memory_sites import memory_agents
 from simulations.scenario import Arm, Scenario
 from simulations.scenario_study import arm_study
@@ -104,6 +105,8 @@ def _train(
     n_train = sum(len(group) for group in groups.values())
     first = next(iter(groups.values()))
     study = arm_study(scenario, cell.arm, first, sorted(groups), n_train=n_train, seed=cell.seed)
+    if study.privacy.mode == "distributed":
+        study = with_identities(study, work / "sites")
     agents = memory_agents(study, groups, work / "sites")
     result = run_in_process(study, agents, work / "run", output=Output(json_mode=True))
     return study, result.arrays

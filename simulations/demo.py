@@ -29,6 +29,7 @@ from server.report.content import Baseline, make_content
 from server.rounds import MODEL_FILE, RunResult
 from simulations.baselines import oracle_baseline, train_baselines
 from simulations.consortium_run import Engine, run_in_process
+from simulations.identities import with_identities
 from simulations.stored_cohort import read_stored_cohort
 from simulations.synthetic.consortium import Consortium, adopt_study, write_consortium
 from simulations.synthetic.oracle import oracle_metrics
@@ -85,6 +86,8 @@ def run_demo(folder: Path, options: DemoOptions, *, output: Output) -> DemoResul
         folder / "consortium", spec, output=output, workers=options.workers
     )
     study = demo_study(spec, options.mode, epsilon=options.epsilon, rounds=options.rounds)
+    if options.mode == "distributed":
+        study = with_identities(study, consortium.folder / "sites")
     adopt_study(consortium, study)
     policies = {site: load_policy(home) for site, home in consortium.sites.items()}
     clock.start("extraction", "2/6 Each hospital extracts its features")

@@ -60,6 +60,8 @@ def show(estimate: Estimate) -> str:
 def _number(value: float) -> str:
     if value != 0 and abs(value) < 0.001:
         return f"{value:.1e}"
+    if value == int(value) and value != 0:
+        return f"{value:.0f}"
     return f"{value:.3f}" if abs(value) < 100 else f"{value:.0f}"
 
 

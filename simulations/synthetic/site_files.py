@@ -100,6 +100,10 @@ def write_site_tables(folder: Path, spec: ConsortiumSpec, cohort: SiteCohort) ->
     write_text(folder / "manifest.csv", manifest_table(spec, cohort).to_csv(index=False))
 
 
+DEMO_LIFETIME_EPSILON = 40.0
+"""Enough to try every mode over one folder; a real hospital allows far less."""
+
+
 def demo_policy(site_id: str, study: Study, *, modes: Sequence[Mode] = ()) -> SitePolicy:
     """Return the policy of an invented hospital that agrees to `study`.
 
@@ -116,7 +120,8 @@ def demo_policy(site_id: str, study: Study, *, modes: Sequence[Mode] = ()) -> Si
     return SitePolicy(
         site_id=site_id,
         approvals=[Approval(study_digest=study.digest(), epsilon_ceiling=epsilon)],
-        lifetime_epsilon=max(10.0, epsilon),
+        lifetime_epsilon=max(DEMO_LIFETIME_EPSILON, epsilon),
+        lifetime_evaluation_epsilon=DEMO_LIFETIME_EPSILON,
         delta=study.privacy.delta,
         allowed_modes=allowed,
         allow_internal_evaluation=evaluation.release == "internal",
