@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 from sksurv.metrics import concordance_index_censored
 
 from common.metrics.concordance import (
+    PairCounts,
     c_index_estimate,
     c_index_sd,
     pair_counts,
@@ -59,6 +60,14 @@ def test_bound_is_never_above_the_published_one(case):
     sharing += counts.censored_concordant + counts.censored_discordant
     published = (0.5 * sharing + 0.75 * counts.censored_same_score) / counts.comparable
     assert counts.error_bound() <= published + 1e-12
+
+
+def test_bound_is_the_worst_order_of_doubtful_pairs():
+    # One pair known to agree, one known not to; in one interval two doubtful pairs of each kind.
+    # Gridded C is 2 / 4. At worst both of one kind count and none of the other: 3 / 4 or 1 / 4.
+    counts = PairCounts(*(np.array(float(k)) for k in (1, 1, 0, 0, 2, 2, 0)))
+    assert counts.c_index() == 0.5
+    assert counts.error_bound() == 0.25
 
 
 def test_equals_scikit_survival_when_no_pair_shares_a_bin():

@@ -6,7 +6,7 @@ from common.metrics.grid import EvaluationGrid, brier_times, time_edges
 from common.metrics.noise_effect import draw_noise
 from common.metrics.predictions import Predictions
 from common.metrics.refine import refined
-from common.metrics.score_scale import quantile_cuts, risk_score
+from common.metrics.score_scale import margin_cuts, quantile_cuts, risk_score
 from common.metrics.table_schema import noise_plan
 from common.metrics.tabulate import tabulate
 
@@ -77,6 +77,15 @@ def test_a_given_threshold_becomes_a_cut(grid, make_rows):
 def test_without_patients_cuts_stay_the_default(margin):
     fallback = np.arange(7.0)
     np.testing.assert_array_equal(quantile_cuts(margin, 8, fallback), fallback)
+
+
+@pytest.mark.parametrize("noise", [0.0, 3.0])
+def test_cuts_lie_where_the_patients_are(noise):
+    margin = noise * np.tile([1.0, -1.0], 50)
+    margin[40] = 500
+    inner = margin_cuts(100)
+    cuts = quantile_cuts(margin, 8, np.zeros(7))
+    assert inner[39] <= cuts[0] < cuts[-1] <= inner[40] + 1e-9
 
 
 def test_quantile_cuts_increase_even_where_all_scores_are_equal():

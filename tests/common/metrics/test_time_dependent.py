@@ -85,6 +85,11 @@ def test_censoring_curve_equals_scikit_survival_at_edges(evaluated):
     assert (np.diff(curve) <= 0).all()
 
 
+def test_deaths_are_at_risk_of_censoring_for_half_their_interval():
+    curve = censoring_curve(np.array([2.0, 0.0]), np.array([1.0, 7.0]))
+    np.testing.assert_allclose(curve, [1, 8 / 9, 8 / 9])
+
+
 def test_brier_without_censoring_equals_scikit_survival(grid, make_rows):
     rows = make_rows(grid, 300)
     death = np.random.default_rng(3).exponential(60, 300) + 0.01
