@@ -27,7 +27,7 @@ from common.study import Study
 from simulations.benchmarks.check import Check, progress, run
 from simulations.benchmarks.evaluation_cohorts import ScoredCohort, load_all
 
-DURATION = "about 2 minutes"
+DURATION = "about 1 minute"
 MILLION = 1_000_000
 
 
