@@ -94,7 +94,7 @@ def make_content(
     evaluation = result.evaluations[FEDERATED]
     summary = evaluation.summary()
     given = {baseline.name: baseline for baseline in baselines}
-    reason = "needs patient rows of all hospitals in one place; simulations only"
+    reason = "simulations only"
     complete = [given.get(name) or absent_baseline(name, reason) for name in BASELINES]
     return ReportContent(result, summary, complete, [*_caveats(result), *caveats])
 
