@@ -82,8 +82,8 @@ def test_the_twin_holds_what_programs_rely_on(run, written):
     assert [site["site_id"] for site in twin["sites"]] == ["a", "b", "c"]
     for site in twin["sites"]:
         assert {"n", "modalities", "epsilon_spent", "response_auc", "c_index"} <= set(site)
-    assert 0.6 < twin["global"]["c_index"] < 1
-    assert 0.6 < twin["global"]["response_auc"] < 1
+    assert 0.55 < twin["global"]["c_index"] < 1
+    assert 0.55 < twin["global"]["response_auc"] < 1
     assert {"log_rank_p"} <= set(twin["global"])
     assert set(twin["baselines"]) == {"pooled", "local_only", "clinical_floor", "oracle"}
     assert {"mode", "unit", "epsilon", "delta", "promise"} <= set(twin["privacy"])
