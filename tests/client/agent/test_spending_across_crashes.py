@@ -109,10 +109,15 @@ def test_another_model_for_a_round_that_was_answered_is_refused(policy):
     assert caught.value.code == ErrorCode.ALREADY_SPENT
 
 
-def test_lost_reply_is_never_computed_again(policy):
+def test_lost_reply_is_never_computed_again(policy, monkeypatch):
     running = agent(policy)
     running.train(train_request())
     SealedReplies(policy.state / "replies").discard_run("run-1")
+
+    def read(*_args, **_kwargs):
+        raise AssertionError("patients were read for a release that was refused")
+
+    monkeypatch.setattr("client.agent.training.clipped_gradient_sum", read)
     with pytest.raises(BudgetError) as caught:
         running.train(train_request())
     assert caught.value.code == ErrorCode.ALREADY_SPENT

@@ -174,7 +174,9 @@ def test_private_run_spends_what_it_says(tmp_path):
         assert spent == pytest.approx(8.0, abs=1e-6)
     for spent in result.privacy.evaluation_epsilon_spent.values():
         assert spent == pytest.approx(6.0)
-    assert all(record.loss is None for record in result.history)
+    for record in result.history:
+        assert record.sites == ["site-a", "site-b", "site-c"]
+        assert record.loss is None
     assert all(site.n_patients is None for site in result.sites.values())
     assert result.privacy.release == "dp"
 
