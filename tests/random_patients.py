@@ -43,6 +43,10 @@ SMALL_MODELS = {
     "clinical_linear": {},
     "moemil": {"size": "small", "instance_patches": 2},
     "frozen_trunk": {"trunk_options": {"size": "small", "width": 32, "expert_width": 32}},
+    "abmil": {"width": 24, "attention_hidden": 8},
+    "survpgc": {"width": 24, "attention_width": 16, "tower_hidden": 8, "pathway_hidden": 8},
+    "cross_attention": {"width": 16, "heads": 2, "blocks": 1, "pathway_hidden": 8},
+    "foundation": {"width": 16, "heads": 2, "layers": 1, "latents": 5, "pathway_hidden": 8},
 }
 """Options that make every registered model small enough for tests."""
 

@@ -9,11 +9,15 @@ import torch
 from pydantic import JsonValue
 
 from common.errors import ConfigError
+from common.models.abmil import Abmil, AbmilOptions
 from common.models.base import FusedModel, ModelOptions
+from common.models.cross_attention import CrossAttention, CrossAttentionOptions
+from common.models.foundation import Foundation, FoundationOptions
 from common.models.frozen_trunk import FrozenTrunk, FrozenTrunkOptions
 from common.models.linear import LinearHeads, LinearOptions
 from common.models.moemil import Moemil, MoemilOptions
 from common.models.parameters import block_of
+from common.models.survpgc import SurvPgc, SurvPgcOptions
 from common.study import Modality, Study
 
 _Entry = tuple[type[ModelOptions], Callable[[Study, Any], FusedModel]]
@@ -94,3 +98,7 @@ register("linear", LinearOptions, LinearHeads)
 register("clinical_linear", LinearOptions, _clinical_linear)
 register("moemil", MoemilOptions, Moemil)
 register("frozen_trunk", FrozenTrunkOptions, _frozen_trunk)
+register("abmil", AbmilOptions, Abmil)
+register("survpgc", SurvPgcOptions, SurvPgc)
+register("cross_attention", CrossAttentionOptions, CrossAttention)
+register("foundation", FoundationOptions, Foundation)
