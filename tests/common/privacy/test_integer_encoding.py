@@ -40,6 +40,17 @@ def test_one_patient_moves_the_integers_by_at_most_the_sensitivity(
     assert math.sqrt(int((swapped.astype(object) ** 2).sum())) <= 2 * coder.sensitivity
 
 
+def test_rounding_at_its_worst_needs_the_inflated_sensitivity() -> None:
+    # every coordinate of the others ends just below a half step, so each one rounds up
+    coder = encoding(10_000)
+    patient = np.full(10_000, 0.3 / 100)
+    fraction = (patient[0] / coder.step) % 1
+    rest = np.full(10_000, (0.5 - fraction + 1e-6 if fraction < 0.5 else 0.499999) * coder.step)
+    moved = coder.encode(rest + patient) - coder.encode(rest)
+    norm = float(np.linalg.norm(moved))
+    assert 0.3 / coder.step < norm <= coder.sensitivity
+
+
 def test_noise_of_the_surviving_shares_has_the_designed_variance_and_shape() -> None:
     coder = encoding(dimension=250_000)
     total = sum(coder.noised(np.zeros(250_000)) for _ in range(coder.shares))

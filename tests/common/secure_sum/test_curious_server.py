@@ -7,7 +7,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from scipy import stats
 
-from common.errors import ProtocolError
+from common.errors import ProtocolError, RunError
 from common.secure_sum import shares
 from common.secure_sum.masks import apply_mask, to_signed, to_words
 from common.secure_sum.messages import UnmaskReply, UnmaskRequest
@@ -123,6 +123,8 @@ def test_one_round_opens_nothing_of_another(recorder: Recorder) -> None:
     recorder.play(4, zeros_and_small(), {"s9"})
     seeds4 = recorder.sites[VICTIM]._keys.seeds(4)
     recorder.play(5, zeros_and_small(), set())
+    seeds5 = recorder.sites[VICTIM]._keys.seeds(5)
+    assert not set(seeds4.values()) & set(seeds5.values())
     word = to_words(recorder.uploads[VICTIM]["masked"], 64)
     for peer, seed in seeds4.items():  # all of round 4's seeds, lawfully or not
         apply_mask(word, seed, add=peer < VICTIM)
@@ -180,8 +182,6 @@ def test_an_even_split_voids_the_round_for_the_server() -> None:
     without = [n for n in IDS if n != VICTIM]
     lists = {n: without if i % 2 and n != VICTIM else IDS for i, n in enumerate(IDS)}
     replies = [recorder.sites[n].unmask(q) for n, q in requests_with_lists(recorder, lists).items()]
-    from common.errors import RunError
-
     with pytest.raises(RunError, match="void"):
         recorder.server.open(replies)
 

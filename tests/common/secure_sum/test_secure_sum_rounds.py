@@ -8,9 +8,11 @@ from hypothesis import strategies as st
 
 from common.errors import ErrorCode, ProtocolError, RunError
 from common.privacy.integer_encoding import IntegerEncoding
+from common.secure_sum import round_secrets, site_rounds
 from common.secure_sum.messages import UnmaskReply, UnmaskRequest
 from common.secure_sum.server_rounds import SecureSumServer
 from common.secure_sum.site_rounds import SecureSumSite
+from common.wire import Arrays
 
 
 class Consortium:
@@ -47,10 +49,12 @@ class Consortium:
         return {name: dice.integers(-(2**24), 2**24, d) for name in self.ids}
 
     def upload(self, number: int, vectors: dict[str, np.ndarray], lost: set[str]) -> None:
+        self.uploads: dict[str, Arrays] = {}
         self.server.start(number, len(next(iter(vectors.values()))))
         for name in self.ids:
             if name not in lost:
-                self.server.collect(name, self.sites[name].masked(number, vectors[name]))
+                self.uploads[name] = self.sites[name].masked(number, vectors[name])
+                self.server.collect(name, self.uploads[name])
 
     def answers(self, silent: set[str]) -> list[UnmaskReply]:
         asked = self.server.unmask_requests()
@@ -134,32 +138,67 @@ def test_one_wrong_answer_is_survived_and_two_are_noticed() -> None:
     assert np.array_equal(result.total, sum(group.vectors()[n] for n in result.survivors))
 
 
-def request(group: Consortium, name: str, **changes: object) -> UnmaskRequest:
-    asked = group.server.unmask_requests()[name]
-    return asked.model_copy(update=changes)
+def asked_about(
+    group: Consortium, name: str, survivors: list[str], **changes: object
+) -> UnmaskRequest:
+    """A well-formed request about any list, as a server that has every upload can make it."""
+    column = group.ids.index(name)
+    rows = [group.uploads[s]["sealed_shares"][column] for s in survivors if s in group.uploads]
+    request = UnmaskRequest(run_id="run", session=1, round=1, survivors=survivors)
+    return request.model_copy(
+        update={"arrays": {"sealed_shares": np.stack(rows)}, "survivors": survivors, **changes}
+    )
 
 
 def test_a_site_refuses_what_could_open_more_than_the_sum() -> None:
     group = Consortium(6, 1, 5)
-    one = group.sites["site-00"]
-    group.upload(1, group.vectors(), {"site-05"})
-    honest = request(group, "site-00")
-    others = [n for n in honest.survivors if n != "site-00"]
-    for bad in (
-        request(group, "site-00", survivors=[*others, "site-05"]),
-        request(group, "site-00", survivors=honest.survivors[:4]),
-        request(group, "site-00", survivors=[*honest.survivors, "stranger"]),
-        request(group, "site-00", survivors=[*honest.survivors, honest.survivors[-1]]),
-        request(group, "site-00", round=2),
-        request(group, "site-00", session=2),
-        request(group, "site-00", run_id="other"),
-        request(group, "site-00", arrays={}),
+    group.upload(1, group.vectors(), set())
+    one, ids = group.sites["site-00"], group.ids
+    for reason, bad in (
+        ("does not name this site", asked_about(group, "site-00", ids[1:])),
+        ("fewer than n_min", asked_about(group, "site-00", ids[:4])),
+        ("stranger", asked_about(group, "site-00", [*ids, "stranger"])),
+        ("twice", asked_about(group, "site-00", [*ids, ids[-1]])),
+        ("twice", asked_about(group, "site-00", list(reversed(ids)))),
+        ("not the one", asked_about(group, "site-00", ids, round=2)),
+        ("another run", asked_about(group, "site-00", ids, session=2)),
+        ("another run", asked_about(group, "site-00", ids, run_id="other")),
+        ("shares are missing", asked_about(group, "site-00", ids, arrays={})),
     ):
-        with pytest.raises(ProtocolError) as caught:
+        with pytest.raises(ProtocolError, match=reason) as caught:
             one.unmask(bad)
         assert caught.value.code == ErrorCode.SECURE_SUM
-    one.unmask(honest)
-    one.unmask(honest)  # the same list may be asked about again
+    one.unmask(asked_about(group, "site-00", ids))
+    one.unmask(asked_about(group, "site-00", ids))  # the same list may be asked about again
+
+
+def test_a_row_reflected_to_its_sender_is_refused() -> None:
+    group = Consortium(4, 1, 3)
+    group.upload(1, group.vectors(), set())
+    asked = asked_about(group, "site-01", group.ids)
+    rows = asked.arrays["sealed_shares"].copy()
+    rows[2] = group.uploads["site-01"]["sealed_shares"][2]  # what it sealed for site-02
+    with pytest.raises(ProtocolError, match="changed on their way"):
+        group.sites["site-01"].unmask(asked.model_copy(update={"arrays": {"sealed_shares": rows}}))
+
+
+def test_a_site_that_forwards_wrong_shares_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    group = Consortium(7, 1, 5)
+    group.upload(1, group.vectors(), {"site-06"})
+    asked = group.server.unmask_requests()
+
+    def lying(keys, number, sender, row):
+        held = round_secrets.open_shares(keys, number, sender, row)
+        return {name: bytes([share[0] ^ 1]) + share[1:] for name, share in held.items()}
+
+    honest = {name: group.sites[name].unmask(q) for name, q in asked.items()}
+    monkeypatch.setattr(site_rounds, "open_shares", lying)
+    false = {name: group.sites[name].unmask(asked[name]) for name in ("site-00", "site-01")}
+    with pytest.raises(ProtocolError, match="committed"):
+        group.server.open(list((honest | false).values()))
+    del false["site-01"]
+    result = group.server.open(list((honest | false).values()))
+    assert np.array_equal(result.total, sum(group.vectors()[n] for n in result.survivors))
 
 
 def test_a_second_list_of_survivors_is_refused() -> None:
