@@ -82,7 +82,9 @@ class PairCounts:
             highest = (self.concordant + up) / (known + up)
             lowest = self.concordant / (known + down)
         value = self.c_index()
-        return np.asarray(np.maximum(highest - value, value - lowest))
+        # Undefined where nothing can pull that way: then every pair agrees with the value.
+        rise, fall = np.nan_to_num(highest - value), np.nan_to_num(value - lowest)
+        return np.asarray(np.maximum(rise, fall))
 
 
 def pair_counts(table: FloatArray, cell_variance: float = 0.0) -> PairCounts:

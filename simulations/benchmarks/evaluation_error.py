@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +34,11 @@ MILLION = 1_000_000
 
 def checks(data: Path) -> Iterator[Check]:
     """Yield the checks of every cohort, then the server's time for a million patients."""
+    for check in _measured(data):
+        yield replace(check, value=None if check.value is None else float(check.value))
+
+
+def _measured(data: Path) -> Iterator[Check]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         cohorts = load_all(data)

@@ -70,6 +70,12 @@ def test_bound_is_the_worst_order_of_doubtful_pairs():
     assert counts.error_bound() == 0.25
 
 
+def test_bound_is_zero_where_all_doubtful_pairs_agree():
+    counts = PairCounts(*(np.array(float(k)) for k in (0, 0, 0, 0, 3, 0, 0)))
+    assert counts.c_index() == 1
+    assert counts.error_bound() == 0
+
+
 def test_equals_scikit_survival_when_no_pair_shares_a_bin():
     rng = np.random.default_rng(0)
     n = 60
