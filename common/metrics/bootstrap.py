@@ -14,7 +14,7 @@ import numpy as np
 from common.metrics.score_scale import FloatArray
 
 MIN_SITES = 6
-CHUNK_CELLS = 2_000_000
+CHUNK_CELLS = 250_000
 
 Statistic = Callable[[FloatArray], dict[str, FloatArray]]
 

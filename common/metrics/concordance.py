@@ -16,7 +16,7 @@ Statistics in Medicine 2011). All functions take leading batch dimensions, for r
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 
@@ -61,6 +61,11 @@ class PairCounts:
         halves = self.same_score + self.two_events + self.censored_concordant
         return self.concordant + 0.5 * halves + 0.25 * self.censored_same_score
 
+    def weighted(self, weight: FloatArray) -> PairCounts:
+        """Return weighted sums over intervals, for counts by interval; weight is (..., T)."""
+        parts = (getattr(self, part.name) for part in fields(self))
+        return PairCounts(*(np.asarray((part * weight).sum(-1)) for part in parts))
+
     def c_index(self) -> FloatArray:
         """C, NaN where no pair is comparable."""
         with np.errstate(invalid="ignore", divide="ignore"):
@@ -94,51 +99,41 @@ def pair_counts(table: FloatArray, cell_variance: float = 0.0) -> PairCounts:
         table: (..., 2, T, S) counts [censored | died, time, score]; may be noisy or negative.
         cell_variance: Variance of the noise of one cell; removes its bias from squares.
     """
-    return _weighted_pairs(table, np.ones(table.shape[-2]), cell_variance)
+    return interval_pairs(table, cell_variance).weighted(np.ones(table.shape[-2]))
 
 
-def uno_pair_counts(table: FloatArray, censoring: FloatArray, last_interval: int) -> PairCounts:
-    """Return pairs weighted by 1 / G^2 at the earlier death, deaths up to a horizon only.
+def interval_pairs(table: FloatArray, cell_variance: float = 0.0) -> PairCounts:
+    """Return the pairs by the interval of the earlier death; every field is (..., T)."""
+    censored, died = table[..., 0, :, :], table[..., 1, :, :]
+    total = (censored + died).astype(np.float64)
+    later = np.flip(np.cumsum(np.flip(total, -2), -2), -2) - total
+    deaths, cens = died.sum(-1), censored.sum(-1)
+    concordant = (died * (np.cumsum(later, -1) - later)).sum(-1)
+    same_score = (died * later).sum(-1)
+    cens_concordant = (died * (np.cumsum(censored, -1) - censored)).sum(-1)
+    cens_same = (died * censored).sum(-1)
+    squares = deaths**2 - deaths - cell_variance * table.shape[-1]
+    return PairCounts(
+        concordant,
+        deaths * later.sum(-1) - concordant - same_score,
+        same_score,
+        0.5 * squares,
+        cens_concordant,
+        deaths * cens - cens_concordant - cens_same,
+        cens_same,
+    )
+
+
+def inverse_squares(censoring: FloatArray, last_interval: int) -> FloatArray:
+    """Return Uno's weights 1 / G^2 of deaths before an interval, 0 beyond or where G is 0.
 
     Args:
-        table: (..., 2, T, S) counts.
-        censoring: (..., T) G in the middle of each interval; intervals where it is 0 are left out.
+        censoring: (..., T) G in the middle of each interval.
         last_interval: Deaths in intervals before this index count.
     """
     with np.errstate(divide="ignore"):
         weight = np.where(censoring > 0, 1.0 / np.square(censoring), 0.0)
-    weight = np.where(np.arange(table.shape[-2]) < last_interval, weight, 0.0)
-    return _weighted_pairs(table, weight, 0.0)
-
-
-def _weighted_pairs(table: FloatArray, weight: FloatArray, cell_variance: float) -> PairCounts:
-    censored, died = (
-        table[..., 0, :, :].astype(np.float64),
-        table[..., 1, :, :].astype(np.float64),
-    )
-    total = censored + died
-    later = np.flip(np.cumsum(np.flip(total, -2), -2), -2) - total
-    lower = np.cumsum(later, -1) - later
-    deaths, cens = died.sum(-1), censored.sum(-1)
-    cens_lower = np.cumsum(censored, -1) - censored
-
-    def over_time(per_interval: FloatArray) -> FloatArray:
-        return np.asarray((per_interval * weight).sum(-1))
-
-    concordant = (died * lower).sum(-1)
-    same_score = (died * later).sum(-1)
-    cens_concordant = (died * cens_lower).sum(-1)
-    cens_same = (died * censored).sum(-1)
-    squares = deaths**2 - deaths - cell_variance * table.shape[-1]
-    return PairCounts(
-        over_time(concordant),
-        over_time(deaths * later.sum(-1) - concordant - same_score),
-        over_time(same_score),
-        over_time(0.5 * squares),
-        over_time(cens_concordant),
-        over_time(deaths * cens - cens_concordant - cens_same),
-        over_time(cens_same),
-    )
+    return np.where(np.arange(censoring.shape[-1]) < last_interval, weight, 0.0)
 
 
 def c_index_sd(table: FloatArray) -> float:

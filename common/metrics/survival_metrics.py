@@ -17,7 +17,7 @@ from common.metrics.calibration import (
 from common.metrics.concordance import (
     c_index_estimate,
     c_index_sd,
-    pair_counts,
+    interval_pairs,
     refuse_few_events,
 )
 from common.metrics.estimate import Estimate, not_estimable
@@ -28,7 +28,7 @@ from common.metrics.risk_sets import RiskSets, risk_sets, stratified_log_rank
 from common.metrics.score_scale import FloatArray
 from common.metrics.tables import SiteTables
 from common.metrics.time_auc import (
-    cumulative_dynamic_auc,
+    auc_at_edges,
     integrated_auc,
     last_followed_edge,
     uno_c,
@@ -41,14 +41,17 @@ def rank_statistics(grid: EvaluationGrid, last_edge: int, cell_variance: float) 
     """Return the function that gives all rank metrics of tables (b, 2, T, S), for resampling."""
 
     def statistic(tables: FloatArray) -> dict[str, FloatArray]:
-        found = {"c_index": pair_counts(tables, cell_variance).c_index()}
-        if last_edge:
-            found["uno_c"] = uno_c(tables, last_edge)
-            found["iauc"] = integrated_auc(tables, last_edge)
+        pairs = interval_pairs(tables, cell_variance)
+        found = {"c_index": pairs.weighted(np.ones(tables.shape[-2])).c_index()}
+        if not last_edge:
+            return found
+        auc = auc_at_edges(tables, np.arange(1, last_edge + 1))
+        found["uno_c"] = uno_c(tables, last_edge, pairs)
+        found["iauc"] = integrated_auc(tables, auc)
         for months in grid.horizons:
             edge = grid.edge_of(float(months))
             if edge <= last_edge:
-                found[auc_name(float(months))] = cumulative_dynamic_auc(tables, edge)
+                found[auc_name(float(months))] = auc[..., edge - 1]
         return found
 
     return statistic

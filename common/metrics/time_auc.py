@@ -11,15 +11,10 @@ from __future__ import annotations
 import numpy as np
 
 from common.metrics.censoring import censoring_curve, interval_middles
-from common.metrics.concordance import uno_pair_counts
+from common.metrics.concordance import PairCounts, interval_pairs, inverse_squares
 from common.metrics.grid import EvaluationGrid, IntArray
 from common.metrics.kaplan_meier import survival_at_edges
 from common.metrics.score_scale import FloatArray
-
-
-def cumulative_dynamic_auc(table: FloatArray, edge: int) -> FloatArray:
-    """Return AUC(t) at the time edge of index `edge`, (...,); NaN without cases or controls."""
-    return auc_at_edges(table, np.array([edge]))[..., 0]
 
 
 def auc_at_edges(table: FloatArray, edges: IntArray) -> FloatArray:
@@ -34,25 +29,34 @@ def auc_at_edges(table: FloatArray, edges: IntArray) -> FloatArray:
         return np.asarray((case * below).sum(-1) / (case.sum(-1) * control.sum(-1)))
 
 
-def integrated_auc(table: FloatArray, last_edge: int) -> FloatArray:
-    """Return the mean of AUC(t) over all edges up to a horizon, weighted by the fall of S.
+def integrated_auc(table: FloatArray, auc: FloatArray) -> FloatArray:
+    """Return the mean of AUC(t) over edges, weighted by the fall of S before each, (...,).
 
     Edges without cases carry no weight; NaN where none is left.
+
+    Args:
+        table: (..., 2, T, S) counts.
+        auc: (..., m) AUC at edges 1 to m of the grid.
     """
     died, censored = table[..., 1, :, :].sum(-1), table[..., 0, :, :].sum(-1)
-    survival = survival_at_edges(died, censored, 0.5)[..., :last_edge]
+    survival = survival_at_edges(died, censored, 0.5)[..., : auc.shape[-1]]
     fall = -np.diff(survival, axis=-1, prepend=1.0)
-    auc = auc_at_edges(table, np.arange(1, last_edge + 1))
     weight = np.where(np.isfinite(auc), fall, 0.0)
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.asarray((np.nan_to_num(auc) * weight).sum(-1) / weight.sum(-1))
 
 
-def uno_c(table: FloatArray, last_edge: int) -> FloatArray:
-    """Return Uno's C with deaths up to a horizon, (...,)."""
+def uno_c(table: FloatArray, last_edge: int, pairs: PairCounts | None = None) -> FloatArray:
+    """Return Uno's C with deaths up to a horizon, (...,).
+
+    Args:
+        table: (..., 2, T, S) counts.
+        last_edge: Index of the horizon's edge.
+        pairs: `interval_pairs(table)`, if at hand.
+    """
     died, censored = table[..., 1, :, :].sum(-1), table[..., 0, :, :].sum(-1)
-    middle = interval_middles(censoring_curve(died, censored))
-    return uno_pair_counts(table, middle, last_edge).c_index()
+    weight = inverse_squares(interval_middles(censoring_curve(died, censored)), last_edge)
+    return (pairs or interval_pairs(table)).weighted(weight).c_index()
 
 
 def last_followed_edge(table: FloatArray, grid: EvaluationGrid) -> int:

@@ -37,6 +37,10 @@ def outcome(rows):
     return Surv.from_arrays(rows.event > 0, rows.time_months)
 
 
+def mean_auc(table, last_edge):
+    return integrated_auc(table, auc_at_edges(table, np.arange(1, last_edge + 1)))
+
+
 def test_auc_at_horizons_is_near_scikit_survival(evaluated):
     rows, grid, tables = evaluated
     edges = np.array([grid.edge_of(h) for h in grid.horizons])
@@ -49,7 +53,7 @@ def test_integrated_auc_is_near_scikit_survival(evaluated):
     times = grid.time_edges[1 : grid.edge_of(60.0) + 1]
     times = times[times > rows.time_months[rows.event > 0].min()]
     _, truth = cumulative_dynamic_auc(outcome(rows), outcome(rows), rows.risk, times)
-    assert integrated_auc(tables.survival, grid.edge_of(60.0)) == pytest.approx(truth, abs=0.004)
+    assert mean_auc(tables.survival, grid.edge_of(60.0)) == pytest.approx(truth, abs=0.004)
 
 
 def test_uno_is_near_scikit_survival(evaluated):
@@ -61,7 +65,7 @@ def test_uno_is_near_scikit_survival(evaluated):
 def test_batches_equal_one_by_one(grid):
     tables = np.random.default_rng(0).poisson(0.5, (3, 2, 64, 16)).astype(float)
     edge = grid.edge_of(60.0)
-    for function in (uno_c, integrated_auc):
+    for function in (uno_c, mean_auc):
         batch = function(tables, edge)
         np.testing.assert_allclose(batch, [function(table, edge) for table in tables])
 
