@@ -46,6 +46,12 @@ SMALL_MODELS = {
     "abmil": {"width": 24, "attention_hidden": 8},
     "survpgc": {"width": 24, "attention_width": 16, "tower_hidden": 8, "pathway_hidden": 8},
     "cross_attention": {"width": 16, "heads": 2, "blocks": 1, "pathway_hidden": 8},
+    "amkd_student": {
+        "width": 16,
+        "attention_hidden": 8,
+        "tower_hidden": 8,
+        "teacher_options": {"width": 16, "attention_width": 8, "pathway_hidden": 8},
+    },
     "foundation": {"width": 16, "heads": 2, "layers": 1, "latents": 5, "pathway_hidden": 8},
 }
 """Options that make every registered model small enough for tests."""

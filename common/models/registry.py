@@ -10,6 +10,7 @@ from pydantic import JsonValue
 
 from common.errors import ConfigError
 from common.models.abmil import Abmil, AbmilOptions
+from common.models.amkd import AmkdOptions, AmkdStudent
 from common.models.base import FusedModel, ModelOptions
 from common.models.cross_attention import CrossAttention, CrossAttentionOptions
 from common.models.foundation import Foundation, FoundationOptions
@@ -102,3 +103,4 @@ register("abmil", AbmilOptions, Abmil)
 register("survpgc", SurvPgcOptions, SurvPgc)
 register("cross_attention", CrossAttentionOptions, CrossAttention)
 register("foundation", FoundationOptions, Foundation)
+register("amkd_student", AmkdOptions, AmkdStudent)

@@ -74,6 +74,7 @@ class SurvPgc(FusedModel):
     def __init__(self, study: Study, options: SurvPgcOptions) -> None:
         super().__init__(study, options)
         self._width, self._redundancy = options.width, options.redundancy_weight
+        self.read_width = options.attention_width
         self._sets = {
             modality: [n for n, spec in self.features.items() if spec.modality == modality]
             for modality in MODALITIES
