@@ -44,8 +44,15 @@ def show(site: SiteOption, json_output: JsonOption = False) -> None:
         f"Spent at delta {view.delta:g}",
         ("study", "patients", "releases", "exact", "epsilon", "left", "in"),
         [
-            ((a.study_digest or "all")[:12], a.partition, a.releases, a.exact, a.epsilon)
-            + (a.left, a.currency)
+            (
+                (a.study_digest or "all")[:12],
+                a.partition,
+                a.releases,
+                a.exact,
+                a.epsilon,
+                a.left,
+                a.currency,
+            )
             for a in view.accounts
         ],
     )
