@@ -42,14 +42,14 @@ CLINICAL_COLUMNS = (
 class FeatureShape(Contract):
     """Sizes of the drawn features."""
 
-    tile_dim: int = Field(default=48, ge=8)
+    tile_dim: int = Field(default=32, ge=8)
     tiles: tuple[int, int] = Field(default=(16, 32), description="fewest and most a patient")
     informative: tuple[float, float] = Field(
         default=(0.2, 0.5), description="share of tiles that show the factor"
     )
-    slice_dim: int = Field(default=32, ge=8)
+    slice_dim: int = Field(default=24, ge=8)
     slices: int = Field(default=9, ge=1)
-    radiomics_dim: int = Field(default=40, ge=8)
+    radiomics_dim: int = Field(default=24, ge=8)
     site_offset: float = Field(
         default=0.15, ge=0, description="sd of a site's offset to a column, times site_shift"
     )
