@@ -1,29 +1,50 @@
-"""Loads a finished model and a hospital's patients, and predicts."""
+"""Predicts a hospital's own patients with a finished model; nothing leaves the hospital."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
-from safetensors import SafetensorError
-from safetensors.numpy import load_file
+import torch
 
 from client.dataset import PatientDataset
+from client.device import choose_device
 from client.predict import PatientPrediction, predict
-from common.errors import ConfigError, DataError
-from common.manifest import Manifest, read_manifest
+from client.split import is_held_out, load_or_create_split_key
+from client.trained_model import load_trained_model
+from common.errors import DataError
+from common.manifest import Manifest, PatientRow, read_manifest
 from common.models.base import FusedModel
-from common.models.parameters import load_arrays
-from common.models.registry import build_model
 from common.site_policy import SitePolicy
-from common.study import Study
-from common.wire import Arrays, arrays_digest
+from common.study import Modality, Study
+
+Role = Literal["training", "held out", "no outcome", "unknown"]
+"""What a patient was to the training: in it, held out of it, without an outcome, or not known
+because this hospital has no record of having taken part."""
+
+NOT_NAMED = "nothing in the manifest"
+NOT_EXTRACTED = "in the manifest, but no features extracted"
 
 
 @dataclass(frozen=True)
 class SitePredictions:
-    """Predictions of one hospital with all that explaining them needs."""
+    """Predictions of one hospital with all that explaining them needs.
+
+    Attributes:
+        policy: The hospital's rules and paths.
+        study: The study.
+        manifest: The hospital's patients.
+        dataset: Those with any features.
+        model: The trained model, on `device`.
+        model_digest: Digest of its parameters.
+        model_recorded: Whether the run's own record confirms study and parameters.
+        device: Where it computes.
+        predictions: Of the patients asked for.
+        cohort: Of all patients of the hospital, for comparison.
+        left_out: Patient -> why there is no prediction.
+    """
 
     policy: SitePolicy
     study: Study
@@ -31,8 +52,21 @@ class SitePredictions:
     dataset: PatientDataset
     model: FusedModel
     model_digest: str
+    model_recorded: bool
+    device: torch.device
     predictions: list[PatientPrediction]
-    cohort_risks: list[float]
+    cohort: list[PatientPrediction]
+    left_out: dict[str, str]
+
+    def why_missing(self, patient_id: str) -> dict[Modality, str]:
+        """Return modality -> why the patient lacks it, for each modality that is missing."""
+        row = self.manifest.row(patient_id)
+        missing = next(p.missing for p in self.cohort if p.patient_id == patient_id)
+        return {m: NOT_EXTRACTED if row.has_raw(m) else NOT_NAMED for m in missing}
+
+    def role(self, patient_id: str) -> Role:
+        """Return what the patient was to the training of this model."""
+        return training_role(self.manifest.row(patient_id), self.policy, self.study)
 
 
 def predict_patients(
@@ -40,54 +74,98 @@ def predict_patients(
 ) -> SitePredictions:
     """Predict all patients of the hospital, or those named.
 
+    Outcomes are not needed. Patients without any feature that the model reads are left out,
+    since a prediction that rests on nothing is only the published average.
+
+    Args:
+        policy: The hospital's rules and paths.
+        study: The study the model was trained in.
+        model_file: `model.safetensors` of a finished run, or the folder that holds it.
+        patient_ids: Whom to predict; everybody if empty.
+
     Raises:
-        ConfigError: The model file is missing, unreadable, or not of this study.
+        ConfigError: The model is missing, unreadable, or not of this study.
         ManifestError: The manifest is wrong.
-        DataError: A named patient is not in the manifest or has no features.
+        FeatureError: A feature file is damaged, not finite, or made by another extractor.
+        DataError: A named patient is unknown or has no features; or nobody has.
     """
-    arrays = _read_model(model_file)
-    model = build_model(study)
-    load_arrays(model, arrays)
+    trained = load_trained_model(study, model_file)
+    device = choose_device(policy.device)
     manifest = read_manifest(policy.manifest)
-    dataset = PatientDataset.from_store(study, manifest, policy.feature_store)
-    everyone = predict(model, dataset, study)
-    chosen = _choose(everyone, patient_ids, policy)
+    _check_known(manifest, patient_ids or ())
+    dataset = PatientDataset.from_store(
+        study, manifest, policy.feature_store, require_outcome=False
+    )
+    everyone = predict(trained.model, dataset, study, device=device)
+    usable = [prediction for prediction in everyone if prediction.present]
+    left_out = _left_out(manifest, usable, trained.model)
     return SitePredictions(
         policy=policy,
         study=study,
         manifest=manifest,
         dataset=dataset,
-        model=model,
-        model_digest=arrays_digest(arrays),
-        predictions=chosen,
-        cohort_risks=[p.risk for p in everyone if p.risk is not None],
+        model=trained.model,
+        model_digest=trained.digest,
+        model_recorded=trained.recorded,
+        device=device,
+        predictions=_choose(usable, left_out, patient_ids or (), policy),
+        cohort=usable,
+        left_out={} if patient_ids else left_out,
     )
 
 
-def _read_model(path: Path) -> Arrays:
-    try:
-        return dict(load_file(path))
-    except (OSError, SafetensorError) as error:
-        raise ConfigError(
-            "the model file cannot be read",
-            where=str(path),
-            why=type(error).__name__,
-            cure="pass the model.safetensors of a finished run",
-        ) from None
+def training_role(row: PatientRow, policy: SitePolicy, study: Study) -> Role:
+    """Return what a patient was to the training of a study at this hospital.
+
+    A patient who joined the manifest after the run counts as `training` too: nothing records who
+    was there, so the cautious answer is given.
+    """
+    if policy.approval_of(study.digest()) is None or not policy.split_key_file.is_file():
+        return "unknown"
+    if not any(row.outcome.observed(task) for task in study.tasks):
+        return "no outcome"
+    key = load_or_create_split_key(policy.split_key_file)
+    held_out = is_held_out(row.patient_id, key, study.training.test_fraction)
+    return "held out" if held_out else "training"
+
+
+def _check_known(manifest: Manifest, patient_ids: Sequence[str]) -> None:
+    known = set(manifest.patient_ids)
+    unknown = [patient for patient in patient_ids if patient not in known]
+    if unknown:
+        raise DataError(
+            f"no such patient: {', '.join(unknown)}",
+            where=str(manifest.path),
+            cure="check the spelling; identifiers are those of the column patient_id",
+        )
+
+
+def _left_out(
+    manifest: Manifest, usable: Sequence[PatientPrediction], model: FusedModel
+) -> dict[str, str]:
+    """Return patient -> why there is no prediction."""
+    predicted = {prediction.patient_id for prediction in usable}
+    modalities = {spec.modality for spec in model.features.values()}
+    return {
+        row.patient_id: NOT_EXTRACTED if any(map(row.has_raw, modalities)) else NOT_NAMED
+        for row in manifest.rows
+        if row.patient_id not in predicted
+    }
 
 
 def _choose(
-    everyone: list[PatientPrediction], patient_ids: Sequence[str] | None, policy: SitePolicy
+    usable: list[PatientPrediction],
+    left_out: dict[str, str],
+    patient_ids: Sequence[str],
+    policy: SitePolicy,
 ) -> list[PatientPrediction]:
-    if not patient_ids:
-        return everyone
-    known = {prediction.patient_id: prediction for prediction in everyone}
-    unknown = [pid for pid in patient_ids if pid not in known]
-    if unknown:
+    lost = [patient for patient in patient_ids if patient in left_out]
+    if lost or not usable:
         raise DataError(
-            f"no usable patient {', '.join(unknown)}",
-            where=str(policy.manifest),
-            why="the patient is not in the manifest, or no feature of theirs was extracted",
-            cure="see `tumorboard site check`",
+            f"no features to predict from: {', '.join(lost) or 'no patient has any'}",
+            where=str(policy.feature_store),
+            why="; ".join(f"{patient}: {left_out[patient]}" for patient in lost[:5]),
+            cure="run `tumorboard site extract`, then `tumorboard site check`",
         )
-    return [known[pid] for pid in patient_ids]
+    by_id = {prediction.patient_id: prediction for prediction in usable}
+    return [by_id[patient] for patient in dict.fromkeys(patient_ids)] if patient_ids else usable

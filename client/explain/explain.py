@@ -1,25 +1,33 @@
-"""Writes everything that explains a hospital's predictions: one folder a patient."""
+"""Writes what explains a hospital's predictions: one folder a patient."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
+from client.bags import kept_tokens
 from client.explain.attribution import Attribution, attribute
-from client.explain.slice_attention import write_slices
-from client.explain.slide_overlay import write_geojson, write_overlay
+from client.explain.explanation import Explanation
+from client.explain.patient_folder import RECORD, patient_folder, prepare_folder
+from client.explain.pictures import BagView, bag_pictures
+from client.explain.summary_picture import write_summary
 from client.explain.text_report import patient_report
-from client.extract.registry import create_extractor
+from client.explain.token_names import input_names, ranked_inputs
+from client.explain.training_privacy import training_privacy
 from client.predict import PatientPrediction
 from client.predict_command import SitePredictions
-from common.atomic_file import whole_or_nothing
+from common.atomic_file import write_text
+from common.batch import PatientBatch
 from common.cli_output import Output
-from common.features_h5 import FeatureFile, feature_path, read_features
+from common.features_h5 import feature_path, read_features
 
 TOP = 3
+REPORT, SUMMARY = "report.txt", "summary.png"
 
 
 def explain_patients(
@@ -27,119 +35,118 @@ def explain_patients(
 ) -> dict[str, list[Path]]:
     """Write explanations below `folder`; return the files of each patient.
 
-    Per patient: `report.txt`; per slide an attention overlay (PNG) and GeoJSON for QuPath; the
-    slices that were read with their attention (PNG).
+    Per patient: `prediction.json`, `report.txt`, `summary.png`; per slide an overlay (PNG) and
+    its tiles for QuPath (GeoJSON); the slices that were read (PNG). A patient's files replace
+    those of the last explanation together, or not at all.
+
+    Args:
+        done: The predictions to explain.
+        folder: Made if need be; one folder a patient below it.
+        output: Shows progress.
+
+    Raises:
+        ConfigError: The folder cannot be written, or an optional library is not installed.
+        FeatureError: A feature file was damaged since the prediction.
     """
+    prepare_folder(folder)
+    privacy = training_privacy(done.study, done.policy)
     written: dict[str, list[Path]] = {}
     with output.progress(len(done.predictions), "explaining patients") as progress:
         for prediction in done.predictions:
             target = folder / prediction.patient_id
-            written[prediction.patient_id] = _explain_one(done, prediction, target)
+            with patient_folder(target) as waiting:
+                names = _explain_one(done, prediction, privacy, waiting)
+            written[prediction.patient_id] = [target / name for name in names]
             progress.advance(note=prediction.patient_id)
     return written
 
 
-def _explain_one(done: SitePredictions, prediction: PatientPrediction, folder: Path) -> list[Path]:
+def _explain_one(
+    done: SitePredictions, prediction: PatientPrediction, privacy: list[str], folder: Path
+) -> list[str]:
+    """Write one patient's files into an empty folder and return their names."""
     index = done.dataset.patient_ids.index(prediction.patient_id)
-    batch = done.dataset.batch([index])
-    with torch.no_grad():
-        attention = {
-            name: weights[0].double().numpy()
-            for name, weights in done.model(batch).attention.items()
-            if bool(batch.present[name][0])
-        }
-    attributions = [attribute(done.model, batch, done.study, task) for task in done.study.tasks]
-    files = _pictures(done, prediction.patient_id, attention, folder)
-    text = patient_report(
+    batch = done.dataset.batch([index]).to(done.device)
+    attributions = [attribute(done.model, batch, task) for task in done.study.tasks]
+    views = list(_bags(done, prediction.patient_id, batch))
+    notes: list[str] = []
+    for view in views:
+        notes += bag_pictures(view, attributions, folder, synthetic=done.study.synthetic)
+    write_summary(
+        folder / SUMMARY,
         prediction,
         attributions,
-        done.study,
-        cohort_risks=done.cohort_risks,
-        top_tokens=_top_tokens(done, attributions),
-        model_digest=done.model_digest,
-        epsilon_spent=done.study.privacy.epsilon if done.study.privacy.is_private else None,
+        done.study.features,
+        cohort=done.cohort,
+        title=f"Patient {prediction.patient_id}",
+        synthetic=done.study.synthetic,
     )
-    report = folder / "report.txt"
-    with whole_or_nothing(report) as partial:
-        partial.write_text(text, encoding="utf-8")
-    return [report, *files]
+    rank, n_others = _risk_rank(prediction, done.cohort)
+    explanation = Explanation(
+        study=done.study,
+        prediction=prediction,
+        role=done.role(prediction.patient_id),
+        why_missing=done.why_missing(prediction.patient_id),
+        tokens_read={view.name: (len(view.kept), len(view.file.features)) for view in views},
+        attributions=attributions,
+        strongest={a.task: _strongest(a, views) for a in attributions if a.readable},
+        risk_rank=rank,
+        n_others=n_others,
+        model_digest=done.model_digest,
+        model_recorded=done.model_recorded,
+        privacy=privacy,
+        notes=notes,
+    )
+    write_text(folder / REPORT, patient_report(explanation))
+    names = sorted(file.name for file in folder.iterdir())
+    record = {**explanation.as_dict(), "files": names}
+    write_text(folder / RECORD, json.dumps(record, indent=1, allow_nan=False))
+    return [RECORD, *names]
 
 
-def _pictures(
-    done: SitePredictions,
-    patient_id: str,
-    attention: dict[str, npt.NDArray[np.float64]],
-    folder: Path,
-) -> list[Path]:
-    files: list[Path] = []
-    for name, weights in attention.items():
-        spec = done.study.features[name]
+def _bags(done: SitePredictions, patient_id: str, batch: PatientBatch) -> Iterator[BagView]:
+    """Yield every feature set that the model read of a patient."""
+    with torch.no_grad():
+        attention = done.model(batch).attention
+    for name, spec in done.model.features.items():
+        if not bool(batch.present[name][0]):
+            continue
         path = feature_path(done.policy.feature_store, name, patient_id)
-        if spec.extractor is None or not path.is_file():
-            continue
         file = read_features(path)
-        if len(file.features) != len(weights) or file.coords is None:
-            continue  # a subsampled bag: its attention has no place on the slide
-        if spec.extractor.kind == "tiles":
-            files += _slides(done, patient_id, name, file, weights, folder)
-        elif spec.extractor.kind == "slices":
-            files += _slices(done, patient_id, name, weights, folder)
-    return files
+        weights: npt.NDArray[np.float64] | None = None
+        if name in attention:
+            weights = attention[name][0].double().cpu().numpy()
+        yield BagView(
+            name=name,
+            spec=spec,
+            row=done.manifest.row(patient_id),
+            file=file,
+            where=str(path),
+            kept=kept_tokens(name, patient_id, len(file.features), spec.max_tokens),
+            attention=weights,
+        )
 
 
-def _slides(
-    done: SitePredictions,
-    patient_id: str,
-    name: str,
-    file: FeatureFile,
-    weights: npt.NDArray[np.float64],
-    folder: Path,
-) -> list[Path]:
-    if file.coords is None:
-        return []
-    slide_index = file.slide_index if file.slide_index is not None else np.zeros(len(weights), int)
-    files = []
-    for k, slide in enumerate(done.manifest.row(patient_id).slides):
-        here = slide_index == k
-        if not here.any():
-            continue
-        tile_px = float(file.attrs[f"tile_px_level0_{k}"])
-        overlay = folder / f"{name}_{slide.stem}_attention.png"
-        geojson = folder / f"{name}_{slide.stem}_attention.geojson"
-        title = f"{patient_id}: {slide.name}" + (" (SYNTHETIC)" if done.study.synthetic else "")
-        write_overlay(overlay, slide, file.coords[here], tile_px, weights[here], title=title)
-        write_geojson(geojson, file.coords[here], tile_px, weights[here], label="tumorboard")
-        files += [overlay, geojson]
-    return files
+def _strongest(
+    attribution: Attribution, views: list[BagView]
+) -> dict[str, list[tuple[str, float]]]:
+    """Return feature set -> its named inputs with the largest attribution."""
+    found = {}
+    for view in views:
+        names = input_names(view.spec, view.file, view.kept)
+        ranked = ranked_inputs(attribution.inputs[view.name], names, TOP)
+        if ranked:
+            found[view.name] = ranked
+    return found
 
 
-def _slices(
-    done: SitePredictions,
-    patient_id: str,
-    name: str,
-    weights: npt.NDArray[np.float64],
-    folder: Path,
-) -> list[Path]:
-    extractor = create_extractor(name, done.study.features[name])
-    images, labels = extractor.images(done.manifest.row(patient_id))
-    if len(images) != len(weights):
-        return []
-    target = folder / f"{name}_attention.png"
-    title = f"{patient_id}: {name}" + (" (SYNTHETIC)" if done.study.synthetic else "")
-    write_slices(target, images, labels, weights, title=title)
-    return [target]
-
-
-def _top_tokens(done: SitePredictions, attributions: list[Attribution]) -> dict[str, list[str]]:
-    """Return, for feature sets whose tokens have names, those with the largest attribution."""
-    top: dict[str, list[str]] = {}
-    for attribution in attributions:
-        for feature, values in attribution.tokens.items():
-            names = done.study.features[feature].names
-            if names is None or len(names) != len(values) or len(values) < 2:
-                continue
-            best = np.argsort(-np.abs(values))[:TOP]
-            top[f"{feature} ({attribution.task})"] = [
-                f"{names[i]} ({values[i]:+.2f})" for i in best
-            ]
-    return top
+def _risk_rank(
+    prediction: PatientPrediction, cohort: list[PatientPrediction]
+) -> tuple[float | None, int]:
+    """Return the share of the other patients at lower risk, and their number."""
+    others = [
+        p.risk for p in cohort if p.risk is not None and p.patient_id != prediction.patient_id
+    ]
+    if prediction.risk is None or not others:
+        return None, len(others)
+    return sum(risk < prediction.risk for risk in others) / len(others), len(others)

@@ -2,101 +2,131 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from textwrap import fill
 
-from client.explain.attribution import Attribution
-from client.predict import PatientPrediction
-from common.study import Study
+from client.explain.attribution import READABLE_ERROR, Attribution, contributions, shares
+from client.explain.explanation import DISCLAIMER, Explanation
+from client.predict_command import Role
 
-DISCLAIMER = (
-    "Research software for decision support. Not a medical device. Attention and attribution "
-    "describe the model, not the disease."
-)
-READABLE_ERROR = 0.05
+_WIDTH = 96
 
-
-def patient_report(
-    prediction: PatientPrediction,
-    attributions: Sequence[Attribution],
-    study: Study,
-    *,
-    cohort_risks: Sequence[float],
-    top_tokens: dict[str, list[str]],
-    model_digest: str,
-    epsilon_spent: float | None,
-) -> str:
-    """Return the report of one patient as plain text.
-
-    Args:
-        prediction: What the model said.
-        attributions: Integrated gradients, at most one a task.
-        study: The study the model was trained in.
-        cohort_risks: Risks of the hospital's own patients, for the percentile.
-        top_tokens: Per feature set, the tokens that weigh most, in words.
-        model_digest: Digest of the model's parameters.
-        epsilon_spent: Training epsilon behind the model, None in mode `none`.
-    """
-    lines = [f"Patient {prediction.patient_id}", "=" * (8 + len(prediction.patient_id)), ""]
-    if study.synthetic:
-        lines += ["SYNTHETIC DATA: this report describes no real person.", ""]
-    lines += _predicted(prediction, study, cohort_risks)
-    lines += ["", f"Rests on: {', '.join(prediction.present) or 'no modality'}."]
-    if prediction.missing:
-        lines += [f"Missing for this patient: {', '.join(prediction.missing)}."]
-    for attribution in attributions:
-        lines += ["", *_attributed(attribution)]
-    lines += [
-        f"  most weight in {name}: {', '.join(tokens)}" for name, tokens in top_tokens.items()
-    ]
-    lines += ["", *_provenance(study, model_digest, epsilon_spent), "", DISCLAIMER]
-    return "\n".join(lines) + "\n"
+_ROLES: dict[Role, str] = {
+    "training": "This patient may have been in the training set; the prediction may look better "
+    "than it would for a new patient.",
+    "held out": "This patient was held out of the training.",
+    "no outcome": "This patient has no outcome and was not trained on.",
+    "unknown": "This hospital has no record of having taken part in the training.",
+}
 
 
-def _predicted(
-    prediction: PatientPrediction, study: Study, cohort_risks: Sequence[float]
-) -> list[str]:
-    lines = []
-    if prediction.response_probability is not None and study.endpoints.response is not None:
-        positive = study.endpoints.response.positive
-        lines.append(f"Probability of response ({positive}): {prediction.response_probability:.0%}")
-    if prediction.risk is not None and study.endpoints.survival is not None:
-        for horizon in study.endpoints.survival.horizons_months:
-            alive = _at(prediction, horizon)
-            lines.append(f"Probability to be alive at {horizon:g} months: {alive:.0%}")
-        below = sum(risk <= prediction.risk for risk in cohort_risks) / max(len(cohort_risks), 1)
+def patient_report(explanation: Explanation) -> str:
+    """Return the report of one patient as plain text, at most 96 columns wide."""
+    patient = explanation.prediction.patient_id
+    parts = [f"Patient {patient}", "=" * (8 + len(patient)), ""]
+    if explanation.study.synthetic:
+        parts += ["SYNTHETIC DATA: this report describes no real person.", ""]
+    parts += [*_predicted(explanation), "", *_rests_on(explanation)]
+    for attribution in explanation.attributions:
+        parts += ["", *_attributed(explanation, attribution)]
+    if explanation.notes:
+        parts += ["", "Not shown", *(_indented(note) for note in explanation.notes)]
+    parts += ["", *_provenance(explanation), "", fill(DISCLAIMER, _WIDTH)]
+    return "\n".join(parts) + "\n"
+
+
+def _predicted(explanation: Explanation) -> list[str]:
+    prediction, endpoints = explanation.prediction, explanation.study.endpoints
+    lines = ["Prediction"]
+    if prediction.response_probability is not None and endpoints.response is not None:
+        named = f"response ({endpoints.response.positive})"
+        lines.append(f"  {prediction.response_probability:>5.0%}  {named}")
+    for month, alive in prediction.at_horizons.items():
+        lines.append(f"  {alive:>5.0%}  alive at {month:g} months")
+    if explanation.risk_rank is not None:
+        others = f"{explanation.n_others} other patients"
         lines.append(
-            f"Risk higher than or equal to that of {below:.0%} of this hospital's "
-            f"{len(cohort_risks)} patients."
+            f"  {explanation.risk_rank:>5.0%}  of this hospital's {others} are at lower risk"
         )
-    lines.append("These are point predictions; the study's report gives the model's calibration.")
+    lines.append(
+        _indented("Point predictions; the study's report says how well they are calibrated.")
+    )
+    return [*lines, _indented(_ROLES[explanation.role])]
+
+
+def _rests_on(explanation: Explanation) -> list[str]:
+    prediction, study = explanation.prediction, explanation.study
+    lines = ["Rests on"]
+    for modality in prediction.present:
+        read = [
+            f"{name} ({_count(*explanation.tokens_read[name])})"
+            for name, spec in study.features.items()
+            if spec.modality == modality and name in explanation.tokens_read
+        ]
+        lines.append(f"  {modality:<10}  {', '.join(read)}")
+    lines.append("Missing")
+    lines += [f"  {modality:<10}  {why}" for modality, why in explanation.why_missing.items()]
+    partly = [
+        name
+        for name in prediction.missing_features
+        if study.features[name].modality not in prediction.missing
+    ]
+    lines += [f"  {study.features[name].modality:<10}  {name} only" for name in partly]
+    return (
+        lines if len(lines) > len(prediction.present) + 2 else [*lines[:-1], "Missing", "  nothing"]
+    )
+
+
+def _count(read: int, there: int) -> str:
+    if read < there:
+        return f"{read} of {there} tokens"
+    return f"{there} token" + ("s" if there != 1 else "")
+
+
+def _attributed(explanation: Explanation, attribution: Attribution) -> list[str]:
+    response = attribution.task == "response"
+    what = "response (logit; + towards response)" if response else "survival risk (+ worse)"
+    title = f"What moved the {what}"
+    if not attribution.readable:
+        why = (
+            f"not shown: the attributions miss their sum by {attribution.completeness_error:.0%}, "
+            f"allowed are {READABLE_ERROR:.0%}"
+        )
+        return [title, _indented(why)]
+    features = explanation.study.features
+    lines = [
+        title,
+        f"  {attribution.baseline:+.3f}  public mean patient",
+        f"  {attribution.output:+.3f}  this patient",
+    ]
+    share = shares(attribution, features)
+    moved = contributions(attribution, features)
+    for modality in sorted(moved, key=lambda m: -abs(moved[m])):
+        lines.append(
+            f"  {moved[modality]:+.3f}  {modality:<10}  {share[modality]:>4.0%} of all movement"
+        )
+    for name, ranked in explanation.strongest.get(attribution.task, {}).items():
+        text = "; ".join(f"{label} {value:+.3f}" for label, value in ranked)
+        lines.append(_indented(f"most in {name}: {text}"))
+    lines.append(
+        _indented(
+            f"Integrated gradients, {attribution.steps} steps, completeness error "
+            f"{attribution.completeness_error:.1%}."
+        )
+    )
     return lines
 
 
-def _at(prediction: PatientPrediction, month: float) -> float:
-    nearest = min(range(len(prediction.months)), key=lambda i: abs(prediction.months[i] - month))
-    return prediction.survival[nearest]
-
-
-def _attributed(attribution: Attribution) -> list[str]:
-    what = "response" if attribution.task == "response" else "survival risk"
-    if attribution.completeness_error > READABLE_ERROR:
-        return [
-            f"What moved the {what}: not shown, the attribution misses its target by "
-            f"{attribution.completeness_error:.0%} (allowed {READABLE_ERROR:.0%})."
-        ]
-    ranked = sorted(attribution.share.items(), key=lambda pair: -pair[1])
-    shares = ", ".join(f"{modality} {share:.0%}" for modality, share in ranked if share > 0)
-    return [f"What moved the {what} (integrated gradients): {shares}."]
-
-
-def _provenance(study: Study, model_digest: str, epsilon_spent: float | None) -> list[str]:
-    spent = (
-        "trained without differential privacy"
-        if epsilon_spent is None
-        else f"trained with patient-level differential privacy, epsilon {epsilon_spent:.2f} "
-        f"of this hospital spent"
-    )
-    return [
-        f"Study {study.study_id} version {study.version}, digest {study.digest()[:16]}.",
-        f"Model {study.model.name}, digest {model_digest[:16]}; {spent}.",
+def _provenance(explanation: Explanation) -> list[str]:
+    study = explanation.study
+    confirmed = "confirmed by" if explanation.model_recorded else "not confirmed: it came without"
+    sentences = [
+        f"Study {study.study_id} version {study.version}, digest {study.digest():.16}.",
+        f"Model {study.model.name}, digest {explanation.model_digest:.16}, {confirmed} the record "
+        "of its run.",
+        *explanation.privacy,
     ]
+    return ["Model", *(_indented(sentence) for sentence in sentences)]
+
+
+def _indented(text: str) -> str:
+    return fill(text, _WIDTH, initial_indent="  ", subsequent_indent="    ")

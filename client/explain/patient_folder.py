@@ -1,0 +1,70 @@
+"""A patient's folder of explanations: all files of one explanation, or those of the last one."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from common.errors import ConfigError
+
+RECORD = "prediction.json"
+"""Written last: a folder without it holds no whole explanation. Its `files` names the others."""
+
+
+def prepare_folder(folder: Path) -> None:
+    """Make the folder that explanations go to.
+
+    Raises:
+        ConfigError: It is a file, or cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        writable = os.access(folder, os.W_OK | os.X_OK)
+    except OSError:
+        writable = False
+    if not writable:
+        raise ConfigError(
+            "explanations cannot be written here",
+            where=str(folder),
+            why="it is a file, or this account may not write to it",
+            cure="name a folder of your own with --explain",
+        )
+
+
+@contextmanager
+def patient_folder(target: Path) -> Iterator[Path]:
+    """Yield an empty folder whose files replace the last explanation in `target` on success.
+
+    After an error `target` is as it was. Only files that the last explanation wrote are ever
+    removed; whatever else lies in `target` stays.
+
+    Args:
+        target: The patient's folder; made if need be.
+    """
+    waiting = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
+    waiting.mkdir(parents=True)
+    try:
+        yield waiting
+        target.mkdir(exist_ok=True)
+        before = _written_before(target)
+        (target / RECORD).unlink(missing_ok=True)
+        fresh = sorted(waiting.iterdir(), key=lambda file: file.name == RECORD)
+        for old in before - {file.name for file in fresh}:
+            (target / old).unlink(missing_ok=True)
+        for file in fresh:
+            file.replace(target / file.name)
+    finally:
+        shutil.rmtree(waiting, ignore_errors=True)
+
+
+def _written_before(target: Path) -> set[str]:
+    try:
+        named = json.loads((target / RECORD).read_text(encoding="utf-8"))["files"]
+        return {str(name) for name in named if Path(str(name)).name == str(name)}
+    except (OSError, ValueError, KeyError, TypeError):
+        return set()
