@@ -17,7 +17,7 @@ from common.models.base import FusedModel, ModelOptions, read_tokens
 from common.models.baseline import hazard_biases, response_bias
 from common.models.pooling import bound_norm, pool_tokens
 from common.models.row_linear import RowLinear
-from common.study import MODALITIES, Study
+from common.study import MODALITIES, FeatureSpec, Study
 
 
 class LinearOptions(ModelOptions):
@@ -33,6 +33,11 @@ class LinearOptions(ModelOptions):
     gain: dict[str, float] = Field(
         default_factory=dict, description="public factor on a feature set, 1 where not given"
     )
+    pathway_sizes: dict[str, list[int]] = Field(
+        default_factory=dict,
+        description="genes in every row of a row_mean feature set: rows are then averaged over "
+        "their own genes instead of the padded width",
+    )
 
 
 class LinearHeads(FusedModel):
@@ -42,13 +47,7 @@ class LinearHeads(FusedModel):
 
     def __init__(self, study: Study, options: LinearOptions) -> None:
         super().__init__(study, options)
-        unknown = set(options.gain) - set(self.features)
-        if unknown:
-            raise ConfigError(
-                f"gain names unknown feature sets: {', '.join(sorted(unknown))}",
-                where="study.model.options.gain",
-                cure=f"use some of {', '.join(self.features)}",
-            )
+        _check_names(options, self.features)
         self._options = options
         n_scores = self.n_intervals if options.per_interval else min(self.n_intervals, 1)
         self._n_outputs = int(self.has_response) + n_scores
@@ -73,6 +72,9 @@ class LinearHeads(FusedModel):
         for name, spec in self.features.items():
             real, real_mask = read_tokens(batch, name)
             row = pool_tokens(real, real_mask, spec)
+            if name in self._options.pathway_sizes:
+                sizes = torch.tensor(self._options.pathway_sizes[name]).to(row)
+                row = row * (spec.dim / sizes)
             if self._options.pooled_norm is not None:
                 row = bound_norm(row, self._options.pooled_norm)
             row = row * self._options.gain.get(name, 1.0)
@@ -106,3 +108,23 @@ class LinearHeads(FusedModel):
         if not self.n_intervals:
             return scores[:, :0]
         return scores[:, int(self.has_response) :].add(self.heads["hazard_bias"])
+
+
+def _check_names(options: LinearOptions, features: dict[str, FeatureSpec]) -> None:
+    unknown = (set(options.gain) | set(options.pathway_sizes)) - set(features)
+    if unknown:
+        raise ConfigError(
+            f"gain or pathway_sizes name unknown feature sets: {', '.join(sorted(unknown))}",
+            where="study.model.options",
+            cure=f"use some of {', '.join(features)}",
+        )
+    for name, sizes in options.pathway_sizes.items():
+        spec = features[name]
+        fits = spec.pool == "row_mean" and len(sizes) == spec.max_tokens
+        if not fits or min(sizes) < 1 or max(sizes) > spec.dim:
+            raise ConfigError(
+                f"pathway_sizes of '{name}' do not fit its rows",
+                where=f"study.model.options.pathway_sizes.{name}",
+                why=f"it needs {spec.max_tokens} numbers from 1 to {spec.dim}, pool: row_mean",
+                cure="count the genes of every pathway in the study's gene sets",
+            )

@@ -68,8 +68,30 @@ def test_gain_is_a_public_factor():
     unscaled = build_model(plain).prepare(batch).tokens
     assert torch.allclose(scaled["table"], 0.5 * unscaled["table"])
     assert torch.equal(scaled["tiles"], unscaled["tiles"])
-    with pytest.raises(ConfigError, match="gain names unknown"):
+    with pytest.raises(ConfigError, match="unknown feature sets"):
         build_model(make_study("linear", gain={"nothing": 1.0}))
+
+
+def test_pathways_are_averaged_over_their_own_genes():
+    sizes = [4, 1, 2, 3, 4]
+    study = make_study("linear", pathway_sizes={"pathways": sizes}, presence_flags=False)
+    cohort = Cohort(study, 2, missing=0.0)
+    for one in cohort.tokens:
+        for row, size in enumerate(sizes):
+            one["pathways"][row, size:] = 0
+    rows = build_model(study).prepare(cohort.batch([0, 1])).tokens["pathways"]
+    for patient in range(2):
+        genes = cohort.tokens[patient]["pathways"]
+        expected = [genes[row, :size].mean() for row, size in enumerate(sizes)]
+        assert rows[patient, 0].tolist() == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    "sizes", [{"pathways": [1, 2]}, {"pathways": [0, 1, 1, 1, 1]}, {"table": [1]}, {"none": [1]}]
+)
+def test_pathway_sizes_that_do_not_fit_are_refused(sizes):
+    with pytest.raises(ConfigError, match=r"do not fit its rows|unknown feature sets"):
+        build_model(make_study("linear", pathway_sizes=sizes))
 
 
 def test_the_floor_reads_clinical_features_only():
