@@ -42,15 +42,19 @@ def init(
 @app.command(epilog="Example: tumorboard site check --site hospital-a --study study.yaml")
 def check(site: SiteOption, study: StudyOption, json_output: JsonOption = False) -> None:
     """Validate the manifest, every problem at once, and print the cohort funnel."""
-    from client.cohort_check import check_cohort
+    from client.cohort_check import check_cohort, open_points
     from client.site_folder import load_policy
     from common.study import Study
 
-    funnel = check_cohort(load_policy(site), Study.from_yaml(study))
+    policy, agreed = load_policy(site), Study.from_yaml(study)
+    funnel = check_cohort(policy, agreed)
+    points = open_points(policy, agreed, funnel)
     output = Output(json_output)
     for line in funnel.lines():
         output.say(line)
-    output.result(funnel.model_dump(mode="json"))
+    for point in points:
+        output.say(f"open: {point}")
+    output.result({**funnel.model_dump(mode="json"), "open_points": points})
 
 
 @app.command(epilog="Example: tumorboard site extract --site hospital-a --study study.yaml")
@@ -62,16 +66,17 @@ def extract(
 ) -> None:
     """Turn raw files into feature files; run it again to go on where it stopped."""
     from client.extract.runner import run_extraction
-    from client.site_folder import load_policy
+    from client.site_folder import load_policy, writable_folder
     from common.manifest import read_manifest
     from common.study import Study
 
     policy = load_policy(site)
     output = Output(json_output)
+    manifest, agreed = read_manifest(policy.manifest), Study.from_yaml(study)
     summary = run_extraction(
-        read_manifest(policy.manifest),
-        Study.from_yaml(study).features,
-        policy.feature_store,
+        manifest,
+        agreed.features,
+        writable_folder(policy.feature_store, key="feature_store"),
         workers=workers,
         output=output,
         device=policy.device,
@@ -82,10 +87,32 @@ def extract(
     raise typer.Exit(summary.exit_status)
 
 
+@app.command(epilog="Example: tumorboard site fingerprints --study study.yaml")
+def fingerprints(study: StudyOption, json_output: JsonOption = False) -> None:
+    """Print each extractor's fingerprint, to state it in the study before it is frozen.
+
+    Exit status 1 if the study states other fingerprints than this installation has.
+    """
+    from client.study_fingerprints import as_yaml, study_fingerprints
+    from common.study import Study
+
+    found = study_fingerprints(Study.from_yaml(study))
+    output = Output(json_output)
+    for line in as_yaml(found):
+        output.say(line)
+    output.result(
+        {entry.feature: {"fingerprint": entry.found, "stated": entry.stated} for entry in found}
+    )
+    raise typer.Exit(int(any(entry.differs for entry in found)))
+
+
 @app.command(epilog="Example: tumorboard site approve --site hospital-a --study study.yaml")
 def approve(
     site: SiteOption,
     study: StudyOption,
+    digest: Annotated[
+        str | None, typer.Argument(help="The digest the coordinator announced, to compare.")
+    ] = None,
     epsilon: Annotated[
         float | None, typer.Option(help="Ceiling for training; the study's own by default.")
     ] = None,
@@ -95,17 +122,14 @@ def approve(
     json_output: JsonOption = False,
 ) -> None:
     """Record this hospital's consent to exactly this study, with its ceilings."""
-    from client.site_folder import load_policy, record_consent
-    from common.site_policy import Approval
+    from client.site_folder import load_policy, make_approval, record_consent
     from common.study import Study
 
-    agreed = Study.from_yaml(study)
-    approval = Approval(
-        study_digest=agreed.digest(),
-        epsilon_ceiling=epsilon if epsilon is not None else agreed.privacy.epsilon,
-        fallback_epsilon_ceiling=fallback_epsilon,
+    policy, agreed = load_policy(site), Study.from_yaml(study)
+    approval = make_approval(
+        policy, agreed, announced=digest, epsilon=epsilon, fallback_epsilon=fallback_epsilon
     )
-    target = record_consent(load_policy(site), approval)
+    target = record_consent(policy, approval)
     output = Output(json_output)
     output.say(f"Consent to study {agreed.study_id}, digest {approval.study_digest}: {target}")
     output.result(approval.model_dump(mode="json"))
@@ -134,7 +158,9 @@ def agent(
 def predict(
     site: SiteOption,
     study: StudyOption,
-    model: Annotated[Path, typer.Option("--model", help="model.safetensors of a finished run.")],
+    model: Annotated[
+        Path, typer.Option("--model", help="model.safetensors of a finished run, or its folder.")
+    ],
     patient: Annotated[
         list[str] | None, typer.Option("--patient", help="Only these patients; repeatable.")
     ] = None,
@@ -146,23 +172,14 @@ def predict(
     """Predict response and survival for the hospital's own patients; nothing leaves it."""
     from client.explain.explain import explain_patients
     from client.predict_command import predict_patients
-    from client.site_folder import load_policy
+    from client.prediction_output import show_predictions
+    from client.site_folder import load_policy, writable_folder
     from common.study import Study
 
     output = Output(json_output)
-    agreed = Study.from_yaml(study)
-    done = predict_patients(load_policy(site), agreed, model, patient)
-    files = explain_patients(done, explain, output=output) if explain else {}
-    rows = [
-        [p.patient_id, p.response_probability, p.risk, ", ".join(p.missing) or "none"]
-        for p in done.predictions
-    ]
-    title = "SYNTHETIC patients" if agreed.synthetic else "Predictions"
-    output.table(title, ["patient", "P(response)", "risk", "missing modalities"], rows)
-    output.result(
-        {
-            "synthetic": agreed.synthetic,
-            "predictions": [p.as_dict() for p in done.predictions],
-            "explanations": {pid: [str(f) for f in found] for pid, found in files.items()},
-        }
-    )
+    policy, agreed = load_policy(site), Study.from_yaml(study)
+    if explain is not None:
+        writable_folder(explain, key="--explain")
+    done = predict_patients(policy, agreed, model, patient)
+    explained = explain_patients(done, explain, output=output) if explain is not None else {}
+    show_predictions(done, explained, output)

@@ -1,7 +1,8 @@
-"""Reads a hospital's manifest against a study and counts what is usable."""
+"""Reads a hospital's manifest against a study: what is usable, and what is still open."""
 
 from __future__ import annotations
 
+from common.features_h5 import feature_path
 from common.funnel import Funnel
 from common.manifest import read_manifest
 from common.site_policy import SitePolicy
@@ -17,6 +18,33 @@ def check_cohort(policy: SitePolicy, study: Study) -> Funnel:
     manifest = read_manifest(policy.manifest)
 
     def has_feature(feature: str, patient_id: str) -> bool:
-        return (policy.feature_store / feature / f"{patient_id}.h5").is_file()
+        return feature_path(policy.feature_store, feature, patient_id).is_file()
 
-    return manifest.funnel(study.features, has_feature)
+    return manifest.funnel(study.features, has_feature, tasks=study.tasks)
+
+
+def open_points(policy: SitePolicy, study: Study, funnel: Funnel) -> list[str]:
+    """Return what still stands between this hospital and taking part, one sentence each.
+
+    Args:
+        policy: The hospital's rules.
+        study: The study.
+        funnel: Its cohort, from `check_cohort`.
+    """
+    points = []
+    if policy.site_id not in {entry.site_id for entry in study.sites}:
+        points.append(f"the study's roster does not name '{policy.site_id}'")
+    if study.privacy.mode not in policy.allowed_modes:
+        allowed = ", ".join(policy.allowed_modes)
+        points.append(f"site.yaml allows {allowed}, not the study's mode '{study.privacy.mode}'")
+    if policy.approval_of(study.digest()) is None:
+        points.append("this hospital has not approved the study (`tumorboard site approve`)")
+    for count in funnel.features:
+        if count.named > count.extracted:
+            missing = count.named - count.extracted
+            points.append(f"{count.feature}: input named, features not extracted for {missing}")
+    if funnel.usable < policy.minimum_cohort:
+        points.append(
+            f"{funnel.usable} usable patients, site.yaml asks for {policy.minimum_cohort}"
+        )
+    return points

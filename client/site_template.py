@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from common.atomic_file import whole_or_nothing
+from client.site_folder import writable_folder
+from common.atomic_file import write_text
 from common.errors import ConfigError
+from common.site_policy import SitePolicy
 
 SITE_YAML = """\
 # The rules of this hospital. Nothing a server sends can loosen them.
 # Relative paths are below the folder of this file.
-site_id: {site_id}
+site_id: "{site_id}"
 manifest: manifest.csv          # one row a patient; see the header line for the columns
 feature_store: features         # extracted features, one HDF5 a patient and feature set
 ledger: private/ledger.jsonl    # what was spent; append-only, never edit
 split_key_file: private/split.key
 state: private/state
+identity_key: private/identity.key # signs this hospital's keys of the secure sum
 device: auto                    # auto | cpu | cuda
 minimum_cohort: 20              # fewer usable patients: no training
 lifetime_epsilon: 10.0          # training, over all studies
@@ -35,8 +38,10 @@ def write_site_template(folder: Path, site_id: str) -> list[Path]:
     """Write `site.yaml` and an empty `manifest.csv`; return their paths.
 
     Raises:
-        ConfigError: One of the files exists already; nothing is overwritten.
+        ConfigError: The name cannot be one of a site, the folder cannot be written, or one of
+            the files exists already; nothing is overwritten.
     """
+    SitePolicy.from_mapping({"site_id": site_id}, where="--site-id")
     files = {
         folder / "site.yaml": SITE_YAML.format(site_id=site_id),
         folder / "manifest.csv": MANIFEST_HEADER,
@@ -49,7 +54,7 @@ def write_site_template(folder: Path, site_id: str) -> list[Path]:
             why="nothing is overwritten",
             cure="choose a new folder, or edit the files by hand",
         )
+    writable_folder(folder, key="folder")
     for path, text in files.items():
-        with whole_or_nothing(path) as partial:
-            partial.write_text(text, encoding="utf-8")
+        write_text(path, text)
     return list(files)

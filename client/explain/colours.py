@@ -14,7 +14,7 @@ AGAINST = "#2f6f9f"
 TOWARDS = "#c4562f"
 
 _ATTENTION = "inferno"
-_SIGNED = [AGAINST, "#f4f1ec", TOWARDS]
+_SIGNED = [AGAINST, "#f7f7f7", TOWARDS]
 
 
 def colour_map(layer: Layer) -> Any:

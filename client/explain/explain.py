@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -13,14 +14,15 @@ import torch
 from client.bags import kept_tokens
 from client.explain.attribution import Attribution, attribute
 from client.explain.explanation import Explanation
-from client.explain.patient_folder import RECORD, patient_folder, prepare_folder
+from client.explain.patient_folder import RECORD, patient_folder
 from client.explain.pictures import BagView, bag_pictures
-from client.explain.summary_picture import write_summary
+from client.explain.summary_picture import FEWEST_OTHERS, write_summary
 from client.explain.text_report import patient_report
 from client.explain.token_names import input_names, ranked_inputs
 from client.explain.training_privacy import training_privacy
 from client.predict import PatientPrediction
 from client.predict_command import SitePredictions
+from client.site_folder import writable_folder
 from common.atomic_file import write_text
 from common.batch import PatientBatch
 from common.cli_output import Output
@@ -30,10 +32,18 @@ TOP = 3
 REPORT, SUMMARY = "report.txt", "summary.png"
 
 
+@dataclass(frozen=True)
+class Explained:
+    """What was written about one patient, and what could not be shown."""
+
+    files: list[Path]
+    notes: list[str]
+
+
 def explain_patients(
     done: SitePredictions, folder: Path, *, output: Output
-) -> dict[str, list[Path]]:
-    """Write explanations below `folder`; return the files of each patient.
+) -> dict[str, Explained]:
+    """Write explanations below `folder`; return what was written about each patient.
 
     Per patient: `prediction.json`, `report.txt`, `summary.png`; per slide an overlay (PNG) and
     its tiles for QuPath (GeoJSON); the slices that were read (PNG). A patient's files replace
@@ -48,23 +58,24 @@ def explain_patients(
         ConfigError: The folder cannot be written, or an optional library is not installed.
         FeatureError: A feature file was damaged since the prediction.
     """
-    prepare_folder(folder)
+    writable_folder(folder, key="--explain")
     privacy = training_privacy(done.study, done.policy)
-    written: dict[str, list[Path]] = {}
+    written: dict[str, Explained] = {}
     with output.progress(len(done.predictions), "explaining patients") as progress:
         for prediction in done.predictions:
             target = folder / prediction.patient_id
             with patient_folder(target) as waiting:
-                names = _explain_one(done, prediction, privacy, waiting)
-            written[prediction.patient_id] = [target / name for name in names]
+                names, notes = _explain_one(done, prediction, privacy, waiting)
+            files = [target / name for name in names]
+            written[prediction.patient_id] = Explained(files, notes)
             progress.advance(note=prediction.patient_id)
     return written
 
 
 def _explain_one(
     done: SitePredictions, prediction: PatientPrediction, privacy: list[str], folder: Path
-) -> list[str]:
-    """Write one patient's files into an empty folder and return their names."""
+) -> tuple[list[str], list[str]]:
+    """Write one patient's files into an empty folder; return their names, and the notes."""
     index = done.dataset.patient_ids.index(prediction.patient_id)
     batch = done.dataset.batch([index]).to(done.device)
     attributions = [attribute(done.model, batch, task) for task in done.study.tasks]
@@ -101,7 +112,7 @@ def _explain_one(
     names = sorted(file.name for file in folder.iterdir())
     record = {**explanation.as_dict(), "files": names}
     write_text(folder / RECORD, json.dumps(record, indent=1, allow_nan=False))
-    return [RECORD, *names]
+    return [RECORD, *names], notes
 
 
 def _bags(done: SitePredictions, patient_id: str, batch: PatientBatch) -> Iterator[BagView]:
@@ -147,6 +158,6 @@ def _risk_rank(
     others = [
         p.risk for p in cohort if p.risk is not None and p.patient_id != prediction.patient_id
     ]
-    if prediction.risk is None or not others:
+    if prediction.risk is None or len(others) < FEWEST_OTHERS:
         return None, len(others)
     return sum(risk < prediction.risk for risk in others) / len(others), len(others)

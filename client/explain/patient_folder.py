@@ -3,37 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from common.errors import ConfigError
-
 RECORD = "prediction.json"
 """Written last: a folder without it holds no whole explanation. Its `files` names the others."""
-
-
-def prepare_folder(folder: Path) -> None:
-    """Make the folder that explanations go to.
-
-    Raises:
-        ConfigError: It is a file, or cannot be written.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        writable = os.access(folder, os.W_OK | os.X_OK)
-    except OSError:
-        writable = False
-    if not writable:
-        raise ConfigError(
-            "explanations cannot be written here",
-            where=str(folder),
-            why="it is a file, or this account may not write to it",
-            cure="name a folder of your own with --explain",
-        )
 
 
 @contextmanager

@@ -97,7 +97,14 @@ def _draw_bars(panel: Any, layers: Sequence[tuple[Layer, float]], largest: Seque
         colour = _ATTENTION if not layer.signed else (TOWARDS if value > 0 else AGAINST)
         zero = start + width / 2 if layer.signed else start
         length = value / most * (width / 2 if layer.signed else width)
-        panel.plot([start, start + width], [y, y], color=GRID, linewidth=3.5, clip_on=False)
+        panel.plot(
+            [start, start + width],
+            [y, y],
+            color=GRID,
+            linewidth=3.5,
+            clip_on=False,
+            solid_capstyle="butt",
+        )
         panel.plot(
             [zero, zero + length],
             [y, y],

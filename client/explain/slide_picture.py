@@ -19,6 +19,7 @@ from client.extract.wsi_reader import SlideReader
 OVERVIEW_PX = 1600
 _PAGE_IN = 11.0
 _COVER = 0.72
+_LEGEND = {"orientation": "horizontal", "shrink": 0.6, "aspect": 40, "pad": 0.01}
 
 
 def write_slide_picture(
@@ -53,6 +54,7 @@ def write_slide_picture(
         panel.set_axis_off()
     read = f"{len(tiles.tokens)} of {tiles.n_tiles} tiles read by the model"
     _draw_slide(panels[0], image, f"slide, {read}")
+    _same_place(figure, panels[0])
     _scale_bar(panels[0], image, slide_px[0] * um_per_px)
     grey = _paler(image)
     for panel, layer in zip(panels[1:], layers, strict=False):
@@ -72,7 +74,7 @@ def _grid(n: int, aspect: float) -> tuple[int, int]:
     def off(columns: int) -> float:
         rows = math.ceil(n / columns)
         empty = rows * columns - n
-        return abs(math.log(columns * aspect / rows / (4 / 3))) + 0.5 * empty
+        return abs(math.log(columns * aspect / rows / (4 / 3))) + empty
 
     columns = min(range(1, n + 1), key=off)
     return math.ceil(n / columns), columns
@@ -107,17 +109,22 @@ def _tile_image(
 
 
 def _legend(figure: Any, panel: Any, shade: Any, layer: Layer) -> None:
-    bar = figure.colorbar(
-        shade, ax=panel, orientation="horizontal", shrink=0.6, aspect=40, pad=0.01
-    )
+    bar = figure.colorbar(shade, ax=panel, **_LEGEND)
     bar.outline.set_visible(False)
     largest = float(np.abs(layer.values).max(initial=0.0))
     if layer.signed:
         marks = [f"{layer.low}\n{-largest:.2g}", "0", f"{layer.high}\n{largest:+.2g}"]
     else:
-        marks = [layer.low, "percentile in slide", layer.high]
+        marks = [f"{layer.low}\n", "percentile in slide", layer.high]
     bar.set_ticks([0, 0.5, 1], labels=marks)
     bar.ax.tick_params(labelsize=7, colors=MUTED, length=0)
+
+
+def _same_place(figure: Any, panel: Any) -> None:
+    """Keep room below the slide as a legend would, so that all copies are of one size."""
+    room = figure.colorbar(panel.get_images()[0], ax=panel, **_LEGEND)
+    room.set_ticks([0], labels=["\n"])
+    room.ax.set_visible(False)
 
 
 def _scale_bar(panel: Any, image: npt.NDArray[np.uint8], width_um: float) -> None:

@@ -14,8 +14,8 @@ from client.explain.figure import new_figure, save, set_title
 from client.predict import PatientPrediction
 from common.study import FeatureSpec
 
-FEWEST_FOR_BAND = 10
-"""With fewer other patients their spread is not drawn."""
+FEWEST_OTHERS = 10
+"""With fewer other patients, neither their spread nor a rank among them is shown."""
 
 _WHAT = {"response": "Response (logit)", "survival": "Survival risk"}
 
@@ -60,14 +60,14 @@ def _survival(
 ) -> None:
     months = prediction.months
     others = [p.survival for p in cohort if p.patient_id != prediction.patient_id]
-    if len(others) >= FEWEST_FOR_BAND:
+    if len(others) >= FEWEST_OTHERS:
         low, middle, high = np.quantile(np.array(others), [0.1, 0.5, 0.9], axis=0)
         axis.fill_between(months, low, high, color=GRID, linewidth=0)
         axis.plot(months, middle, color=MUTED, linewidth=1)
         axis.text(
             months[-1],
             1.0,
-            "grey: middle 80 % and median\nof this hospital's patients",
+            "grey: middle 80% and median\nof this hospital's patients",
             fontsize=6.5,
             color=MUTED,
             ha="right",
@@ -88,7 +88,7 @@ def _survival(
     axis.set_ylim(0, 1.02)
     axis.set_xlim(0, months[-1] * 1.04)
     axis.set_xticks(_ticks(months[-1]))
-    axis.set_yticks([0, 0.25, 0.5, 0.75, 1], labels=["0", "25 %", "50 %", "75 %", "100 %"])
+    axis.set_yticks([0, 0.25, 0.5, 0.75, 1], labels=["0%", "25%", "50%", "75%", "100%"])
     axis.set_xlabel("months", fontsize=8, color=MUTED)
     axis.set_title("Probability to be alive", fontsize=9, color=INK, loc="left")
     _plain(axis)
@@ -105,6 +105,7 @@ def _contributions(
     axis.axvline(0, color=INK, linewidth=0.8)
     reach = max([abs(value) for value in values] + [1e-9]) * 1.45
     axis.set_xlim(-reach, reach)
+    axis.locator_params(axis="x", nbins=5)
     for place, value in enumerate(values):
         side = 1 if value >= 0 else -1
         axis.text(
