@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from common.atomic_file import write_text
+from common.contract import canonical_json, sha256_hex
 from common.errors import ErrorCode, ProtocolError, RunError
 from common.evaluation_request import grid_fields, grid_of, table_noise, two_phases
 from common.metrics.grid import EvaluationGrid
@@ -141,9 +142,11 @@ def _store(folder: Path, request: EvaluateRequest, result: Evaluation, digest: s
 
 
 def _digest_of(models: Mapping[str, Arrays]) -> str:
-    distinct = {site_id: arrays_digest(arrays) for site_id, arrays in models.items()}
+    by_identity = {id(arrays): arrays for arrays in models.values()}
+    digests = {key: arrays_digest(arrays) for key, arrays in by_identity.items()}
+    distinct = {site_id: digests[id(arrays)] for site_id, arrays in models.items()}
     shared = set(distinct.values())
-    return shared.pop() if len(shared) == 1 else json.dumps(distinct, sort_keys=True)
+    return shared.pop() if len(shared) == 1 else sha256_hex(canonical_json(distinct))
 
 
 def _ask(
