@@ -27,8 +27,12 @@ from simulations.comparison import concordance
 from simulations.dataset_predictions import predict_dataset
 from simulations.mechanism import train_mechanism
 
-HAZARDS = [0.02, 0.03, 0.04, 0.10, 0.30]
+EDGES_MONTHS = [0.0, 6.0, 12.0, 18.0, 24.0, 30.0, 36.0, 48.0, 60.0, 84.0, 120.0]
+HAZARDS = [0.01, 0.01, 0.015, 0.015, 0.02, 0.02, 0.05, 0.06, 0.12, 0.18, 0.30]
 """Public hazards of death by interval after breast cancer, rounded; initialise the biases."""
+ROUNDS = 200
+"""Edges and rounds were chosen by cross-validation inside the published training set, without
+privacy (0.7257 against 0.7164 with five intervals and 100 rounds; the SD of a mean is 0.018)."""
 NOMINAL_PATIENTS = 870
 
 
@@ -49,13 +53,13 @@ def our_test_c(data: Path, privacy: PrivacyPlan) -> float:
 
 
 def our_study(train: Cohort, privacy: PrivacyPlan) -> Study:
-    """Return the study with the design's defaults: 100 rounds, server Adam, linear head."""
+    """Return the study with a linear head, server Adam and the mean of the last iterates."""
     return Study(
         study_id="fed-tcga-brca",
-        endpoints=Endpoints(survival=SurvivalEndpoint(hazards=HAZARDS)),
+        endpoints=Endpoints(survival=SurvivalEndpoint(edges_months=EDGES_MONTHS, hazards=HAZARDS)),
         features=train.specs,
         model=ModelSpec(name="linear"),
-        training=TrainingPlan(rounds=100, nominal_patients=NOMINAL_PATIENTS, test_fraction=0.0),
+        training=TrainingPlan(rounds=ROUNDS, nominal_patients=NOMINAL_PATIENTS, test_fraction=0.0),
         privacy=privacy,
         quorum=Quorum(min_sites=1),
         sites=[RosterEntry(site_id=str(site)) for site in np.unique(train.hospital)],
