@@ -70,8 +70,9 @@ class TrainReply(WireMessage):
 
     `arrays` holds, by `kind`: `delta` the float change of every trained parameter;
     `gradient_sum` the (noised) sum of clipped per-patient gradients; `masked` the upload of a
-    secure sum (`common.secure_sum.messages`). `weights` (mode none only) gives the number of training patients behind each
-    block; in private modes it is empty and public nominal counts are used.
+    secure sum (`common.secure_sum.messages`). `weights` (mode none only) gives the number of
+    training patients behind each block; in private modes it is empty and public nominal counts
+    are used.
     """
 
     site_id: Identifier

@@ -104,7 +104,7 @@ def test_without_privacy_the_final_model_is_identical_to_the_last_byte(tmp_path)
     assert model_bytes(cut) == model_bytes(whole)
 
 
-@pytest.mark.parametrize("mode", ["local", "distributed"])
+@pytest.mark.parametrize("mode", [pytest.param("local", marks=pytest.mark.slow), "distributed"])
 def test_with_noise_nothing_is_spent_or_drawn_twice(mode, tmp_path):
     kill_after_round(tmp_path, mode, 7)
     sealed = {p: p.read_bytes() for p in (tmp_path / "sites").rglob("*.reply")}
