@@ -21,8 +21,9 @@ from common.privacy.integer_encoding import flatten, unflatten
 from common.private_round import encoding_of
 from common.study import Study
 from common.wire import Arrays
+from server.aggregate.gradient_mean import descent
 from server.checkpoint import Checkpoint, RoundRecord
-from server.round_step import advance, descent, final_model
+from server.round_step import advance, final_model
 
 Vector = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
 
