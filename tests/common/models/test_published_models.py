@@ -7,7 +7,7 @@ from random_patients import SMALL_MODELS, Cohort, make_study, random_model
 from scipy.special import softmax
 
 from common.errors import ConfigError
-from common.models.lora import ALPHA
+from common.models.lora import ALPHA, add_lora
 from common.models.parameters import expected_shapes
 from common.models.registry import build_model
 
@@ -144,3 +144,10 @@ def test_low_rank_adaptation_starts_as_the_unchanged_model_and_adds_up_times_dow
         layer.up.copy_(torch.randn(16, 2))
     change = (ALPHA / 2) * rows @ (layer.up @ layer.down).T
     assert torch.allclose(layer(rows), layer.base(rows) + change, atol=1e-5)
+
+
+def test_low_rank_changes_freeze_the_named_layers_and_no_other():
+    net = torch.nn.ModuleDict({"query": torch.nn.Linear(4, 4), "key": torch.nn.Linear(4, 4)})
+    assert add_lora(net, 2, ("query", "value")) == 1
+    trained = {name for name, p in net.named_parameters() if p.requires_grad}
+    assert trained == {"query.up", "key.weight", "key.bias"}
