@@ -55,7 +55,7 @@ class DemoOptions:
 
     mode: Mode = "local"
     epsilon: float = 8.0
-    patients: int = 60
+    patients: int = 45
     rounds: int | None = None
     workers: int = 2
     engine: Engine = "local"

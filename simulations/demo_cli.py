@@ -22,7 +22,7 @@ def demo(
         Literal["none", "local", "distributed"], typer.Option(help="Privacy mode of training.")
     ] = "local",
     epsilon: Annotated[float, typer.Option(min=0.01, help="Training budget a patient.")] = 8.0,
-    patients: Annotated[int, typer.Option(min=30, help="Patients a hospital.")] = 60,
+    patients: Annotated[int, typer.Option(min=30, help="Patients a hospital.")] = 45,
     rounds: Annotated[int | None, typer.Option(min=1, help="Rounds of training.")] = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 2,
     engine: Annotated[
