@@ -135,6 +135,20 @@ def approve(
     output.result(approval.model_dump(mode="json"))
 
 
+@app.command(epilog="Example: tumorboard site keygen --site hospital-a")
+def keygen(site: SiteOption, json_output: JsonOption = False) -> None:
+    """Make this hospital's identity; prints the public half for the coordinator's roster."""
+    from client.agent.identity import create_identity
+    from client.site_folder import load_policy
+
+    policy = load_policy(site)
+    public = create_identity(policy.identity_key)
+    output = Output(json_output)
+    output.say(f"Private key: {policy.identity_key} (never leaves this hospital)")
+    output.say(f"Public key for the roster: {public}")
+    output.result({"site_id": policy.site_id, "public_key": public})
+
+
 @app.command(epilog="Example: tumorboard site agent --site hospital-a")
 def agent(
     site: SiteOption,
