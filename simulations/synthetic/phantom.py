@@ -86,7 +86,7 @@ def render_head(
     tissue = _head(place, generator)
     distance = _tumour_distance(place, lesion.radius_mm, generator)
     brain = tissue >= _TISSUES.index("csf")
-    mask = _solid(brain & (distance < lesion.radius_mm))
+    mask = one_piece(brain & (distance < lesion.radius_mm))
     tissue[brain & (distance < lesion.radius_mm + 7)] = _TISSUES.index("oedema")
     tissue[mask] = _TISSUES.index("rim")
     tissue[mask & (distance < lesion.radius_mm * lesion.core_share)] = _TISSUES.index("core")
@@ -152,8 +152,12 @@ def _tumour_distance(
     return np.asarray(distance * (1 + 0.07 * warp), np.float32)
 
 
-def _solid(mask: Mask) -> Mask:
-    """Return the mask with one piece without holes in every slice, as contours describe it."""
+def one_piece(mask: Mask) -> Mask:
+    """Return the largest piece of every slice with its holes filled, as contours describe it.
+
+    Args:
+        mask: (slices, rows, columns) bool; pieces under four pixels are dropped.
+    """
     solid = np.zeros_like(mask)
     for index, plane in enumerate(mask):
         labels, count = ndimage.label(plane)

@@ -13,7 +13,8 @@ APERIO = "Aperio Image Library v0 synthetic\r\n600x512|AppMag = 20|MPP = 0.45"
 @pytest.fixture(scope="module")
 def pixels():
     noise = np.random.default_rng(0).integers(0, 255, (512, 600, 3), dtype=np.uint8)
-    return cv2.GaussianBlur(noise, (0, 0), 6)
+    tint = np.array([60, 0, -60])
+    return np.clip(cv2.GaussianBlur(noise, (0, 0), 6) + tint, 0, 255).astype(np.uint8)
 
 
 @pytest.mark.parametrize(("description", "suffix"), [("plain", ".tif"), (APERIO, ".svs")])

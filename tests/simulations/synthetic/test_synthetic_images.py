@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from simulations.synthetic.phantom import SPACING_MM, draw_lesion, render_head
+from simulations.synthetic.phantom import SPACING_MM, draw_lesion, one_piece, render_head
 from simulations.synthetic.site_shift import draw_shift
 from simulations.synthetic.streams import stream
 from simulations.synthetic.tissue_image import draw_histology, render_slide
@@ -82,5 +82,21 @@ def test_every_section_is_one_piece_without_holes(seed):
 
 
 def test_scanners_have_their_own_scale():
-    medians = [np.median(head(0.0, site=s).volumes["t1"][5:15, 30:60, 30:60]) for s in "abcd"]
-    assert max(medians) > 1.3 * min(medians)
+    gains = {site: draw_shift(3, site, 1.0).mr_gain for site in "abcd"}
+    assert max(gains.values()) > 1.5 * min(gains.values())
+    medians = {s: np.median(head(0.0, site=s).volumes["t1"][5:15, 30:60, 30:60]) for s in gains}
+    ratios = [medians[site] / gains[site] for site in gains]
+    assert max(ratios) < 1.6 * min(ratios)
+
+
+def test_only_the_largest_piece_of_a_section_is_kept_and_filled():
+    mask = np.zeros((3, 20, 20), bool)
+    mask[0, 2:9, 2:9] = True
+    mask[0, 4:6, 4:6] = False
+    mask[0, 14:17, 14:17] = True
+    mask[1, 3, 3] = True
+    kept = one_piece(mask)
+    assert kept[0].sum() == 49
+    assert kept[0, 4, 4]
+    assert not kept[0, 15, 15]
+    assert not kept[1:].any()
