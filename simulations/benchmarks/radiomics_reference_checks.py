@@ -228,9 +228,7 @@ def _synthetic(folder: Path) -> Iterator[Check]:
             deviation = _relative(read_mask(path, volume).volume_ml, truth)
             worst[kind] = max(worst[kind], deviation)
     for kind, deviation in worst.items():
-        what = (
-            f"synthetic {kind}: {N_SYNTHETIC} masks against NIfTI, volume, relative"
-        )
+        what = f"synthetic {kind}: {N_SYNTHETIC} masks against NIfTI, volume, relative"
         yield Check(what, deviation, 0.02, "<=")
 
 
