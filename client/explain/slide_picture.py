@@ -59,7 +59,7 @@ def write_slide_picture(
     grey = _paler(image)
     for panel, layer in zip(panels[1:], layers, strict=False):
         _draw_slide(panel, grey, layer.name)
-        cover = _tile_image(grey.shape[:2], slide_px, tiles, layer.shown())
+        cover = tile_image(grey.shape[:2], slide_px, tiles, layer.shown())
         shade = panel.imshow(
             cover, cmap=colour_map(layer), alpha=_COVER, vmin=0, vmax=1, interpolation="nearest"
         )
@@ -92,13 +92,20 @@ def _paler(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     return np.repeat(pale[..., None], 3, axis=2).round().astype(np.uint8)
 
 
-def _tile_image(
+def tile_image(
     shape: tuple[int, ...],
     slide_px: tuple[int, int],
     tiles: SlideTiles,
     shown: npt.NDArray[np.float64],
 ) -> npt.NDArray[np.float64]:
-    """Return (rows, columns) with the value of the tile at each pixel, NaN elsewhere."""
+    """Return (rows, columns) with the value of the tile at each pixel, NaN elsewhere.
+
+    Args:
+        shape: Rows and columns of the picture, which shows the whole slide.
+        slide_px: Width and height of the slide, level-0 pixels.
+        tiles: Where the tiles lie.
+        shown: (T,) value of each tile.
+    """
     image = np.full(shape, np.nan)
     scale_x, scale_y = shape[1] / slide_px[0], shape[0] / slide_px[1]
     for (x, y), value in zip(tiles.corners, shown, strict=True):
