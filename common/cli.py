@@ -71,7 +71,7 @@ def main() -> None:
     from common.errors import TumorboardError
 
     try:
-        root.main(standalone_mode=False)
+        status = root.main(standalone_mode=False)
     except click.exceptions.Exit as done:
         sys.exit(done.exit_code)
     except click.Abort:
@@ -83,3 +83,6 @@ def main() -> None:
     except TumorboardError as error:
         sys.stderr.write(f"{error}\n")
         sys.exit(error.exit_status)
+    # Outside standalone mode click returns the status of `typer.Exit` instead of raising it.
+    if isinstance(status, int):
+        sys.exit(status)
