@@ -13,7 +13,9 @@ from common.errors import ErrorCode, RunError
 from common.losses.multitask import patient_loss
 from common.models.registry import build_model
 from common.privacy.ledger import Ledger, LedgerBudgets
+from common.privacy.ledger_file import read_ledger
 from common.privacy.noise import geometric_share, skellam
+from common.privacy.recompose import recompose
 from server.rounds import FEDERATED
 from server.secure_evaluation import FEDERATION
 from simulations.consortium_run import run_in_process
@@ -70,6 +72,9 @@ def spends(study, site_id, folder):
     ledger = Ledger(policy.ledger, policy.site_id, LedgerBudgets.from_policy(policy))
     rounds = [r.entry.round for r in ledger.reservations() if r.entry.partition == "train"]
     assert ledger.epsilon(study.digest(), "train", 1e-5) <= 8.0
+    accounts = recompose(read_ledger(policy.ledger), 1e-5, where=policy.site_id)
+    assert bool(accounts) == bool(rounds)
+    assert all(account.agree for account in accounts)
     return sorted(rounds)
 
 

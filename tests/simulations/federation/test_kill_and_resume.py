@@ -10,6 +10,8 @@ import pytest
 
 from common.cli_output import Output
 from common.privacy.ledger import Ledger, LedgerBudgets
+from common.privacy.ledger_file import read_ledger
+from common.privacy.recompose import recompose
 from simulations.consortium_run import run_in_process
 from simulations.identities import with_identities
 from simulations.tiny_consortium import tiny_agents, tiny_policy, tiny_study
@@ -125,4 +127,7 @@ def test_with_noise_nothing_is_spent_or_drawn_twice(mode, tmp_path):
         assert set(range(1, ROUNDS + 1)) - set(rounds) <= set(void)
         assert {r.entry.round for r in training if r.state == "open"} <= set(void)
         spent = ledger.epsilon(study.digest(), "train", 1e-5)
+        accounts = recompose(read_ledger(policy.ledger), 1e-5, where=policy.site_id)
+        assert accounts
+        assert all(account.agree for account in accounts)
         assert 7.8 < spent <= 8.0
