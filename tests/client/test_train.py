@@ -163,7 +163,16 @@ def _auc(scores: np.ndarray, labels: np.ndarray) -> float:
     return float((positive[:, None] > negative[None]).mean())
 
 
-@pytest.mark.parametrize("name", sorted(SMALL_MODELS))
+QUICK_TO_TRAIN = {"linear", "clinical_linear", "moemil", "abmil"}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[] if name in QUICK_TO_TRAIN else [pytest.mark.slow])
+        for name in sorted(SMALL_MODELS)
+    ],
+)
 def test_every_model_learns_a_planted_signal(name):
     training = plan(epochs=12, lr=5e-3, modality_dropout=0.1)
     study = make_study(name, training=training, **SMALL_MODELS[name])
