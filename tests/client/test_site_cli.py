@@ -245,7 +245,7 @@ def test_a_hospital_from_nothing_to_a_prediction(home, call):
     status, out, _err = call(f"check {SITE} --json")
     points = json.loads(out)["open_points"]
     assert not any("approved" in point for point in points)
-    status, out, err = call(PREDICT)
+    status, out, err = call(f"{PREDICT} --patient P3 --patient P4")
     assert status == 0, err
     assert "SYNTHETIC" in out
     assert "genomics (in the manifest, but no features extracted)" in out

@@ -1,5 +1,7 @@
 """Integrated gradients against what they are where that is known in closed form."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -8,6 +10,7 @@ from random_patients import FEATURES, Cohort, make_study, random_model
 from client.explain import attribution as module
 from client.explain.attribution import attribute, contributions, shares
 from client.train import train_epochs
+from common.losses.discrete_time import survival_curve
 from common.models.parameters import load_arrays, to_arrays
 from common.models.registry import build_model
 
@@ -45,6 +48,22 @@ def test_of_a_linear_model_is_weight_times_input():
             np.testing.assert_allclose(found.inputs[name], expected, rtol=2e-5, atol=2e-7)
 
 
+def test_explains_the_logit_and_the_risk():
+    study = make_study("linear")
+    model, batch = random_model(study), patients(study, n=1)[0]
+    mean = dataclasses.replace(
+        batch, tokens={name: torch.zeros_like(value) for name, value in batch.tokens.items()}
+    )
+    with torch.no_grad():
+        here, there = model(batch), model(mean)
+    response = attribute(model, batch, "response")
+    assert response.output == pytest.approx(float(here.response_logit))
+    assert response.baseline == pytest.approx(float(there.response_logit))
+    survival = attribute(model, batch, "survival")
+    assert survival.output == pytest.approx(-float(survival_curve(here.hazard_logits).sum()))
+    assert survival.baseline == pytest.approx(-float(survival_curve(there.hazard_logits).sum()))
+
+
 def test_of_a_linear_model_adds_up_exactly():
     study = make_study("linear")
     model = random_model(study)
@@ -75,7 +94,8 @@ def follows_features(cohort, rng):
 def test_64_steps_suffice_for_a_trained_small_moemil():
     """A ReLU network's gradient jumps, so the error falls as 1 / steps; most need no more."""
     local = {"kind": "epochs", "epochs": 5, "lr": 1e-2, "batch_size": 8}
-    study = make_study("moemil", training={"local": local}, **MOEMIL)
+    few = {name: FEATURES[name] for name in ("table", "tiles", "pathways")}
+    study = make_study("moemil", features=few, training={"local": local}, **MOEMIL)
     cohort = Cohort(study, 24, seed=1, missing=0.2, signal=follows_features)
     model = build_model(study)
     start = to_arrays(model)
