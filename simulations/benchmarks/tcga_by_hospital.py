@@ -1,12 +1,16 @@
-"""TCGA LUAD and BRCA by hospital: federated against pooled on the same folds, Cox floor beside.
+"""Federated training reaches the C-index of pooled training on real TCGA hospitals.
 
-Every hospital trains on four fifths of its patients, balanced by outcome; the arms see the same
-folds. `federated` sends gradient sums, which pooled training must equal; `fedavg` trains locally
-and averages.
+TCGA lung adenocarcinoma and breast cancer, hospital = tissue source site, survival from slides,
+RNA and clinical columns. Every hospital trains on four fifths of its patients, balanced by
+outcome; all arms are scored on the same folds. `federated` sums gradients, `fedavg` averages
+locally trained models, `pooled` trains where all patients lie in one place, and the floor is a
+Cox model on age, sex and stage of all hospitals. The settings of all arms were chosen on folds
+drawn with seeds 0 and 1, which are not reported here.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,45 +21,68 @@ from simulations.scenario import Scenario, find_scenario
 from simulations.scenario_run import ScenarioResult, run_scenario
 
 NAME = "tcga_by_hospital"
-DURATION = "about 5 minutes on two idle cores"
-SEEDS = (0, 1)
-COHORTS = ("tcga_luad", "tcga_brca")
-ARMS = ("pooled", "federated", "fedavg", "clinical_floor")
-MARGIN = 0.02
+DURATION = "about 4 minutes on two cores"
+SEEDS = (2, 3)
+SCENARIOS = ("tcga_luad", "tcga_brca")
+FEDERATED = ("federated", "fedavg")
+ARMS = ("pooled", *FEDERATED, "clinical_floor")
+MARGINS = {"federated": 0.02, "fedavg": 0.05}
+
+Rows = dict[str, dict[str, float]]
+"""Arm -> column of the comparison -> value."""
 
 
 def checks(data: Path) -> Iterator[Check]:
-    """Yield the checks; `data` is the folder of the real data.
+    """Yield the checks.
 
-    Raises:
-        DataError: The files are missing.
+    Args:
+        data: Folder that holds `tcga/`.
     """
-    for name in COHORTS:
-        scenario = Scenario.from_yaml(find_scenario(name))
-        chosen = scenario.model_copy(
-            update={
-                "seeds": list(SEEDS),
-                "arms": [arm for arm in scenario.arms if arm.name in ARMS],
-            }
+    for name in SCENARIOS:
+        scenario = restricted(Scenario.from_yaml(find_scenario(name)))
+        with TemporaryDirectory(prefix="tumorboard-") as folder:
+            progress(f"{name}: {len(SEEDS)} seeds, {scenario.folds.count} folds")
+            workers = len(os.sched_getaffinity(0))
+            output = Output(json_mode=True)
+            result = run_scenario(scenario, data, Path(folder), workers=workers, output=output)
+        yield from comparison_checks(result)
+
+
+def restricted(scenario: Scenario) -> Scenario:
+    """Return the scenario with the arms and seeds of this benchmark."""
+    arms = [arm for arm in scenario.arms if arm.name in ARMS]
+    return scenario.model_copy(update={"arms": arms, "seeds": list(SEEDS)})
+
+
+def comparison_checks(result: ScenarioResult) -> Iterator[Check]:
+    """Yield each federated arm against pooled, then the floor, from one finished comparison."""
+    table = result.table[result.table["metric"] == "c_index"].set_index("arm")
+    rows: Rows = {str(arm): dict(row) for arm, row in table.iterrows()}
+    patients = sum(result.hospitals.values())
+    who = f"{result.scenario.name} ({patients} patients, {len(result.hospitals)} hospitals)"
+    floor = _told(rows, "clinical_floor")
+    for arm in FEDERATED:
+        lost = -rows[arm]["difference"]
+        low, high = -rows[arm]["ci_high"], -rows[arm]["ci_low"]
+        yield Check(
+            f"{who}: C-index of pooled minus {arm}, same folds",
+            lost,
+            MARGIN,
+            "<=",
+            f"pooled {_told(rows, 'pooled')}, {arm} {_told(rows, arm)}, Cox floor {floor}; "
+            f"95 % interval of the loss {low:+.3f} to {high:+.3f}",
         )
-        with TemporaryDirectory() as folder:
-            result = run_scenario(chosen, data, Path(folder), workers=2, output=Output())
-        yield from _checks_of(name, result)
+    yield Check(
+        f"{who}: C-index of the Cox floor on clinical columns",
+        rows["clinical_floor"]["mean"],
+        0.5,
+        ">",
+        f"floor minus pooled {rows['clinical_floor']['difference']:+.3f}; the bound is chance",
+    )
 
 
-def _checks_of(name: str, result: ScenarioResult) -> Iterator[Check]:
-    table = result.table[result.table["metric"] == "c_index"]
-    means = dict(zip(table["arm"], table["mean"].astype(float), strict=True))
-    for arm, mean, sd in zip(table["arm"], table["mean"], table["sd"], strict=True):
-        progress(f"{name} {arm}: C {mean:.3f} (SD of folds {sd:.3f})")
-    pooled, floor = means["pooled"], means["clinical_floor"]
-    for arm in ("federated", "fedavg"):
-        mean = means[arm]
-        note = f"C {mean:.3f}, pooled {pooled:.3f}, clinical Cox floor {floor:.3f}"
-        what = f"{name}, {arm}: C-index below pooled, {len(SEEDS)} x 5 folds"
-        yield Check(what, pooled - mean, MARGIN, "<=", note=note)
-    what = f"{name}, federated: distance to pooled in C"
-    yield Check(what, abs(pooled - means["federated"]), MARGIN, "<=")
+def _told(rows: Rows, arm: str) -> str:
+    return f"{rows[arm]['mean']:.3f} (SD of folds {rows[arm]['sd']:.3f})"
 
 
 if __name__ == "__main__":

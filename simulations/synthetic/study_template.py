@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from pydantic import JsonValue
+
 from common.errors import ConfigError
 from common.privacy.plan import EvaluationRelease, Mode, PrivacyPlan
 from common.study import (
@@ -34,10 +36,7 @@ HORIZONS_MONTHS = [12.0, 36.0, 60.0]
 EPSILON = 8.0
 TEST_FRACTION = 0.25
 
-_LINEAR = ModelSpec(
-    name="linear",
-    options={"pooled_norm": 3.0, "gain": {"slices": 0.2, "clinical_text": 0.2}},
-)
+_GAIN = {"slices": 0.2, "clinical_text": 0.2}
 """Slice and sentence embeddings vary mostly in what says little here; public draws show it."""
 _FUSED = ModelSpec(name="moemil", options={"size": "small"})
 
@@ -162,7 +161,7 @@ def _study(
         synthetic=True,
         endpoints=_endpoints(spec),
         features=features,
-        model=model or (_LINEAR if private else _FUSED),
+        model=model or (_linear(features) if private else _FUSED),
         training=_training(spec, private=private, rounds=rounds),
         privacy=PrivacyPlan(
             mode=mode,
@@ -174,6 +173,11 @@ def _study(
         quorum=Quorum(min_sites=min(2, len(spec.sites))),
         sites=[RosterEntry(site_id=site.site_id, name=site.name) for site in spec.sites],
     )
+
+
+def _linear(features: dict[str, FeatureSpec]) -> ModelSpec:
+    gain: dict[str, JsonValue] = {n: value for n, value in _GAIN.items() if n in features}
+    return ModelSpec(name="linear", options={"pooled_norm": 3.0, "gain": gain})
 
 
 def _endpoints(spec: ConsortiumSpec) -> Endpoints:

@@ -5,6 +5,7 @@ from sklearn.linear_model import RidgeCV
 from client.dataset import PatientDataset
 from client.extract.registry import create_extractor
 from common.errors import ConfigError, DataError
+from common.models.registry import build_model
 from common.study import MODALITIES
 from simulations.synthetic import public_reference
 from simulations.synthetic.clinical_record import COLUMNS, draw_record
@@ -132,3 +133,9 @@ def test_missing_constants_are_told(monkeypatch, tmp_path):
 
 def test_raw_feature_sets_cover_all_modalities():
     assert {spec.modality for spec in raw_feature_sets().values()} == set(MODALITIES)
+
+
+@pytest.mark.parametrize("features", [None, ["tiles"], ["slices", "clinical_table"]])
+def test_private_heads_can_be_built_on_any_feature_sets(features: list[str] | None) -> None:
+    study = feature_study(demo_spec(patients=4), mode="local", features=features)
+    assert set(build_model(study).features) == set(study.features)
