@@ -26,7 +26,7 @@ SEEDS = (2, 3)
 SCENARIOS = ("tcga_luad", "tcga_brca")
 FEDERATED = ("federated", "fedavg")
 ARMS = ("pooled", *FEDERATED, "clinical_floor")
-MARGINS = {"federated": 0.02, "fedavg": 0.05}
+MARGIN = 0.02
 
 Rows = dict[str, dict[str, float]]
 """Arm -> column of the comparison -> value."""
