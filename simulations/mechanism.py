@@ -7,25 +7,22 @@ last bit in the opened sum. Noise is drawn from the same unseeded cryptographic 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
-import numpy as np
 import torch
 
 from client.dataset import PatientDataset
 from client.private_gradient import clipped_gradient_sum
 from common.models.base import FusedModel
-from common.models.parameters import load_arrays, to_arrays
+from common.models.parameters import block_of, load_arrays, to_arrays
 from common.models.registry import build_model
 from common.privacy.integer_encoding import flatten, unflatten
 from common.private_round import encoding_of
-from common.study import Study
+from common.study import MODALITIES, Study
 from common.wire import Arrays
 from server.aggregate.gradient_mean import descent
 from server.checkpoint import Checkpoint, RoundRecord
 from server.round_step import advance, final_model
-
-Vector = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
 
 
 def train_mechanism(study: Study, sites: Mapping[str, PatientDataset]) -> Arrays:
@@ -40,14 +37,11 @@ def train_mechanism(study: Study, sites: Mapping[str, PatientDataset]) -> Arrays
     """
     model = build_model(study)
     checkpoint = Checkpoint(round=0, parameters=to_arrays(model))
-    shapes = {name: array.shape for name, array in checkpoint.parameters.items()}
     clip = study.privacy.clip if study.privacy.is_private else None
-    release = _release(study, shapes)
     for number in range(1, study.training.rounds + 1):
         load_arrays(model, checkpoint.parameters)
         sums = [_clipped(model, patients, study, clip) for patients in sites.values()]
-        total = unflatten(release(sums), shapes)
-        direction = descent(study, checkpoint.parameters, dict(total))
+        direction = descent(study, checkpoint.parameters, _release(study, sums))
         record = RoundRecord(round=number, sites=sorted(sites), update_norm=0.0)
         checkpoint = advance(study, checkpoint, direction, record)
     return final_model(checkpoint)
@@ -55,16 +49,28 @@ def train_mechanism(study: Study, sites: Mapping[str, PatientDataset]) -> Arrays
 
 def _clipped(
     model: FusedModel, patients: PatientDataset, study: Study, clip: float | None
-) -> Vector:
+) -> Arrays:
+    """Return one site's sum; in mode local without the blocks of modalities that it lacks."""
     device = torch.device("cpu")
-    return flatten(clipped_gradient_sum(model, patients, study, device=device, clip=clip).arrays)
+    total = clipped_gradient_sum(model, patients, study, device=device, clip=clip)
+    if study.privacy.mode != "local":
+        return dict(total.arrays)
+    lacking = set(MODALITIES) - set(patients.modalities)
+    return {name: value for name, value in total.arrays.items() if block_of(name) not in lacking}
 
 
-def _release(
-    study: Study, shapes: Mapping[str, tuple[int, ...]]
-) -> Callable[[list[Vector]], Vector]:
-    """Return how clipped sums of the sites become the sum the server sees."""
+def _release(study: Study, sums: list[Arrays]) -> Arrays:
+    """Return the sum the server sees: plain, or of integers with every site's noise."""
+    released: Arrays = {}
+    for arrays in sums:
+        for name, value in _noised(study, arrays).items():
+            released[name] = released.get(name, 0.0) + value
+    return released
+
+
+def _noised(study: Study, arrays: Arrays) -> Arrays:
     if not study.privacy.is_private:
-        return lambda sums: np.sum(sums, axis=0)
+        return arrays
+    shapes = {name: value.shape for name, value in arrays.items()}
     encoding = encoding_of(study, shapes)
-    return lambda sums: encoding.decode(np.sum([encoding.noised(s) for s in sums], axis=0))
+    return dict(unflatten(encoding.decode(encoding.noised(flatten(arrays))), shapes))
