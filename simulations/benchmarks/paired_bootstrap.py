@@ -121,6 +121,10 @@ class PairedRanks:
         """Return the metric of a model."""
         return float(self._values[name][0])
 
+    def replicates(self, name: str) -> FloatArray:
+        """Return the metric of a model on each draw, (draws,)."""
+        return self._values[name][1:]
+
     def difference(self, first: str, second: str) -> Difference:
         """Return first minus second with its 95 % percentile interval."""
         difference = self._values[first] - self._values[second]
