@@ -10,11 +10,13 @@ from typing import Annotated
 
 import typer
 
+from client import join_cli
 from client.ledger_cli import app as ledger_app
 from common.cli_output import Output
 
 app = typer.Typer(no_args_is_help=True, help=__doc__, rich_markup_mode=None)
 app.add_typer(ledger_app, name="ledger")
+join_cli.register(app)
 
 SiteOption = Annotated[
     Path, typer.Option("--site", help="The hospital's site.yaml, or the folder that holds it.")
@@ -133,20 +135,6 @@ def approve(
     output = Output(json_output)
     output.say(f"Consent to study {agreed.study_id}, digest {approval.study_digest}: {target}")
     output.result(approval.model_dump(mode="json"))
-
-
-@app.command(epilog="Example: tumorboard site keygen --site hospital-a")
-def keygen(site: SiteOption, json_output: JsonOption = False) -> None:
-    """Make this hospital's identity; prints the public half for the coordinator's roster."""
-    from client.agent.identity import create_identity
-    from client.site_folder import load_policy
-
-    policy = load_policy(site)
-    public = create_identity(policy.identity_key)
-    output = Output(json_output)
-    output.say(f"Private key: {policy.identity_key} (never leaves this hospital)")
-    output.say(f"Public key for the roster: {public}")
-    output.result({"site_id": policy.site_id, "public_key": public})
 
 
 @app.command(epilog="Example: tumorboard site agent --site hospital-a")

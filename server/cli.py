@@ -8,8 +8,10 @@ from typing import Annotated
 import typer
 
 from common.cli_output import Output
+from server import provision_cli
 
 app = typer.Typer(no_args_is_help=True, help=__doc__, rich_markup_mode=None)
+provision_cli.register(app)
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 RunOption = Annotated[Path, typer.Argument(help="Folder of the run.")]
 

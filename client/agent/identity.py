@@ -1,16 +1,27 @@
-"""The hospital's identity: an Ed25519 key that signs its keys of the secure sum.
+"""The hospital's two keys; their private halves never leave it.
 
-The public half stands in the study's roster; the private half never leaves the hospital.
+- identity: Ed25519, signs its keys of the secure sum, its request to join and its audit log;
+- node key: P-384 in OpenSSH format, with which its SuperNode authenticates to the SuperLink.
 """
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+    load_ssh_private_key,
+)
 
+from common.atomic_file import write_text
 from common.errors import ConfigError
+from common.secret_file import create_signing_key, load_signing_key, write_new_secret
+from common.signature import public_half
 
 
 def create_identity(path: Path) -> str:
@@ -19,22 +30,10 @@ def create_identity(path: Path) -> str:
     Raises:
         ConfigError: There is one already; it is never overwritten.
     """
-    key = Ed25519PrivateKey.generate()
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        return public_half(create_signing_key(path))
     except FileExistsError:
-        raise ConfigError(
-            "this hospital has an identity already",
-            where=str(path),
-            why="a new one would not be the one on the roster",
-            cure="keep it; to replace it, move the file away and ask for admission anew",
-        ) from None
-    with os.fdopen(descriptor, "w", encoding="ascii") as stream:
-        stream.write(key.private_bytes_raw().hex() + "\n")
-        stream.flush()
-        os.fsync(stream.fileno())
-    return public_key(key)
+        raise _taken("an identity", path) from None
 
 
 def load_identity(path: Path) -> Ed25519PrivateKey:
@@ -43,17 +42,75 @@ def load_identity(path: Path) -> Ed25519PrivateKey:
     Raises:
         ConfigError: The file is missing or holds no key.
     """
-    try:
-        return Ed25519PrivateKey.from_private_bytes(bytes.fromhex(path.read_text("ascii").strip()))
-    except (OSError, ValueError) as error:
-        raise ConfigError(
-            "the identity of this hospital cannot be read",
-            where=str(path),
-            why=type(error).__name__,
-            cure="make one with `tumorboard site keygen`, or restore it from backup",
-        ) from None
+    return load_signing_key(
+        path,
+        what="the identity of this hospital",
+        cure="make one with `tumorboard site keygen`, or restore it from backup",
+    )
 
 
 def public_key(identity: Ed25519PrivateKey) -> str:
     """Return the public half in hex, as it stands in the roster."""
-    return identity.public_key().public_bytes_raw().hex()
+    return public_half(identity)
+
+
+def node_key_path(identity_key: Path) -> Path:
+    """Return where the node key lies: `node.key` beside the identity."""
+    return identity_key.with_name("node.key")
+
+
+def create_node_key(path: Path) -> str:
+    """Make a new node key, readable by its owner alone, and return its public key.
+
+    The public half is also written beside it, as `<name>.pub`.
+
+    Raises:
+        ConfigError: There is one already; it is never overwritten.
+    """
+    key = ec.generate_private_key(ec.SECP384R1())
+    private = key.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption())
+    try:
+        write_new_secret(path, private)
+    except FileExistsError:
+        raise _taken("a node key", path) from None
+    public = node_public_key(key)
+    write_text(path.with_name(f"{path.name}.pub"), f"{public}\n")
+    return public
+
+
+def load_node_key(path: Path) -> ec.EllipticCurvePrivateKey:
+    """Return the key of this hospital's SuperNode.
+
+    Raises:
+        ConfigError: The file is missing or holds no P-384 key.
+    """
+    try:
+        key = load_ssh_private_key(path.read_bytes(), password=None)
+    except (OSError, ValueError, TypeError) as error:
+        raise _unusable(path, type(error).__name__) from None
+    if not isinstance(key, ec.EllipticCurvePrivateKey) or key.curve.name != "secp384r1":
+        raise _unusable(path, "it is not a P-384 key")
+    return key
+
+
+def node_public_key(key: ec.EllipticCurvePrivateKey) -> str:
+    """Return the public half of a node key in OpenSSH format, as it stands in the roster."""
+    return key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode("ascii")
+
+
+def _unusable(path: Path, why: str) -> ConfigError:
+    return ConfigError(
+        "the node key of this hospital cannot be read",
+        where=str(path),
+        why=why,
+        cure="make one with `tumorboard site keygen`, or restore it from backup",
+    )
+
+
+def _taken(what: str, path: Path) -> ConfigError:
+    return ConfigError(
+        f"this hospital has {what} already",
+        where=str(path),
+        why="a new one would not be the one on the roster",
+        cure="keep it; to replace it, move the file away and ask for admission anew",
+    )

@@ -1,0 +1,89 @@
+"""Commands by which a hospital joins a consortium: keys, request, kit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from common.cli_output import Output
+
+SiteOption = Annotated[
+    Path, typer.Option("--site", help="The hospital's site.yaml, or the folder that holds it.")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands to `tumorboard site`."""
+    for command, example in (
+        (keygen, "keygen --site hospital-a"),
+        (request, "request --site hospital-a --out hospital-a.request.json"),
+        (install_kit, "install-kit --site hospital-a --kit hospital-a-kit"),
+    ):
+        app.command(epilog=f"Example: tumorboard site {example}")(command)
+
+
+def keygen(site: SiteOption, json_output: JsonOption = False) -> None:
+    """Make this hospital's identity and node key; their private halves never leave it."""
+    from client.agent.identity import node_key_path
+    from client.enrol_request import make_keys
+    from client.site_folder import load_policy
+
+    policy = load_policy(site)
+    keys = make_keys(policy)
+    output = Output(json_output)
+    output.say(f"Private keys: {policy.identity_key}, {node_key_path(policy.identity_key)}")
+    output.say(f"Public key for the roster: {keys.identity}")
+    output.say(f"Public key of the SuperNode: {keys.node_key}")
+    output.say("Next: `tumorboard site request`, and send its file to the coordinator.")
+    output.result(
+        {"site_id": policy.site_id, "public_key": keys.identity, "node_key": keys.node_key}
+    )
+
+
+def request(
+    site: SiteOption,
+    out: Annotated[
+        Path | None, typer.Option(help="The file; SITE.request.json by default.")
+    ] = None,
+    name: Annotated[str, typer.Option(help="Name of the hospital as people read it.")] = "",
+    json_output: JsonOption = False,
+) -> None:
+    """Write the request to join, for the coordinator; it holds public keys only."""
+    from client.enrol_request import write_request
+    from client.site_folder import load_policy
+
+    policy = load_policy(site)
+    target = out or Path(f"{policy.site_id}.request.json")
+    made = write_request(policy, name, target)
+    output = Output(json_output)
+    output.say(f"Request: {target}. Send it to the coordinator.")
+    output.say(f"Fingerprint, compare by telephone: {made.fingerprint}")
+    output.result({"file": str(target), "fingerprint": made.fingerprint, **made.model_dump()})
+
+
+def install_kit(
+    site: SiteOption,
+    kit: Annotated[Path, typer.Option(help="Folder of the kit the coordinator sent.")],
+    fingerprint: Annotated[
+        str | None, typer.Option(help="The kit's fingerprint, as told by telephone.")
+    ] = None,
+    json_output: JsonOption = False,
+) -> None:
+    """Check the kit of the coordinator and install it beside site.yaml.
+
+    Without --fingerprint, compare the printed one by telephone before you take part.
+    """
+    from client.enrol_connection import SiteConnection
+    from client.enrol_install import install_kit as install
+    from client.site_folder import load_policy
+
+    target = SiteConnection.of_site(site)
+    connection = install(load_policy(site), kit, target, fingerprint=fingerprint)
+    output = Output(json_output)
+    output.say(f"Connected to {connection.consortium} at {connection.superlink}: {target.root}")
+    if fingerprint is None:
+        output.say(f"Compare by telephone before you take part: {connection.fingerprint}")
+    output.result({**connection.model_dump(mode="json"), "fingerprint": connection.fingerprint})

@@ -1,0 +1,338 @@
+"""A hospital joins: request, admission, kit, installation; and everybody who must not."""
+
+import json
+import os
+import socket
+import ssl
+import threading
+from datetime import UTC, datetime
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from client.cli import app as site_app
+from client.enrol_connection import SiteConnection
+from client.enrol_install import install_kit
+from client.enrol_request import make_keys, write_request
+from client.site_folder import load_policy
+from client.site_template import write_site_template
+from common.audit_log import read_audit
+from common.errors import ConfigError, ErrorCode, ProtocolError
+from common.roster import Roster, SignedRoster, read_roster
+from server.cli import app as server_app
+from server.consortium_folder import ConsortiumFolder
+from server.provision import provision, rotate_server_certificate
+from server.provision_certificates import (
+    issue_server_certificate,
+    load_certificate,
+    load_certified,
+    make_authority,
+)
+from server.provision_kit import write_kit
+from server.provision_roster import admit, revoke
+
+
+@pytest.fixture
+def consortium(tmp_path):
+    """A provisioned consortium."""
+    where = "127.0.0.1:8443"
+    root = provision(tmp_path / "lab", name="lab", address=where, listen=where, sans=["tb.test"])
+    return ConsortiumFolder.open(root)
+
+
+@pytest.fixture
+def hospital(tmp_path):
+    """A maker of hospitals with keys; returns the policy."""
+
+    def make(site_id="hospital-a"):
+        write_site_template(tmp_path / site_id, site_id)
+        policy = load_policy(tmp_path / site_id)
+        make_keys(policy)
+        return policy
+
+    return make
+
+
+def request_of(policy, tmp_path):
+    path = tmp_path / f"{policy.site_id}.request.json"
+    write_request(policy, "Hospital", path)
+    return path
+
+
+def install(policy, kit, tmp_path, fingerprint=None):
+    target = SiteConnection.of_site(tmp_path / policy.site_id)
+    return target, install_kit(policy, kit, target, fingerprint=fingerprint)
+
+
+@pytest.fixture
+def joined(consortium, hospital, tmp_path):
+    """Consortium, an admitted hospital, and its kit."""
+    policy = hospital()
+    admit(consortium, request_of(policy, tmp_path))
+    write_kit(consortium, policy.site_id, tmp_path / "kit")
+    return consortium, policy, tmp_path / "kit"
+
+
+def test_a_hospital_joins(joined, tmp_path):
+    consortium, policy, kit = joined
+    target, connection = install(policy, kit, tmp_path)
+    assert target.roster().member("hospital-a").status == "admitted"
+    assert connection.superlink == "127.0.0.1:8443"
+    assert target.allowed_bundles.read_text().strip() == connection.bundle_digest
+    assert all(os.access(target.gate / name, os.X_OK) for name in ("flwr-clientapp",))
+    install(policy, kit, tmp_path, connection.fingerprint.upper())  # again, as told by telephone
+    events = [r.event for r in read_audit(consortium.audit, consortium.audit_public_key())]
+    assert events == ["provisioned", "admitted", "kit_written"]
+
+
+def test_private_keys_are_private_and_stay(joined):
+    consortium, policy, kit = joined
+    secrets = [consortium.ca_key, consortium.roster_key, consortium.server_key]
+    secrets += [
+        consortium.audit_key,
+        policy.identity_key,
+        policy.identity_key.with_name("node.key"),
+    ]
+    assert [path.stat().st_mode & 0o777 for path in secrets] == [0o600] * 6
+    sent = b"".join(path.read_bytes() for path in kit.rglob("*") if path.is_file())
+    assert b"PRIVATE KEY" not in sent
+    assert not any(path.read_bytes().strip() in sent for path in secrets)
+
+
+def test_keys_are_never_overwritten(consortium, hospital):
+    before = {path: path.read_bytes() for path in consortium.root.rglob("*.key")}
+    with pytest.raises(ConfigError, match="already"):
+        provision(consortium.root, name="x", address="a.test:1", listen="127.0.0.1:1", sans=[])
+    consortium.config.unlink()  # a lost file does not open the way either
+    with pytest.raises(ConfigError, match="already"):
+        provision(consortium.root, name="x", address="a.test:1", listen="127.0.0.1:1", sans=[])
+    assert before == {path: path.read_bytes() for path in consortium.root.rglob("*.key")}
+    with pytest.raises(ConfigError, match="already"):
+        make_keys(hospital())
+
+
+def handshake(consortium, ca_file, name):
+    """One TLS handshake over a real socket; returns the client's error, or None."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(consortium.server_cert, consortium.server_key)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+
+        def accept():
+            connection, _ = listener.accept()
+            with connection:
+                try:
+                    context.wrap_socket(connection, server_side=True).close()
+                except OSError:
+                    return
+
+        thread = threading.Thread(target=accept)
+        thread.start()
+        client = ssl.create_default_context(cafile=ca_file)
+        client.verify_flags |= ssl.VERIFY_X509_STRICT
+        try:
+            with socket.create_connection(("127.0.0.1", port)) as raw:
+                client.wrap_socket(raw, server_hostname=name).close()
+        except ssl.SSLError as error:
+            return str(error)
+        finally:
+            thread.join()
+    return None
+
+
+@pytest.mark.parametrize("name", ["127.0.0.1", "localhost", "tb.test"])
+def test_openssl_accepts_the_certificate_strictly_also_after_rotation(consortium, name):
+    assert handshake(consortium, consortium.ca_cert, name) is None
+    old = consortium.server_cert.read_bytes()
+    rotate_server_certificate(consortium)
+    assert consortium.server_cert.read_bytes() != old
+    assert consortium.server_key.stat().st_mode & 0o077 == 0
+    assert handshake(consortium, consortium.ca_cert, name) is None
+
+
+def test_openssl_refuses_another_name_another_authority_and_an_expired_one(consortium, tmp_path):
+    assert "CERTIFICATE_VERIFY_FAILED" in handshake(consortium, consortium.ca_cert, "evil.test")
+    (tmp_path / "other.crt").write_bytes(make_authority("lab").certificate_pem())
+    refused = handshake(consortium, tmp_path / "other.crt", "127.0.0.1")
+    assert "CERTIFICATE_VERIFY_FAILED" in refused
+    authority = load_certified(consortium.ca_cert, consortium.ca_key)
+    expired = issue_server_certificate(authority, ["127.0.0.1"], days=0)
+    consortium.server_cert.write_bytes(expired.certificate_pem())
+    consortium.server_key.write_bytes(expired.key_pem())
+    assert "expired" in handshake(consortium, consortium.ca_cert, "127.0.0.1")
+
+
+def test_authority_cannot_be_used_by_a_server_certificate(consortium):
+    leaf = load_certificate(consortium.server_cert)
+    with pytest.raises(ConfigError) as caught:
+        load_certified(consortium.server_cert, consortium.ca_key)
+    assert caught.value.code == ErrorCode.CERTIFICATE
+    assert (leaf.not_valid_after_utc - datetime.now(UTC)).days <= 397
+
+
+def edit(path, *keys, value):
+    data = json.loads(path.read_text())
+    inner = data
+    for key in keys[:-1]:
+        inner = inner[key]
+    inner[keys[-1]] = value
+    path.write_text(json.dumps(data))
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("site_id", "hospital-b"), ("identity", "ab" * 32), ("made", "2001-01-01"), ("extra", 1)],
+)
+def test_an_altered_request_is_refused(consortium, hospital, tmp_path, key, value):
+    path = request_of(hospital(), tmp_path)
+    edit(path, "request", key, value=value)
+    with pytest.raises(ProtocolError) as caught:
+        admit(consortium, path)
+    assert caught.value.code == ErrorCode.JOIN_REQUEST
+    assert consortium.roster().members == []
+
+
+def test_a_node_key_of_somebody_else_is_refused(consortium, hospital, tmp_path):
+    """Without proof of possession a hospital could claim another's SuperNode."""
+    first, second = request_of(hospital("a"), tmp_path), request_of(hospital("b"), tmp_path)
+    stolen = json.loads(second.read_text())
+    stolen["request"]["node_key"] = json.loads(first.read_text())["request"]["node_key"]
+    second.write_text(json.dumps(stolen))
+    with pytest.raises(ProtocolError, match="not signed by its own"):
+        admit(consortium, second)
+
+
+def test_a_second_admission_of_name_or_key_is_refused(consortium, hospital, tmp_path):
+    path = request_of(hospital("a"), tmp_path)
+    admit(consortium, path)
+    with pytest.raises(ProtocolError, match="admitted already"):
+        admit(consortium, path)
+    revoke(consortium, "a", "left")
+    with pytest.raises(ProtocolError, match="used before"):
+        admit(consortium, path)
+    roster = consortium.roster()
+    assert (roster.version, [m.status for m in roster.members]) == (3, ["revoked"])
+
+
+def test_a_revoked_hospital_with_new_keys_comes_back(consortium, hospital, tmp_path):
+    policy = hospital("a")
+    admit(consortium, request_of(policy, tmp_path))
+    revoke(consortium, "a", "key lost")
+    for path in policy.identity_key.parent.iterdir():
+        path.unlink()
+    make_keys(policy)
+    admit(consortium, request_of(policy, tmp_path))
+    roster = consortium.roster()
+    assert [m.status for m in roster.members] == ["revoked", "admitted"]
+    assert roster.member("a").status == "admitted"
+
+
+def test_an_older_or_altered_roster_is_refused(joined, tmp_path):
+    consortium, policy, kit = joined
+    target, _ = install(policy, kit, tmp_path)
+    known = target.roster()
+    edit(target.roster_file, "roster", "version", value=9)
+    with pytest.raises(ProtocolError, match="not signed"):
+        target.roster()
+    key = consortium.load_roster_key()
+    SignedRoster.make(Roster(consortium="lab", version=1), key).write(target.roster_file)
+    with pytest.raises(ProtocolError, match="older") as caught:
+        read_roster(target.roster_file, consortium.roster_public_key(), known=known)
+    assert caught.value.code == ErrorCode.ROSTER
+    SignedRoster.make(Roster(consortium="lab", version=2), key).write(target.roster_file)
+    with pytest.raises(ProtocolError, match="same version"):
+        read_roster(target.roster_file, consortium.roster_public_key(), known=known)
+
+
+def test_installing_goes_forward_only(joined, hospital, tmp_path):
+    consortium, policy, kit = joined
+    admit(consortium, request_of(hospital("b"), tmp_path))
+    write_kit(consortium, policy.site_id, tmp_path / "newer")
+    target, _ = install(policy, tmp_path / "newer", tmp_path)
+    with pytest.raises(ProtocolError, match="older"):
+        install(policy, kit, tmp_path)
+    assert target.roster().version == 3
+
+
+def spoil_ca(kit):
+    (kit / "ca.crt").write_bytes(make_authority("lab").certificate_pem())
+
+
+def spoil_roster_key(kit):
+    data = yaml.safe_load((kit / "connection.yaml").read_text())
+    (kit / "connection.yaml").write_text(yaml.safe_dump(data | {"roster_key": "ab" * 32}))
+
+
+def spoil_name(kit):
+    data = yaml.safe_load((kit / "connection.yaml").read_text())
+    (kit / "connection.yaml").write_text(yaml.safe_dump(data | {"site_id": "hospital-b"}))
+
+
+@pytest.mark.parametrize("spoil", [spoil_ca, spoil_roster_key, spoil_name])
+def test_a_kit_whose_parts_do_not_fit_installs_nothing(joined, tmp_path, spoil):
+    _, policy, kit = joined
+    spoil(kit)
+    with pytest.raises(ProtocolError) as caught:
+        install(policy, kit, tmp_path)
+    assert caught.value.code == ErrorCode.ROSTER
+    assert not SiteConnection.of_site(tmp_path / policy.site_id).root.exists()
+
+
+def test_a_whole_foreign_kit_needs_the_fingerprint(joined, tmp_path):
+    """Somebody who makes everything anew, under the same names, is caught by telephone."""
+    _consortium, policy, kit = joined
+    _, true = install(policy, kit, tmp_path)
+    where = "127.0.0.1:8443"
+    root = provision(tmp_path / "fake", name="lab", address=where, listen=where, sans=[])
+    fake = ConsortiumFolder.open(root)
+    admit(fake, request_of(policy, tmp_path))
+    write_kit(fake, policy.site_id, tmp_path / "fake-kit")
+    for fingerprint in (None, true.fingerprint):
+        with pytest.raises(ProtocolError):
+            install(policy, tmp_path / "fake-kit", tmp_path, fingerprint)
+
+
+def test_the_kit_of_a_revoked_hospital_is_not_written(joined, tmp_path):
+    consortium, policy, _ = joined
+    revoke(consortium, policy.site_id, "left")
+    with pytest.raises(ConfigError, match="no admitted hospital"):
+        write_kit(consortium, policy.site_id, tmp_path / "again")
+
+
+def test_somebody_admitted_under_this_name_is_noticed(joined, hospital, tmp_path):
+    _consortium, policy, kit = joined
+    policy.identity_key.unlink()
+    policy.identity_key.with_name("node.key").unlink()
+    make_keys(policy)
+    with pytest.raises(ProtocolError, match="other keys"):
+        install(policy, kit, tmp_path)
+
+
+def test_commands_from_nothing_to_an_installed_kit(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    def run(app, line):
+        done = CliRunner().invoke(app, [*line.split(), "--json"], catch_exceptions=False)
+        assert done.exit_code == 0
+        return json.loads(done.stdout)
+
+    made = run(server_app, "provision lab --name lab --host fl.test --port 443 --san 192.0.2.7")
+    assert made["address"] == "fl.test:443"
+    assert made["listen"] == "127.0.0.1:8443"
+    assert {"fl.test", "192.0.2.7", "localhost"} <= set(made["sans"])
+    run(site_app, "init a --site-id a")
+    keys = run(site_app, "keygen --site a")
+    asked = run(site_app, "request --site a --out a.json")
+    admitted = run(server_app, "admit lab a.json --kit a-kit")
+    assert admitted["fingerprint"] == asked["fingerprint"]
+    line = ["install-kit", "--site", "a", "--kit", "a-kit", "--json"]
+    line += ["--fingerprint", admitted["kit_fingerprint"]]
+    assert CliRunner().invoke(site_app, line, catch_exceptions=False).exit_code == 0
+    listed = run(server_app, "roster lab")
+    assert listed["members"][0]["identity"] == keys["public_key"]
+    assert run(server_app, "provision lab --rotate")["certificate_days_left"] > 390
+    gone = CliRunner().invoke(
+        server_app, ["revoke", "lab", "a", "--reason", "left", "--json"], catch_exceptions=False
+    )
+    assert json.loads(gone.stdout)["roster_version"] == 3
