@@ -52,12 +52,16 @@ class ErrorCode(StrEnum):
     PAYLOAD = "TB505"
     NOT_FINITE = "TB506"
     BUNDLE = "TB507"
+    UNPROVEN = "TB508"
+    AGENT_AWAY = "TB509"
     SECURE_SUM = "TB510"
     JOIN_REQUEST = "TB520"
     ROSTER = "TB521"
     CERTIFICATE = "TB522"
     RUN = "TB600"
     QUORUM = "TB601"
+    STOPPED = "TB602"
+    TRANSPORT = "TB603"
     INTERNAL = "TB900"
 
 

@@ -18,6 +18,7 @@ from common.secure_sum.messages import (
     UnmaskReply,
     UnmaskRequest,
 )
+from common.site_proof import CHALLENGE
 from common.study import Identifier, Modality, Task
 from common.wire import WireMessage
 
@@ -136,9 +137,12 @@ class EvaluateReply(WireMessage):
 
 
 class StatusRequest(WireMessage):
-    """Asks what the site is doing."""
+    """Asks what the site is doing, and for a proof that it is the site."""
 
     run_id: Identifier | None = None
+    challenge: Hex64 | None = Field(
+        default=None, pattern=CHALLENGE, description="random, never used before"
+    )
 
 
 class StatusReply(WireMessage):
@@ -149,6 +153,9 @@ class StatusReply(WireMessage):
     run_id: Identifier | None = None
     round: int | None = None
     facts: dict[str, JsonValue] = Field(default_factory=dict)
+    proof: str | None = Field(
+        default=None, description="signature of the challenge by the registered identity"
+    )
 
 
 class AgentApi(Protocol):

@@ -35,6 +35,7 @@ REASONS: dict[str, str] = {
     ErrorCode.LEDGER_DAMAGED: "its ledger is damaged",
     ErrorCode.LEDGER_ROLLBACK: "its ledger is older than the one last seen",
     ErrorCode.FEATURE_FINGERPRINT: "its features were made by another extractor",
+    ErrorCode.AGENT_AWAY: "its node is online, its site agent is not",
 }
 
 
@@ -45,6 +46,11 @@ def enrol_all(session: RunSession) -> None:
         RunError: Fewer sites than the quorum accept.
     """
     roster = [entry.site_id for entry in session.study.sites]
+    by_name = [entry.site_id for entry in session.study.sites if entry.public_key is None]
+    if by_name:
+        session.output.say(
+            f"believed by name alone, for want of a key on the roster: {', '.join(by_name)}"
+        )
     _handshake(session, roster, session.study.quorum.round_timeout_s)
     for site_id in roster:
         site = session.state.sites[site_id]

@@ -12,7 +12,8 @@ os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
 os.environ.setdefault("FLWR_DISABLE_UPDATE_CHECK", "1")
 
 import time
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,10 +23,11 @@ from flwr.serverapp import Grid, ServerApp
 
 from common.cli_output import Output
 from common.contract import sha256_hex
-from common.errors import ConfigError, ErrorCode, ProtocolError
+from common.errors import ConfigError, ErrorCode, ProtocolError, RunError, TumorboardError
 from common.protocol import METHODS, StatusReply, StatusRequest
 from common.study import Study
 from common.wire import WireMessage
+from server.node_registry import NodeRegistry
 from server.rounds import run_study
 from server.site_link import Refusal
 
@@ -36,6 +38,9 @@ MAX_PUSHES = 5
 """How often one request is pushed again after the transport reported an error."""
 
 MIN_GRACE_S = 2.0
+STATUS_TTL_S = 600.0
+CHASE_S = 5.0
+"""How long a request is out before its node is asked whether it is still there."""
 
 
 @dataclass
@@ -46,6 +51,8 @@ class _Pending:
     key: str
     request: WireMessage
     message_id: str | None = None
+    node: int = 0
+    pushed_at: float = 0.0
     pushes: int = 0
     not_before: float = 0.0
 
@@ -63,28 +70,42 @@ class _Encoded:
 class GridLink:
     """Exchanges typed messages with sites over a Flower Grid.
 
-    A node says which site it is in its first `status` reply; the first live node to claim a site
-    keeps it. A request that is made again while its message is still out is not sent twice.
+    Which node speaks for which site is proven by the site's identity; see `NodeRegistry`. A
+    request that is made again while its message is still out is not sent twice; one that a
+    restarted node has lost is.
 
     Args:
         grid: Flower's Grid.
+        roster: Site -> registered identity (hex), or None where the roster has no key.
         poll_s: Shortest pause between two looks for replies; grows to ten times that.
+        report: Told of every node that is not believed: claimed site, node, code.
+
+    Every method raises `RunError` (TRANSPORT) when Flower has ended the run.
     """
 
-    def __init__(self, grid: Grid, *, poll_s: float = 0.02) -> None:
+    def __init__(
+        self,
+        grid: Grid,
+        roster: Mapping[str, str | None],
+        *,
+        poll_s: float = 0.02,
+        report: Callable[[str, int, ErrorCode], None] | None = None,
+    ) -> None:
         self._grid = grid
         self._poll_s = poll_s
-        self._node_of: dict[str, int] = {}
-        self._live: frozenset[int] = frozenset()
-        self._asked: dict[str, int] = {}
+        self._report = report
+        self._nodes = NodeRegistry(roster)
+        self._asked: dict[str, tuple[int, float]] = {}
+        self._answered: dict[int, float] = {}
         self._refreshed = -DISCOVERY_S
         self._out: dict[str, _Pending] = {}
         self._encoded = _Encoded()
 
     def site_ids(self) -> tuple[str, ...]:
         """Return the sites whose node is online, sorted."""
-        self._discover()
-        return tuple(sorted(s for s, node in self._node_of.items() if node in self._live))
+        with _transport():
+            self._discover()
+        return self._nodes.live_sites
 
     def exchange(
         self,
@@ -99,16 +120,18 @@ class GridLink:
         end = started + deadline_s
         waiting = {s: self._take(s, method, request) for s, request in requests.items()}
         answers: dict[str, WireMessage | Refusal] = {}
-        pause = self._poll_s
+        pause, graced = self._poll_s, False
         while waiting:
-            self._discover()
-            self._push(method, waiting.values(), deadline_s)
-            arrived = self._pull(method, waiting)
+            with _transport():
+                self._discover()
+                self._push(method, waiting.values(), deadline_s)
+                arrived = self._pull(method, waiting)
+                self._chase(waiting.values())
             answers |= arrived
             now = time.monotonic()
-            if set(waiting) <= set(optional):
+            if not graced and all(s in optional or self._is_gone(s) for s in waiting):
                 end = min(end, now + max(MIN_GRACE_S, 0.5 * (now - started)))
-                optional = ()
+                graced = True
             if now >= end:
                 break
             if waiting:
@@ -116,6 +139,9 @@ class GridLink:
                 time.sleep(min(pause, max(end - now, 0)))
         self._out.update(waiting)
         return answers
+
+    def _is_gone(self, site_id: str) -> bool:
+        return self._nodes.was_seen(site_id) and self._nodes.node_of(site_id) is None
 
     def _take(self, site_id: str, method: str, request: WireMessage) -> _Pending:
         key = f"{method}:{self._encode(request).key}"
@@ -133,15 +159,19 @@ class GridLink:
     def _push(self, method: str, waiting: Iterable[_Pending], deadline_s: float) -> None:
         now = time.monotonic()
         for pending in waiting:
-            node = self._node_of.get(pending.site_id)
-            ready = pending.message_id is None and now >= pending.not_before
-            if node is None or node not in self._live or not ready:
+            node = self._nodes.node_of(pending.site_id)
+            if node is None:
+                continue
+            if pending.node != node:
+                pending.message_id = None  # the site has a new node
+            if pending.message_id is not None or now < pending.not_before:
                 continue
             encoded = self._encode(pending.request)
             content = pack(method, encoded.header, encoded.payload)
             ttl = 3 * deadline_s + 600
             message = Message(content, node, MESSAGE_TYPE, ttl=ttl)
             pending.message_id = next(iter(self._grid.push_messages([message])), None)
+            pending.node, pending.pushed_at = node, time.monotonic()
             pending.pushes += 1
             pending.not_before = now + 2.0 ** min(pending.pushes - 1, 6)
 
@@ -154,35 +184,74 @@ class GridLink:
                 continue
             if message.has_error():
                 pending.message_id = None  # the transport failed: push again a little later
-                if pending.pushes < MAX_PUSHES:
-                    continue
-                answers[pending.site_id] = Refusal(str(ErrorCode.INTERNAL))
+                continue
+            if message.metadata.src_node_id != pending.node:
+                answers[pending.site_id] = Refusal(str(ErrorCode.UNPROVEN))
             else:
                 answers[pending.site_id] = _read(method, message.content)
             del waiting[pending.site_id]
+        for pending in [p for p in waiting.values() if p.message_id is None]:
+            if pending.pushes >= MAX_PUSHES:
+                answers[pending.site_id] = Refusal(str(ErrorCode.INTERNAL))
+                del waiting[pending.site_id]
         return answers
 
     def _discover(self) -> None:
         now = time.monotonic()
         if now - self._refreshed >= DISCOVERY_S:
             self._refreshed = now
-            self._live = frozenset(self._grid.get_node_ids())
-            known = {*self._node_of.values(), *self._asked.values()}
-            for node in sorted(self._live - known):
-                header, payload = StatusRequest().encode()
-                content = pack("status", header, payload)
-                message = Message(content, node, MESSAGE_TYPE, ttl=60.0)
-                for message_id in self._grid.push_messages([message]):
-                    self._asked[message_id] = node
-        if not self._asked:
-            return
-        for reply in self._grid.pull_messages(list(self._asked)):
-            node = self._asked.pop(reply.metadata.reply_to_message_id)
-            status = None if reply.has_error() else _read("status", reply.content)
-            if isinstance(status, StatusReply):
-                holder = self._node_of.get(status.site_id)
-                if holder is None or holder not in self._live:
-                    self._node_of[status.site_id] = node
+            for node in self._nodes.see(list(self._grid.get_node_ids()), now):
+                self._challenge(node)
+        for reply in self._grid.pull_messages(list(self._asked)) if self._asked else ():
+            node, asked_at = self._asked.pop(reply.metadata.reply_to_message_id)
+            known = not reply.has_error() and reply.metadata.src_node_id == node
+            status = _read("status", reply.content) if known else None
+            told = status if isinstance(status, StatusReply) else None
+            if known:
+                self._answered[node] = asked_at
+            code = self._nodes.hear(node, told)
+            if code is not None and self._report is not None:
+                self._report(told.site_id if told else "", node, code)
+
+    def _challenge(self, node: int) -> None:
+        header, payload = StatusRequest(challenge=self._nodes.challenge(node)).encode()
+        content = pack("status", header, payload)
+        self._asked = {m: (n, at) for m, (n, at) in self._asked.items() if n != node}
+        message = Message(content, node, MESSAGE_TYPE, ttl=STATUS_TTL_S)
+        for message_id in self._grid.push_messages([message]):
+            self._asked[message_id] = (node, time.monotonic())
+
+    def _chase(self, waiting: Iterable[_Pending]) -> None:
+        """Ask nodes that are slow whether they are there, and notice what they lost.
+
+        A node answers in the order of what it was sent. If it has answered a later question but
+        not the request, it was restarted in between and the request is pushed again.
+        """
+        asked = {node for node, _ in self._asked.values()}
+        now = time.monotonic()
+        for pending in waiting:
+            if pending.message_id is None:
+                continue
+            if self._answered.get(pending.node, pending.pushed_at) > pending.pushed_at:
+                pending.message_id = None
+            elif pending.node not in asked and now - pending.pushed_at > CHASE_S:
+                self._challenge(pending.node)
+
+
+@contextmanager
+def _transport() -> Iterator[None]:
+    """Turn whatever Flower raises into one error that a new Flower run cures."""
+    try:
+        yield
+    except TumorboardError:
+        raise
+    except Exception as error:
+        raise RunError(
+            "Flower has ended the run",
+            why=type(error).__name__,
+            cure="start it again: it continues after the last committed round",
+            code=ErrorCode.TRANSPORT,
+        ) from error
 
 
 def pack(method: str, header: str, payload: bytes) -> RecordDict:
@@ -212,6 +281,11 @@ def _read(method: str, content: RecordDict) -> WireMessage | Refusal:
         return Refusal(str(ErrorCode.PAYLOAD))
 
 
+def roster_keys(study: Study) -> dict[str, str | None]:
+    """Return site -> registered identity (hex), None where the roster has no key."""
+    return {entry.site_id: entry.public_key for entry in study.sites}
+
+
 app = ServerApp()
 
 
@@ -229,4 +303,5 @@ def main(grid: Grid, context: Context) -> None:
                 cure="start the run with `tumorboard server run`, which fills it in",
             )
     study = Study.from_yaml(Path(str(context.run_config["study"])))
-    run_study(study, GridLink(grid), Path(str(context.run_config["run-dir"])), output=Output())
+    link = GridLink(grid, roster_keys(study))
+    run_study(study, link, Path(str(context.run_config["run-dir"])), output=Output())

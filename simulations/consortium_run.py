@@ -17,7 +17,7 @@ from common.cli_output import Output
 from common.errors import ConfigError
 from common.protocol import AgentApi
 from common.study import Study
-from server.flower_app import GridLink
+from server.flower_app import GridLink, roster_keys
 from server.rounds import RunResult, run_study
 from simulations.local_grid import LocalGrid
 from simulations.ray_engine import run_on_ray
@@ -52,13 +52,13 @@ def run_in_process(
         return run_on_ray(study, agents, run_dir, output=output)
     if engine != "local":
         raise ConfigError(f"unknown engine '{engine}'", cure="one of: local, ray")
-    return run_study(study, local_link(agents), run_dir, output=output)
+    return run_study(study, local_link(study, agents), run_dir, output=output)
 
 
-def local_link(agents: Mapping[str, AgentApi]) -> GridLink:
+def local_link(study: Study, agents: Mapping[str, AgentApi]) -> GridLink:
     """Return a link over the in-process Grid, one node an agent."""
     grid = LocalGrid(make_client_app(direct_call(agents)), len(agents))
-    return GridLink(grid, poll_s=0.001)
+    return GridLink(grid, roster_keys(study), poll_s=0.001)
 
 
 def direct_call(agents: Mapping[str, AgentApi]) -> Call:

@@ -22,7 +22,7 @@ from common.errors import RunError
 from common.optional import require
 from common.protocol import AgentApi
 from common.study import Study
-from server.flower_app import GridLink
+from server.flower_app import GridLink, roster_keys
 from server.rounds import RunResult, run_study
 
 if TYPE_CHECKING:
@@ -65,7 +65,8 @@ def run_on_ray(
     @server_app.main()
     def main(grid: Grid, context: Context) -> None:
         try:
-            results.append(run_study(study, GridLink(grid), run_dir, output=output))
+            link = GridLink(grid, roster_keys(study))
+            results.append(run_study(study, link, run_dir, output=output))
         except Exception as error:  # raised again below, out of Flower's thread
             failures.append(error)
 

@@ -14,6 +14,7 @@ from typing import Literal
 
 from client.agent.admission import agreed_release, check_policy, read_study
 from client.agent.evaluation import check_evaluation, evaluate_held_out
+from client.agent.identity import load_identity
 from client.agent.open_run import (
     AcceptedRun,
     DatasetProvider,
@@ -48,6 +49,7 @@ from common.secure_sum.messages import (
     UnmaskRequest,
 )
 from common.site_policy import SitePolicy
+from common.site_proof import prove
 
 _log = logging.getLogger("tumorboard.agent")
 Activity = Literal["idle", "training", "evaluating"]
@@ -175,9 +177,18 @@ class SiteAgent:
             return self._secure_sums(request.run_id).unmask(request)
 
     def status(self, request: StatusRequest) -> StatusReply:
-        """Return what the agent is doing, without any patient statistic."""
+        """Return what the agent is doing, without any patient statistic.
+
+        A challenge is signed if this hospital has an identity; see `common.site_proof`.
+        """
         state, run_id, number = self._activity
-        return StatusReply(site_id=self.site_id, state=state, run_id=run_id, round=number)
+        proof = None
+        if request.challenge is not None and self._policy.identity_key.exists():
+            identity = load_identity(self._policy.identity_key)
+            proof = prove(identity, self.site_id, request.challenge)
+        return StatusReply(
+            site_id=self.site_id, state=state, run_id=run_id, round=number, proof=proof
+        )
 
     def _accept(self, request: HandshakeRequest) -> HandshakeReply:
         study = read_study(request)

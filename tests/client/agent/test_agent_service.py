@@ -13,6 +13,7 @@ from pathlib import Path
 import grpc
 import pytest
 
+from client.agent.identity import create_identity
 from client.agent.service import AgentClient, is_healthy, serving
 from client.agent.socket_call import SERVICE, AgentRefusalError, from_frame, to_frame
 from common.contract import canonical_json
@@ -21,6 +22,7 @@ from common.models.parameters import to_arrays
 from common.models.registry import build_model
 from common.protocol import HandshakeRequest, StatusReply, StatusRequest, TrainRequest
 from common.provenance import code_digest
+from common.site_proof import is_proven, new_challenge
 from common.wire import arrays_digest
 from simulations.tiny_consortium import tiny_study
 
@@ -61,12 +63,17 @@ def test_real_process_is_narrow_and_survives_a_kill(short_folder):
     arrays = to_arrays(build_model(study))
     train = TrainRequest(run_id="run-1", round=1, model_digest=arrays_digest(arrays))
     train = train.model_copy(update={"arrays": arrays})
+    identity = create_identity(short_folder / "sites" / "site-a" / "private" / "identity.key")
     process = start(short_folder)
     try:
         assert stat.S_IMODE(socket.stat().st_mode) == 0o600
         assert stat.S_IMODE(socket.parent.stat().st_mode) == 0o700
         client = AgentClient(socket)
         assert client.status(StatusRequest()).state == "idle"
+        challenge = new_challenge()
+        told = client.status(StatusRequest(challenge=challenge))
+        assert is_proven(identity, "site-a", challenge, told.proof)
+        assert not is_proven(identity, "site-a", new_challenge(), told.proof)
         with pytest.raises(AgentRefusalError) as caught:
             client.train(train)
         assert caught.value.code == ErrorCode.PROTOCOL

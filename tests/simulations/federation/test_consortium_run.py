@@ -138,7 +138,12 @@ def test_other_models_can_be_evaluated_afterwards(tmp_path):
     run(study, tmp_path, agents=made)
     arrays = to_arrays(build_model(study))
     evaluation = run_evaluation(
-        study, local_link(made), tmp_path / "run", arrays, "start", output=Output(json_mode=True)
+        study,
+        local_link(study, made),
+        tmp_path / "run",
+        arrays,
+        "start",
+        output=Output(json_mode=True),
     )
     assert sorted(evaluation.tables) == ["site-a", "site-b", "site-c"]
 
