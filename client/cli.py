@@ -46,17 +46,21 @@ def check(site: SiteOption, study: StudyOption, json_output: JsonOption = False)
     """Validate the manifest, every problem at once, and print the cohort funnel."""
     from client.cohort_check import check_cohort, open_points
     from client.site_folder import load_policy
+    from client.subgroup_check import count_subgroups
     from common.study import Study
 
     policy, agreed = load_policy(site), Study.from_yaml(study)
     funnel = check_cohort(policy, agreed)
+    groups = count_subgroups(policy, agreed)
     points = open_points(policy, agreed, funnel)
+    points += [point for group in groups if (point := group.open_point())]
     output = Output(json_output)
-    for line in funnel.lines():
+    for line in (*funnel.lines(), *(group.line() for group in groups)):
         output.say(line)
     for point in points:
         output.say(f"open: {point}")
-    output.result({**funnel.model_dump(mode="json"), "open_points": points})
+    levels = {group.name: group.levels for group in groups}
+    output.result({**funnel.model_dump(mode="json"), "subgroups": levels, "open_points": points})
 
 
 @app.command(epilog="Example: tumorboard site extract --site hospital-a --study study.yaml")

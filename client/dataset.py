@@ -22,6 +22,7 @@ from common.errors import DataError
 from common.features_h5 import feature_path
 from common.manifest import Manifest, PatientRow
 from common.study import MODALITIES, TASKS, Modality, Study
+from common.subgroups import level_indices
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,7 @@ class PatientDataset:
         response: (n,) float32; 1 responder, 0 not, NaN not known.
         time_months: (n,) float32 follow-up, NaN not known.
         event: (n,) float32; 1 died, 0 censored, NaN not known.
+        subgroups: Subgroup of the study -> (n,) int64 index of its level, -1 = in none.
     """
 
     def __init__(
@@ -60,10 +62,12 @@ class PatientDataset:
         patient_ids: Sequence[str],
         stores: Mapping[str, BagStore],
         labels: tuple[Labels, Labels, Labels],
+        subgroups: Mapping[str, npt.NDArray[np.int64]],
     ) -> None:
         self.study = study
         self.patient_ids = list(patient_ids)
         self.response, self.time_months, self.event = labels
+        self.subgroups = dict(subgroups)
         self._stores = dict(stores)
 
     @classmethod
@@ -95,7 +99,8 @@ class PatientDataset:
             _labels([getattr(row, name) for row in rows])
             for name in ("response", "time_months", "event")
         ]
-        return cls(study, ids, stores, (labels[0], labels[1], labels[2]))
+        levels = level_indices(study.subgroups, [row.clinical for row in rows])
+        return cls(study, ids, stores, (labels[0], labels[1], labels[2]), levels)
 
     @classmethod
     def from_arrays(
@@ -106,6 +111,8 @@ class PatientDataset:
         response: npt.ArrayLike,
         time_months: npt.ArrayLike,
         event: npt.ArrayLike,
+        *,
+        clinical: Sequence[Mapping[str, str | float | None]] | None = None,
     ) -> PatientDataset:
         """Return a dataset of arrays in memory.
 
@@ -117,6 +124,8 @@ class PatientDataset:
             response: (n,) 1, 0 or NaN.
             time_months: (n,) follow-up in months, or NaN.
             event: (n,) 1, 0 or NaN.
+            clinical: n records, variable -> value, from which the study's subgroups are read;
+                without them every patient is in none.
 
         Raises:
             DataError: Lengths differ, an identifier stands twice, or a label is impossible.
@@ -124,12 +133,13 @@ class PatientDataset:
         """
         ids = [str(patient) for patient in patient_ids]
         labels = (_labels(response), _labels(time_months), _labels(event))
-        check_table(study, ids, features, labels)
+        records = [{} for _ in ids] if clinical is None else list(clinical)
+        check_table(study, ids, features, labels, n_records=len(records))
         stores = {
             name: BagStore(name, spec, check_bags(name, spec, ids, features.get(name, ())))
             for name, spec in study.features.items()
         }
-        return cls(study, ids, stores, labels)
+        return cls(study, ids, stores, labels, level_indices(study.subgroups, records))
 
     def __len__(self) -> int:
         """Return the number of patients."""
@@ -173,6 +183,7 @@ class PatientDataset:
             [self.patient_ids[i] for i in chosen],
             self._stores,
             (self.response[chosen], self.time_months[chosen], self.event[chosen]),
+            {name: levels[chosen] for name, levels in self.subgroups.items()},
         )
 
     def batch(

@@ -87,7 +87,12 @@ def check_bags(
 
 
 def check_table(
-    study: Study, ids: Sequence[str], features: Bags, labels: tuple[Labels, Labels, Labels]
+    study: Study,
+    ids: Sequence[str],
+    features: Bags,
+    labels: tuple[Labels, Labels, Labels],
+    *,
+    n_records: int,
 ) -> None:
     """Refuse a table that cannot be a cohort.
 
@@ -104,6 +109,8 @@ def check_table(
             problems.append(f"feature set '{name}' is not in the study (it has {known})")
         elif len(bags) != n:
             problems.append(f"feature set '{name}' has {len(bags)} bags for {n} patients")
+    if n_records != n:
+        problems.append(f"{n_records} clinical records for {n} patients")
     named = zip(("response", "time_months", "event"), labels, strict=True)
     for name, values in named:
         problems += _check_label(name, values, n)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 
 from client.dataset import PatientDataset
@@ -15,7 +17,7 @@ BATCH_PATIENTS = 16
 def predict_all(
     model: FusedModel, dataset: PatientDataset, grid: EvaluationGrid, device: torch.device | str
 ) -> Predictions:
-    """Return predictions and known outcomes of every patient, in the dataset's order.
+    """Return predictions, known outcomes and subgroups of every patient, in the dataset's order.
 
     Args:
         model: Trained model.
@@ -29,4 +31,5 @@ def predict_all(
         for start in range(0, len(dataset), BATCH_PATIENTS):
             batch = dataset.batch(range(start, min(start + BATCH_PATIENTS, len(dataset))))
             parts.append(Predictions.from_outputs(model(batch.to(device)), batch, grid))
-    return Predictions.concatenate(parts) if parts else Predictions.from_logits(grid)
+    found = Predictions.concatenate(parts) if parts else Predictions.from_logits(grid)
+    return replace(found, subgroups=dataset.subgroups)

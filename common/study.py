@@ -13,6 +13,7 @@ from pydantic import Field, JsonValue, model_validator
 
 from common.contract import Contract
 from common.privacy.plan import PrivacyPlan
+from common.subgroups import Subgroup, SubgroupName
 
 Modality = Literal["pathology", "radiology", "genomics", "clinical"]
 MODALITIES: tuple[Modality, ...] = ("pathology", "radiology", "genomics", "clinical")
@@ -210,6 +211,11 @@ class Study(Contract):
     model: ModelSpec = ModelSpec()
     training: TrainingPlan = TrainingPlan()
     privacy: PrivacyPlan = PrivacyPlan()
+    subgroups: dict[SubgroupName, Subgroup] = Field(
+        default_factory=dict,
+        max_length=8,
+        description="public groups by which the evaluation is broken down, e.g. sex, age, stage",
+    )
     quorum: Quorum = Quorum()
     sites: list[RosterEntry] = Field(min_length=1)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 
 from client.dataset import PatientDataset
@@ -22,4 +24,4 @@ def predict_dataset(model: FusedModel, dataset: PatientDataset, study: Study) ->
         for start in range(0, len(dataset), CHUNK):
             batch = dataset.batch(range(start, min(start + CHUNK, len(dataset))))
             parts.append(Predictions.from_outputs(model(batch), batch, grid))
-    return Predictions.concatenate(parts)
+    return replace(Predictions.concatenate(parts), subgroups=dataset.subgroups)

@@ -92,7 +92,6 @@ class EvaluationGrid:
         score_cuts: Mapping[Task, Sequence[float]] | None = None,
         censoring: Sequence[float] | None = None,
         risk_threshold: float | None = None,
-        subgroups: Mapping[str, Sequence[str]] | None = None,
     ) -> Self:
         """Return the grid of a study.
 
@@ -101,7 +100,6 @@ class EvaluationGrid:
             score_cuts: Refined cuts per task from the server's request; defaults otherwise.
             censoring: (T + 1,) censoring curve from the server's request.
             risk_threshold: Public threshold of the high-risk group, on the risk-score scale.
-            subgroups: Name -> public levels.
 
         Raises:
             ConfigError: Cuts have the wrong number, do not increase or are not finite.
@@ -128,7 +126,7 @@ class EvaluationGrid:
             hazard_edges=np.asarray(survival.edges_months if survival else [], np.float64),
             risk_threshold=risk_threshold,
             censoring=_checked_censoring(censoring, len(edges)),
-            subgroups=tuple((k, tuple(v)) for k, v in (subgroups or {}).items()),
+            subgroups=tuple((k, group.names) for k, group in sorted(study.subgroups.items())),
             plan=study.privacy.evaluation,
             two_phases=score_cuts is not None,
         )

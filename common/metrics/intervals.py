@@ -76,17 +76,20 @@ def with_noise(
         spread = noise_spread(
             table, rank_statistics(grid, last, variance), noise["survival"], n_shares, seed
         )
-        sampling = _sampling_sd(table, rank_statistics(grid, last, 0.0), seed)
+        sampling = sampling_sd(table, rank_statistics(grid, last, 0.0), seed)
         metrics = _widened(metrics, spread, sampling)
         metrics |= _noisy_log_rank(total, grid, noise["survival"], n_shares, seed)
     if response is not None:
         spread = noise_spread(response, response_statistic, noise["response"], n_shares, seed)
-        metrics = _widened(metrics, spread, _sampling_sd(response, response_statistic, seed))
+        metrics = _widened(metrics, spread, sampling_sd(response, response_statistic, seed))
     return replace(overall, metrics=metrics)
 
 
-def _sampling_sd(table: FloatArray, statistic: Statistic, seed: int) -> dict[str, float]:
-    """Spread of patient resampling; only here, where no value is estimated, cells are clipped."""
+def sampling_sd(table: FloatArray, statistic: Statistic, seed: int) -> dict[str, float]:
+    """Return the spread that patient resampling gives each metric of a noisy table.
+
+    Only here, where no value is estimated, are cells clipped.
+    """
     clipped = np.rint(np.maximum(table, 0.0))
     if clipped.sum() < 1:
         return {}

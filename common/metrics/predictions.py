@@ -29,7 +29,7 @@ class Predictions:
         response: (n,) 1 = responder, 0 = not, NaN = unknown.
         time_months: (n,) follow-up, NaN = unknown.
         event: (n,) 1 = died, 0 = censored, NaN = unknown.
-        subgroups: Name -> (n,) int64 index of the grid's level, -1 = unknown.
+        subgroups: Name -> (n,) int64 index of the grid's level, -1 = in none.
     """
 
     response_prob: FloatArray

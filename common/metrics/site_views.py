@@ -1,22 +1,16 @@
-"""Site by site, without one site at a time, the worst site, and subgroups."""
+"""Site by site, without one site at a time, and the worst site."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import numpy as np
-
-from common.metrics.concordance import c_index_estimate, c_index_sd
-from common.metrics.estimate import MIN_SHOWN, Estimate, not_estimable
+from common.metrics.estimate import MIN_SHOWN, Estimate
 from common.metrics.grid import EvaluationGrid, Release
-from common.metrics.kaplan_meier import Z95
-from common.metrics.response_metrics import auc_with_interval, response_metrics
-from common.metrics.score_scale import FloatArray
+from common.metrics.response_metrics import response_metrics
 from common.metrics.survival_metrics import survival_metrics
 from common.metrics.tables import SiteTables, merge
 
-MIN_SUBGROUP = 20
 HEADLINES = ("c_index", "response_auc")
 
 
@@ -97,39 +91,3 @@ def worst_sites(per_site: Mapping[str, SiteSummary]) -> dict[str, tuple[str, Est
             _, site_id, metric = min(found, key=lambda entry: entry[:2])
             worst[name] = (site_id, metric)
     return worst
-
-
-def subgroup_metrics(
-    tables: SiteTables, grid: EvaluationGrid
-) -> dict[str, dict[str, dict[str, Estimate]]]:
-    """Return headline metrics by subgroup and level, e.g. ["sex"]["female"]["c_index"].
-
-    A level with fewer than 20 patients, or fewer than 5 events or responders, is not estimable.
-    """
-    found: dict[str, dict[str, dict[str, Estimate]]] = {}
-    for name, levels in grid.subgroups:
-        survival = tables.counts(f"subgroup_survival_{name}")
-        response = tables.counts(f"subgroup_response_{name}")
-        found[name] = {level: {} for level in levels}
-        for index, level in enumerate(levels):
-            if survival is not None:
-                found[name][level]["c_index"] = _subgroup_c_index(survival[index])
-            if response is not None:
-                found[name][level]["response_auc"] = _subgroup_auc(response[index])
-    return found
-
-
-def _subgroup_c_index(table: FloatArray) -> Estimate:
-    if table.sum() < MIN_SUBGROUP or table[1].sum() < MIN_SHOWN:
-        return not_estimable(f"fewer than {MIN_SUBGROUP} patients or {MIN_SHOWN} events")
-    estimate, half = c_index_estimate(table), Z95 * c_index_sd(table)
-    if estimate.value is None:
-        return estimate
-    low, high = np.clip([estimate.value - half, estimate.value + half], 0.0, 1.0)
-    return estimate.with_interval(float(low), float(high))
-
-
-def _subgroup_auc(table: FloatArray) -> Estimate:
-    if table.sum() < MIN_SUBGROUP or table.sum(-1).min() < MIN_SHOWN:
-        return not_estimable(f"fewer than {MIN_SUBGROUP} patients or {MIN_SHOWN} of a class")
-    return auc_with_interval(table)

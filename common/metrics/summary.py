@@ -24,9 +24,9 @@ from common.metrics.site_views import (
     SiteSummary,
     leave_one_out,
     site_summary,
-    subgroup_metrics,
     worst_sites,
 )
+from common.metrics.subgroups import SubgroupSummary, subgroup_summaries
 from common.metrics.table_schema import TableNoise, noise_plan
 from common.metrics.tables import SiteTables, merge
 from common.metrics.time_auc import last_followed_edge
@@ -51,7 +51,7 @@ class EvaluationSummary:
         leave_one_out: Metrics without a site, by the site left out.
         worst_site: Headline metric -> (site, its estimate).
         reliability: "response" or a horizon such as "survival_36m" -> groups by score.
-        subgroups: Subgroup -> level -> headline metrics.
+        subgroups: Subgroup -> headline metrics of its levels, and the gap between them.
         caveats: Sentences that must be printed with the figures.
     """
 
@@ -63,7 +63,7 @@ class EvaluationSummary:
     leave_one_out: dict[str, SiteSummary] = field(default_factory=dict)
     worst_site: dict[str, tuple[str, Estimate]] = field(default_factory=dict)
     reliability: dict[str, list[ReliabilityGroup]] = field(default_factory=dict)
-    subgroups: dict[str, dict[str, dict[str, Estimate]]] = field(default_factory=dict)
+    subgroups: dict[str, SubgroupSummary] = field(default_factory=dict)
     caveats: list[str] = field(default_factory=list)
 
     @property
@@ -79,10 +79,7 @@ class EvaluationSummary:
             "per_site": {k: _metrics_dict(v.metrics) for k, v in self.per_site.items()},
             "leave_one_out": {k: _metrics_dict(v.metrics) for k, v in self.leave_one_out.items()},
             "worst_site": {k: {"site": s, **e.as_dict()} for k, (s, e) in self.worst_site.items()},
-            "subgroups": {
-                name: {level: _metrics_dict(metrics) for level, metrics in levels.items()}
-                for name, levels in self.subgroups.items()
-            },
+            "subgroups": {name: group.as_dict() for name, group in self.subgroups.items()},
             "caveats": self.caveats,
         }
 
@@ -131,7 +128,7 @@ def summarise(
         leave_one_out=leave_one_out(per_site, grid, summed) if several else {},
         worst_site=worst_sites(sites) if exact else {},
         reliability=_reliability(total, grid) if exact else {},
-        subgroups=subgroup_metrics(total, grid),
+        subgroups=subgroup_summaries(total, grid, noise, n_shares),
         caveats=[*_caveats(overall, sites, grid), *_crowded_bins(total)],
     )
 

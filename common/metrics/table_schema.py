@@ -8,10 +8,13 @@ skip the first phase: cuts are then the study's defaults, and what needs the cen
 Every array is int64 and adds up over sites, so it passes a secure sum. Real-valued sums are
 fixed-point integers (`FIXED_POINT`).
 
-Release `dp` sends only `DP_ARRAYS`. One patient adds 1 to exactly one cell of each array, so the
-L1 sensitivity under add/remove of one patient is 1 an array; two-sided geometric noise with
-parameter exp(-epsilon) a cell then gives epsilon-DP (Ghosh, Roughgarden and Sundararajan, 2009),
-and the arrays of one study compose by adding their epsilons. Noisy cells are never clipped.
+Release `dp` sends only `DP_ARRAYS`, and subgroup tables where the study pays for them. One patient
+adds 1 to at most one cell of each array, so the L1 sensitivity under add/remove of one patient is
+1 an array; two-sided geometric noise with parameter exp(-epsilon) a cell then gives epsilon-DP
+(Ghosh, Roughgarden and Sundararajan, 2009), and the arrays of one study compose by adding their
+epsilons. The levels of one subgroup exclude each other, so they share one array and one epsilon;
+a patient is in several subgroups, so each further subgroup costs its own. Noisy cells are never
+clipped.
 """
 
 from __future__ import annotations
@@ -31,6 +34,9 @@ FIXED_POINT = 2.0**32
 N_CALIBRATION_BINS = 10
 MARGIN_SHARE = 0.1
 """Share of a task's evaluation epsilon that the first phase spends in release `dp`."""
+
+SUBGROUP = "subgroup_"
+"""Names of subgroup tables start so: subgroup_survival_sex (levels, 2, T, S)."""
 
 DP_ARRAYS: dict[Phase, tuple[str, ...]] = {
     "margins": ("margin_survival", "margin_response"),
@@ -69,8 +75,15 @@ def schema(grid: EvaluationGrid, phase: Phase) -> dict[str, ArraySpec]:
     """Return every array a site sends in a phase, by name, for the grid's release."""
     arrays = _margins(grid) if phase == "margins" else _tables(grid)
     if grid.release == "dp":
-        return {name: spec for name, spec in arrays.items() if name in DP_ARRAYS[phase]}
+        return {
+            name: spec for name, spec in arrays.items() if _leaves_with_noise(name, phase, grid)
+        }
     return arrays
+
+
+def _leaves_with_noise(name: str, phase: Phase, grid: EvaluationGrid) -> bool:
+    paid = grid.plan.subgroup_epsilon > 0
+    return name in DP_ARRAYS[phase] or (paid and name.startswith(SUBGROUP))
 
 
 def noise_plan(
@@ -87,8 +100,13 @@ def noise_plan(
     if grid.release != "dp":
         return {}
     share = {"margins": MARGIN_SHARE, "tables": 1 - MARGIN_SHARE if two_phases else 1.0}[phase]
+    names = list(schema(grid, phase))
+    n_subgroup = sum(name.startswith(SUBGROUP) for name in names)
     noise = {}
-    for name in schema(grid, phase):
+    for name in names:
+        if name.startswith(SUBGROUP):
+            noise[name] = TableNoise(plan.subgroup_epsilon / n_subgroup)
+            continue
         budget = plan.survival_epsilon if "survival" in name else plan.response_epsilon
         noise[name] = TableNoise(budget * share)
     return noise
@@ -115,7 +133,7 @@ def _tables(grid: EvaluationGrid) -> dict[str, ArraySpec]:
         arrays["response_sums"] = ArraySpec((2, 2), "sum")
         arrays["response_bin_sums"] = ArraySpec((2, bins), "sum")
         for name, levels in grid.subgroups:
-            arrays[f"subgroup_response_{name}"] = ArraySpec((len(levels), 2, bins))
+            arrays[f"{SUBGROUP}response_{name}"] = ArraySpec((len(levels), 2, bins))
     return arrays
 
 
@@ -134,5 +152,5 @@ def _survival_tables(grid: EvaluationGrid) -> dict[str, ArraySpec]:
         arrays["risk_sets"] = ArraySpec((2, 2, len(grid.risk_edges) - 1))
         arrays["site_log_rank"] = ArraySpec((2,), "sum")
     for name, levels in grid.subgroups:
-        arrays[f"subgroup_survival_{name}"] = ArraySpec((len(levels), 2, times, scores))
+        arrays[f"{SUBGROUP}survival_{name}"] = ArraySpec((len(levels), 2, times, scores))
     return arrays

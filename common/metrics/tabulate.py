@@ -17,8 +17,9 @@ from common.metrics.grid import EvaluationGrid, IntArray
 from common.metrics.predictions import Predictions
 from common.metrics.score_scale import margin_cuts, response_score, risk_score
 from common.metrics.site_pairs import exact_log_rank, response_pairs, survival_pairs
-from common.metrics.table_schema import Phase, schema
+from common.metrics.table_schema import SUBGROUP, Phase, schema
 from common.metrics.tables import SiteTables
+from common.subgroups import UNKNOWN
 
 
 def tabulate(predictions: Predictions, grid: EvaluationGrid, phase: Phase = "tables") -> SiteTables:
@@ -63,6 +64,7 @@ def _survival(known: Predictions, grid: EvaluationGrid) -> dict[str, IntArray]:
     cell = (known.event, grid.time_index(known.time_months), grid.survival_index(scores))
     shape = (2, grid.size.times, grid.size.scores)
     arrays = {"survival": histogram(shape, *cell)}
+    arrays |= _by_subgroup("survival", known, grid, shape, cell)
     if grid.release == "dp":
         return arrays
     arrays["survival_site_pairs"] = survival_pairs(known, cell, shape)
@@ -77,12 +79,6 @@ def _survival(known: Predictions, grid: EvaluationGrid) -> dict[str, IntArray]:
         fine = np.searchsorted(edges[1:-1], known.time_months, side="left")
         arrays["risk_sets"] = histogram((2, 2, len(edges) - 1), high, known.event, fine)
         arrays["site_log_rank"] = exact_log_rank(known, high)
-    for name, levels in grid.subgroups:
-        level = known.subgroups.get(name, np.full(len(known), -1))
-        keep = level >= 0
-        arrays[f"subgroup_survival_{name}"] = histogram(
-            (len(levels), *shape), level[keep], *(part[keep] for part in cell)
-        )
     return arrays
 
 
@@ -93,6 +89,7 @@ def _response(known: Predictions, grid: EvaluationGrid) -> dict[str, IntArray]:
     bins = grid.response_index(scores)
     shape = (2, grid.size.response)
     arrays = {"response": histogram(shape, known.response, bins)}
+    arrays |= _by_subgroup("response", known, grid, shape, (known.response, bins))
     if grid.release == "dp":
         return arrays
     arrays["response_site_pairs"] = response_pairs(known.response, scores, arrays["response"])
@@ -100,10 +97,22 @@ def _response(known: Predictions, grid: EvaluationGrid) -> dict[str, IntArray]:
     arrays["response_bin_sums"] = bin_sums(
         known.response_prob[:, None], bins, grid.size.response
     ).reshape(2, grid.size.response)
+    return arrays
+
+
+def _by_subgroup(
+    task: str,
+    known: Predictions,
+    grid: EvaluationGrid,
+    shape: tuple[int, ...],
+    cell: tuple[npt.NDArray[np.generic], ...],
+) -> dict[str, IntArray]:
+    """Return the table of a task once a level, (levels, *shape) by subgroup."""
+    arrays = {}
     for name, levels in grid.subgroups:
-        level = known.subgroups.get(name, np.full(len(known), -1))
-        keep = level >= 0
-        arrays[f"subgroup_response_{name}"] = histogram(
-            (len(levels), *shape), level[keep], known.response[keep], bins[keep]
+        level = known.subgroups.get(name, np.full(len(known), UNKNOWN))
+        keep = level != UNKNOWN
+        arrays[f"{SUBGROUP}{task}_{name}"] = histogram(
+            (len(levels), *shape), level[keep], *(part[keep] for part in cell)
         )
     return arrays

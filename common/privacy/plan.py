@@ -16,11 +16,15 @@ class EvaluationRelease(Contract):
 
     `dp`: coarse tables with two-sided geometric noise, paid by held-out patients. `internal`:
     exact tables, no differential privacy; each hospital must opt in.
+
+    `subgroup_epsilon` is shared evenly by the tables of all subgroups and tasks (a patient is in
+    one level of each subgroup, so they compose); 0 releases no subgroup table under `dp`.
     """
 
     release: Literal["dp", "internal"] = "dp"
     survival_epsilon: float = Field(default=4.0, gt=0)
     response_epsilon: float = Field(default=2.0, gt=0)
+    subgroup_epsilon: float = Field(default=0.0, ge=0)
 
 
 class PrivacyPlan(Contract):

@@ -93,7 +93,15 @@ class Cohort:
             self.response,
             self.time_months,
             self.event,
+            clinical=self._records(study),
         )
+
+    def _records(self, study: Study) -> list[dict[str, float | None]]:
+        """Return the clinical columns that the study's subgroups read, one record a patient."""
+        wanted = {group.variable for group in study.subgroups.values()}
+        columns = [name for name in self.clinical.columns if name in wanted]
+        values = self.clinical[columns].to_numpy(dtype=np.float64)
+        return [dict(zip(columns, row, strict=True)) for row in values.tolist()]
 
 
 def group_small_hospitals(

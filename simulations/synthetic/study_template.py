@@ -21,6 +21,8 @@ from common.study import (
     SurvivalEndpoint,
     TrainingPlan,
 )
+from common.subgroups import Subgroup
+from simulations.synthetic.clinical_record import SEXES
 from simulations.synthetic.expression import transcriptome
 from simulations.synthetic.feature_cohort import CLINICAL_COLUMNS, FeatureShape
 from simulations.synthetic.feature_sets import raw_feature_sets
@@ -39,6 +41,14 @@ TEST_FRACTION = 0.25
 _GAIN = {"slices": 0.2, "clinical_text": 0.2}
 """Slice and sentence embeddings vary mostly in what says little here; public draws show it."""
 _FUSED = ModelSpec(name="moemil", options={"size": "small"})
+
+SUBGROUPS = {
+    "sex": Subgroup(column="clinical_sex", levels={sex: [sex] for sex in SEXES}),
+    "age": Subgroup(column="clinical_age", bands=[50, 65]),
+    "stage": Subgroup(
+        column="clinical_stage", levels={"I or II": ["I", "II"], "III or IV": ["III", "IV"]}
+    ),
+}
 
 TITLE = "Synthetic consortium: response and survival from slides, MRI, RNA and clinic"
 
@@ -155,6 +165,7 @@ def _study(
     model: ModelSpec | None,
 ) -> Study:
     private = mode != "none"
+    raw = any(feature.extractor is not None for feature in features.values())
     return Study(
         study_id=f"synthetic-consortium-{mode}",
         title=TITLE,
@@ -170,6 +181,7 @@ def _study(
             colluders=1 if mode == "distributed" else None,
             evaluation=release or EvaluationRelease(release="dp" if private else "internal"),
         ),
+        subgroups=SUBGROUPS if raw else {},
         quorum=Quorum(min_sites=min(2, len(spec.sites))),
         sites=[RosterEntry(site_id=site.site_id, name=site.name) for site in spec.sites],
     )

@@ -10,7 +10,12 @@ from common.metrics.predictions import Predictions
 from common.study import Study
 
 
-def _study(release: str = "internal", tasks: tuple[str, ...] = ("response", "survival")) -> Study:
+def _study(
+    release: str = "internal",
+    tasks: tuple[str, ...] = ("response", "survival"),
+    subgroups: dict[str, object] | None = None,
+    **evaluation: float,
+) -> Study:
     endpoints: dict[str, object] = {}
     if "response" in tasks:
         endpoints["response"] = {"positive": "responder", "prevalence": 0.3}
@@ -21,7 +26,8 @@ def _study(release: str = "internal", tasks: tuple[str, ...] = ("response", "sur
             "study_id": "test",
             "endpoints": endpoints,
             "features": {"x": {"modality": "clinical", "dim": 3}},
-            "privacy": {"mode": "none", "evaluation": {"release": release}},
+            "privacy": {"mode": "none", "evaluation": {"release": release, **evaluation}},
+            "subgroups": subgroups or {},
             "sites": [{"site_id": f"site{k}"} for k in range(4)],
         },
         where="test",

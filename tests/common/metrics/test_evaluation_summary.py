@@ -112,21 +112,6 @@ def test_nothing_estimable_gives_reasons_and_never_a_nan(grid, make_rows, case):
         assert summary.metrics["rmst"].reason == "horizon beyond follow-up"
 
 
-def test_subgroups_below_the_minimum_are_not_estimable(make_study, make_rows):
-    grid = EvaluationGrid.for_study(make_study(), subgroups={"sex": ("female", "male", "other")})
-    rows = make_rows(grid, 200)
-    level = np.where(np.arange(200) < 10, 2, np.arange(200) % 2)
-    level[-5:] = -1
-    rows = Predictions(**{**vars(rows), "subgroups": {"sex": level}})
-    found = summarise({"a": tabulate(rows, grid)}, grid).subgroups["sex"]
-    assert found["female"]["c_index"].value is not None
-    assert "fewer than 20" in found["other"]["c_index"].reason
-    assert "fewer than 20" in found["other"]["response_auc"].reason
-    keep = rows.select(level == 0)
-    alone = summarise({"a": tabulate(keep, grid)}, grid).metrics["c_index"].value
-    assert found["female"]["c_index"].value == pytest.approx(alone)
-
-
 def noisy(grid, rows, seed):
     tables = tabulate(rows, grid)
     rng = np.random.default_rng(seed)
