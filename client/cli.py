@@ -147,14 +147,16 @@ def agent(
     socket: Annotated[
         Path | None, typer.Option(help="Unix socket; private/agent.sock by default.")
     ] = None,
+    share: Annotated[
+        bool, typer.Option("--share", help="Let the socket's group call: a relay of another user.")
+    ] = False,
 ) -> None:
     """Serve the site agent, the only process that reads patients, on a Unix socket."""
-    from client.agent.service import serve
-    from client.agent.site_agent import SiteAgent
+    from client.agent.run_agent import run_agent
     from client.site_folder import load_policy
 
     policy = load_policy(site)
-    serve(SiteAgent(policy), socket or policy.state.parent / "agent.sock")
+    run_agent(policy, socket or policy.state.parent / "agent.sock", share=share)
 
 
 @app.command(

@@ -1,4 +1,4 @@
-"""An auditor's commands: verify a hospital's ledger and compose its spends a second time.
+"""An auditor's commands: verify ledgers and audit logs, compose spends a second time.
 
 Nothing here needs access to patients; a copy of the ledger is enough.
 """
@@ -10,9 +10,11 @@ from typing import Annotated
 
 import typer
 
+from common.audit_log_cli import app as log_app
 from common.cli_output import Output
 
 app = typer.Typer(no_args_is_help=True, help=__doc__, rich_markup_mode=None)
+app.add_typer(log_app, name="log")
 
 
 @app.callback()

@@ -52,7 +52,7 @@ class AuditLog:
         self.path, self.actor = path, actor
         self._key = key
         self._scan = _Scan()
-        self._inode: int | None = None
+        self._stamp = (0, 0, 0)
         self._thread = threading.Lock()
 
     def append(
@@ -104,17 +104,19 @@ class AuditLog:
             return self._scan.last.sha256 if self._scan.last else None
 
     def _refresh(self) -> None:
-        status = self.path.stat() if self.path.exists() else None
-        inode = status.st_ino if status else None
-        size = status.st_size if status else 0
-        if inode != self._inode or size < self._scan.end:
-            self._scan, self._inode = _Scan(), inode
-        if size == self._scan.end and self._scan.last is not None:
+        stamp = self._stat()
+        if stamp == self._stamp and self._scan.last is not None:
             return
+        grown = stamp[0] == self._stamp[0] and stamp[1] > self._scan.end
+        if not grown:
+            self._scan = _Scan()
         try:
             self._scan = _move_on(self.path, self._scan, public_half(self._key))
         except LedgerError:  # the whole chain decides
             self._scan = _move_on(self.path, _Scan(), public_half(self._key))
+        self._stamp = stamp
+        if self._scan.last is not None and self._scan.last.actor != self.actor:
+            raise damaged("this is the audit log of another side", str(self.path))
 
     def _write(self, event: str, fields: dict[str, object]) -> AuditRecord:
         last = self._scan.last
@@ -122,9 +124,17 @@ class AuditLog:
         line = record.line()
         durable.append(self.path, line, at=self._scan.end)
         durable.replace(head_path(self.path), _head_text(record))
-        self._inode = self.path.stat().st_ino
         self._scan = _Scan(record, self._scan.end + len(line), torn=False, head_seen=True)
+        self._stamp = self._stat()
         return record
+
+    def _stat(self) -> tuple[int, int, int]:
+        """Return inode, size and time of change (ns): what tells one content from another."""
+        try:
+            status = self.path.stat()
+        except FileNotFoundError:
+            return (0, 0, 0)
+        return (status.st_ino, status.st_size, status.st_mtime_ns)
 
 
 def read_audit(path: Path, public_key: str | None = None) -> list[AuditRecord]:

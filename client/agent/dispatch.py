@@ -7,7 +7,9 @@ goes the code alone. Error texts may name patients, files and counts.
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 
+from client.agent.call_journal import Call, CallJournal
 from client.agent.socket_call import AgentRefusalError
 from common.errors import ErrorCode, ProtocolError, TumorboardError
 from common.protocol import METHODS, AgentApi
@@ -15,7 +17,13 @@ from common.protocol import METHODS, AgentApi
 _log = logging.getLogger("tumorboard.agent")
 
 
-def answer(agent: AgentApi, method: str, header: str, payload: bytes) -> tuple[str, bytes]:
+def answer(
+    agent: AgentApi,
+    method: str,
+    header: str,
+    payload: bytes,
+    journal: CallJournal | None = None,
+) -> tuple[str, bytes]:
     """Return the agent's reply to one encoded request.
 
     Args:
@@ -23,31 +31,47 @@ def answer(agent: AgentApi, method: str, header: str, payload: bytes) -> tuple[s
         method: A key of `common.protocol.METHODS`; any other is refused.
         header: Header of the request.
         payload: Payload of the request.
+        journal: Where every call is written down before its reply leaves.
 
     Raises:
         AgentRefusalError: With the stable code, and without cause or context.
     """
+    call = Call(method, header, payload)
+    call.code = _guarded(method, lambda: _call(agent, call))
+    if journal is not None:
+        noted = _guarded(method, lambda: journal.note(call))
+        call.code = call.code or noted
+    if call.code or call.encoded is None:
+        raise AgentRefusalError(call.code or str(ErrorCode.INTERNAL))
+    return call.encoded
+
+
+def _guarded(method: str, step: Callable[[], None]) -> str:
+    """Run a step and return the stable code of what it raised; empty if nothing."""
     try:
-        return _call(agent, method, header, payload)
+        step()
     except TumorboardError as error:
         _log.error("%s refused\n%s", _printable(method), error)
-        code = str(error.code)
+        return str(error.code)
     except AgentRefusalError as refusal:
-        code = refusal.code
+        return refusal.code
     except Exception:
         _log.exception("%s failed", _printable(method))
-        code = str(ErrorCode.INTERNAL)
-    raise AgentRefusalError(code)
+        return str(ErrorCode.INTERNAL)
+    return ""
 
 
-def _call(agent: AgentApi, method: str, header: str, payload: bytes) -> tuple[str, bytes]:
-    if method not in METHODS:
-        raise ProtocolError("the server asks for something this site does not do", where=method)
-    request_type, reply_type = METHODS[method]
-    reply = getattr(agent, method)(request_type.decode(header, payload))
+def _call(agent: AgentApi, call: Call) -> None:
+    if call.method not in METHODS:
+        raise ProtocolError(
+            "the server asks for something this site does not do", where=call.method
+        )
+    request_type, reply_type = METHODS[call.method]
+    call.request = request_type.decode(call.header, call.payload)
+    reply = getattr(agent, call.method)(call.request)
     if not isinstance(reply, reply_type):
-        raise TypeError(f"{method} returned {type(reply).__name__}")
-    return reply.encode()
+        raise TypeError(f"{call.method} returned {type(reply).__name__}")
+    call.reply, call.encoded = reply, reply.encode()
 
 
 def _printable(method: str) -> str:

@@ -1,7 +1,8 @@
 """The site agent on a Unix socket: gRPC with byte handlers, one a protocol method.
 
 The socket lies in a folder that only the agent's user may enter (0700) and is itself 0600;
-grpcio creates it 0755, so it is bound inside a fresh private folder and narrowed before use.
+grpcio creates it 0755, so it is bound inside a private folder and narrowed before use. With
+`share` the group may call too (0750 and 0660): a relay that runs under another user.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import Any, TypeVar, cast
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
+from client.agent.call_journal import CallJournal
 from client.agent.dispatch import answer
 from client.agent.socket_call import (
     CHANNEL_OPTIONS,
@@ -60,8 +62,10 @@ _log = logging.getLogger("tumorboard.agent")
 Reply = TypeVar("Reply", bound=WireMessage)
 
 
-def serve(agent: AgentApi, socket: Path) -> None:
-    """Serve the agent on `socket` until SIGTERM or SIGINT.
+def serve(
+    agent: AgentApi, socket: Path, *, journal: CallJournal | None = None, share: bool = False
+) -> None:
+    """Serve the agent on `socket` until SIGTERM or SIGINT; see `serving`.
 
     Raises:
         ConfigError: The socket cannot be made there.
@@ -69,25 +73,33 @@ def serve(agent: AgentApi, socket: Path) -> None:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    with serving(agent, socket):
+    with serving(agent, socket, journal=journal, share=share):
         _log.info("listening on %s", socket)
         stop.wait()
 
 
 @contextmanager
-def serving(agent: AgentApi, socket: Path) -> Iterator[None]:
+def serving(
+    agent: AgentApi, socket: Path, *, journal: CallJournal | None = None, share: bool = False
+) -> Iterator[None]:
     """Serve the agent inside the block; the socket is removed afterwards.
+
+    Args:
+        agent: The agent.
+        socket: Path of the Unix socket.
+        journal: Where every call is written down.
+        share: Let members of the socket's group call too: a relay under another user.
 
     Raises:
         ConfigError: The socket cannot be made there.
     """
-    _prepare_folder(socket)
+    _prepare_folder(socket, share=share)
     server = grpc.server(
         ThreadPoolExecutor(max_workers=MAX_CALLS, thread_name_prefix="agent"),
         options=CHANNEL_OPTIONS,
         maximum_concurrent_rpcs=MAX_CALLS,
     )
-    handlers = {name: _handler(agent, name) for name in METHODS}
+    handlers = {name: _handler(agent, name, journal) for name in METHODS}
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
     checks = health.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(checks, server)
@@ -95,7 +107,7 @@ def serving(agent: AgentApi, socket: Path) -> Iterator[None]:
         server.add_insecure_port(f"unix:{socket}")
     except RuntimeError as error:
         raise _unusable(socket, str(error)) from None
-    socket.chmod(0o600)
+    socket.chmod(0o660 if share else 0o600)
     server.start()
     for service in ("", SERVICE):
         checks.set(service, health_pb2.HealthCheckResponse.SERVING)
@@ -163,10 +175,10 @@ class AgentClient:
         return kind.decode(*call_agent(self._socket, method, *request.encode()))
 
 
-def _handler(agent: AgentApi, method: str) -> Any:
+def _handler(agent: AgentApi, method: str, journal: CallJournal | None) -> Any:
     def handle(frame: bytes, context: Any) -> bytes:
         try:
-            return to_frame(*answer(agent, method, *from_frame(frame)))
+            return to_frame(*answer(agent, method, *from_frame(frame), journal))
         except AgentRefusalError as refusal:
             code = refusal.code
         except ValueError:  # a frame that is truncated or not UTF-8
@@ -179,13 +191,14 @@ def _handler(agent: AgentApi, method: str) -> Any:
     return grpc.unary_unary_rpc_method_handler(behaviour)
 
 
-def _prepare_folder(socket: Path) -> None:
+def _prepare_folder(socket: Path, *, share: bool) -> None:
     if len(str(socket).encode()) > MAX_SOCKET_PATH:
         raise _unusable(socket, f"the path is longer than {MAX_SOCKET_PATH} bytes")
     try:
         socket.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        if socket.parent.stat().st_mode & 0o077:
-            raise _unusable(socket, f"others may enter {socket.parent}; chmod 700 it")
+        allowed = 0o750 if share else 0o700
+        if socket.parent.stat().st_mode & 0o777 & ~allowed:
+            raise _unusable(socket, f"others may enter {socket.parent}; chmod {allowed:o} it")
         if socket.is_socket() and is_healthy(socket):
             raise _unusable(socket, "another agent is already listening there")
         socket.unlink(missing_ok=True)

@@ -1,0 +1,56 @@
+"""The site agent as a process: socket, audit log and structured log of one hospital."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from client.agent.call_journal import CallJournal
+from client.agent.identity import load_identity
+from client.agent.service import serve
+from client.agent.site_agent import SiteAgent
+from common.audit_log import AuditLog
+from common.event_log import close_events, write_events
+from common.site_policy import SitePolicy
+
+AUDIT_FILE, EVENTS_FILE = "audit.jsonl", "agent.jsonl"
+
+
+def audit_path(policy: SitePolicy) -> Path:
+    """Return where the hospital's audit log lies: in its private folder."""
+    return policy.state.parent / AUDIT_FILE
+
+
+def events_path(policy: SitePolicy) -> Path:
+    """Return where the agent's structured log lies: in the private folder."""
+    return policy.state.parent / EVENTS_FILE
+
+
+def site_audit_log(policy: SitePolicy) -> AuditLog:
+    """Return the hospital's audit log, signed by its identity.
+
+    Raises:
+        ConfigError: There is no identity yet, or it is damaged.
+    """
+    return AuditLog(audit_path(policy), policy.site_id, load_identity(policy.identity_key))
+
+
+def run_agent(policy: SitePolicy, socket: Path, *, share: bool) -> None:
+    """Serve the agent of a hospital until SIGTERM or SIGINT.
+
+    Args:
+        policy: The hospital.
+        socket: Path of the Unix socket.
+        share: Let the socket's group call too.
+
+    Raises:
+        ConfigError: Socket or identity cannot be used.
+        LedgerError: The audit log is damaged (AUDIT_LOG).
+    """
+    log = site_audit_log(policy)
+    handler = write_events(events_path(policy))
+    try:
+        log.append("agent_started", socket=str(socket))
+        serve(SiteAgent(policy), socket, journal=CallJournal(policy.site_id, log), share=share)
+        log.append("agent_stopped")
+    finally:
+        close_events(handler)
