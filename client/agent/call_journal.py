@@ -82,7 +82,7 @@ class CallJournal:
             header, payload = call.encoded
             facts["reply_digest"] = sha256_hex(header.encode() + payload)
             facts["reply_bytes"] = len(header) + len(payload)
-        self._log.append("call", run=run, round=asked, code=code, **facts)
+        self._log.append("call", run=run, round=asked, site="", code=code, **facts)
         seconds = round(time.monotonic() - call.started, 3)
         event(
             "call",
