@@ -1,43 +1,20 @@
 """The same study over Flower's deployment engine: SuperLink, SuperNodes and agents as processes."""
 
 import json
-import os
-import signal
-import socket
-import subprocess
 import sys
 import tempfile
-import time
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from flower_processes import free_port, processes, wait_for
 
 from client.agent.service import is_healthy
 from common.cli_output import Output
+from server.bundle import bundle_folder
 from simulations.consortium_run import run_in_process
 from simulations.identities import with_identities
 from simulations.tiny_consortium import tiny_agents, tiny_study
 
-BUNDLE = """
-[build-system]
-requires = ["hatchling"]
-build-backend = "hatchling.build"
-[project]
-name = "tumorboard-app"
-version = "0.1.0"
-description = "Names the installed apps; holds no code."
-license = "Apache-2.0"
-dependencies = []
-[tool.flwr.app]
-publisher = "tumorboard"
-[tool.flwr.app.components]
-serverapp = "server.flower_app:app"
-clientapp = "client.flower_app:app"
-[tool.flwr.app.config]
-study = ""
-run-dir = ""
-"""
 AGENT = """
 import sys
 from pathlib import Path
@@ -51,57 +28,8 @@ serve(tiny_agents(study, folder / "sites")[site_id], folder / site_id / "agent.s
 SITES = ("site-a", "site-b", "site-c")
 
 
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-@contextmanager
-def processes(folder):
-    """Yield a starter; every process group it started is ended."""
-    started = []
-    environment = {
-        **os.environ,
-        "OMP_NUM_THREADS": "1",
-        "FLWR_HOME": str(folder / "flwr"),
-        "FLWR_TELEMETRY_ENABLED": "0",
-        "FLWR_DISABLE_UPDATE_CHECK": "1",
-        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-    }
-
-    def start(*command):
-        log = (folder / f"log-{len(started)}").open("w")
-        process = subprocess.Popen(
-            command, env=environment, stdout=log, stderr=log, start_new_session=True
-        )
-        started.append(process)
-        return process
-
-    try:
-        yield start
-    finally:
-        for process in started:
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGTERM)
-        for process in started:
-            try:
-                process.wait(timeout=30)
-            except subprocess.TimeoutExpired:
-                os.killpg(process.pid, signal.SIGKILL)
-
-
-def wait_for(condition, seconds):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
-
-
 def deploy(folder, start):
     port = free_port()
-    (folder / "app").mkdir()
-    (folder / "app" / "pyproject.toml").write_text(BUNDLE)
     (folder / "flwr").mkdir()
     (folder / "flwr" / "config.toml").write_text(
         f'[superlink]\ndefault = "lab"\n[superlink.lab]\naddress = "127.0.0.1:{port}"\n'
@@ -139,7 +67,7 @@ def test_deployed_run_equals_the_one_in_process(mode):
         with processes(folder) as start:
             deploy(folder, start)
             config = f'study="{folder}/study.yaml" run-dir="{folder}/run"'
-            start("flwr", "run", str(folder / "app"), "lab", "--run-config", config)
+            start("flwr", "run", bundle_folder(), "lab", "--run-config", config)
             wait_for(
                 lambda: state.exists() and json.loads(state.read_text())["phase"] in ENDED, 600
             )
