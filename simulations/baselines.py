@@ -15,7 +15,6 @@ from common.cli_output import Output
 from common.metrics.estimate import Estimate, not_estimable
 from common.metrics.grid import EvaluationGrid
 from common.metrics.predictions import Predictions
-from common.metrics.summary import EvaluationSummary
 from common.models.parameters import load_arrays
 from common.models.registry import build_model
 from common.privacy.plan import EvaluationRelease, PrivacyPlan
@@ -27,25 +26,35 @@ from simulations.clinical_floor import FloatArray, fit_floor
 from simulations.cohorts.cohort import Cohort
 from simulations.consortium_run import run_in_process
 from simulations.dataset_predictions import predict_dataset
-from simulations.exact_evaluation import exact_summary
+from simulations.exact_evaluation import exact_summary, paired_differences, paired_within_sites
 from simulations.memory_sites import memory_agents
 
 _TINY = 1e-9
 
 
 def train_baselines(
-    study: Study, train: Cohort, held_out: Cohort, work: Path, *, output: Output
+    study: Study,
+    federated: Arrays,
+    train: Cohort,
+    held_out: Cohort,
+    work: Path,
+    *,
+    output: Output,
 ) -> list[Baseline]:
     """Return pooled, local-only and clinical baselines on the same held-out patients.
 
+    Each carries the paired difference of the federated model from it, on exact predictions.
+
     Args:
         study: The federated study; model, rounds and optimiser are kept, privacy is dropped.
+        federated: The federated model.
         train: Training patients of all hospitals.
         held_out: Held-out patients of all hospitals.
         work: Folder for the state of the runs; a killed run goes on from there.
         output: Where progress is shown.
     """
     tested = by_hospital(held_out)
+    ours = {site: _predict(study, federated, group) for site, group in tested.items()}
     output.say("Baseline: one model over all patients in one place, without privacy")
     pooled = _train(study, {"pooled": train}, work / "pooled", output)
     pooled_predictions = {s: _predict(study, pooled, group) for s, group in tested.items()}
@@ -56,9 +65,9 @@ def train_baselines(
         if (group := tested.get(site)) is not None
     }
     return [
-        _baseline("pooled", exact_summary(study, pooled_predictions)),
-        _mean_over_sites("local_only", study, alone),
-        _floor(study, train, tested),
+        _baseline("pooled", study, pooled_predictions, ours),
+        _mean_over_sites("local_only", study, alone, ours),
+        _baseline("clinical_floor", study, _floor(study, train, tested, ours), ours),
     ]
 
 
@@ -99,20 +108,27 @@ def _predict(study: Study, arrays: Arrays, cohort: Cohort) -> Predictions:
     return predict_dataset(model, cohort.dataset(study), study)
 
 
-def _baseline(name: str, summary: EvaluationSummary) -> Baseline:
+def _baseline(
+    name: str, study: Study, theirs: Mapping[str, Predictions], ours: Mapping[str, Predictions]
+) -> Baseline:
     title, explanation = BASELINES[name]
+    summary = exact_summary(study, theirs)
     sites = {site: _headline(found.metrics) for site, found in summary.per_site.items()}
-    return Baseline(name, title, explanation, _headline(summary.metrics), sites)
+    paired = paired_differences(study, theirs, ours)
+    return Baseline(name, title, explanation, _headline(summary.metrics), sites, paired)
 
 
 def _headline(metrics: Mapping[str, Estimate]) -> dict[str, Estimate]:
     return {name: metrics[name] for name in HEADLINE if name in metrics}
 
 
-def _mean_over_sites(name: str, study: Study, by_site: Mapping[str, Predictions]) -> Baseline:
+def _mean_over_sites(
+    name: str, study: Study, by_site: Mapping[str, Predictions], ours: Mapping[str, Predictions]
+) -> Baseline:
     """Return the patient-weighted mean of each hospital's own figure.
 
-    Scores of different models share no scale, so they are never ranked against each other.
+    Scores of different models share no scale, so they are never ranked against each other, and
+    the paired difference is taken inside each hospital.
     """
     title, explanation = BASELINES[name]
     per_site = {
@@ -132,10 +148,13 @@ def _mean_over_sites(name: str, study: Study, by_site: Mapping[str, Predictions]
             overall[metric] = Estimate(float(np.average(values, weights=sizes)), caveat)
         elif any(metric in found for found in per_site.values()):
             overall[metric] = not_estimable("no hospital alone can estimate it")
-    return Baseline(name, title, explanation, overall, per_site)
+    paired = paired_within_sites(study, by_site, {site: ours[site] for site in by_site})
+    return Baseline(name, title, explanation, overall, per_site, paired)
 
 
-def _floor(study: Study, train: Cohort, tested: Mapping[str, Cohort]) -> Baseline:
+def _floor(
+    study: Study, train: Cohort, tested: Mapping[str, Cohort], ours: Mapping[str, Predictions]
+) -> dict[str, Predictions]:
     grid = EvaluationGrid.for_study(study)
     outcomes = (train.response, train.time_months, train.event)
     ends = _interval_ends(grid)
@@ -146,11 +165,11 @@ def _floor(study: Study, train: Cohort, tested: Mapping[str, Cohort]) -> Baselin
             grid,
             response_logit=_logit(floor.response_prob) if grid.has_response else None,
             hazard_logits=_hazard_logits(floor.survival) if grid.has_survival else None,
-            response=group.response,
-            time_months=group.time_months,
-            event=group.event,
+            response=ours[site].response,
+            time_months=ours[site].time_months,
+            event=ours[site].event,
         )
-    return _baseline("clinical_floor", exact_summary(study, predictions))
+    return predictions
 
 
 def _interval_ends(grid: EvaluationGrid) -> tuple[float, ...]:

@@ -97,7 +97,7 @@ def run_demo(folder: Path, options: DemoOptions, *, output: Output) -> DemoResul
     run_dir = folder / f"run-{study.digest()[:12]}"
     result = run_in_process(study, agents, run_dir, output=output, engine=options.engine)
     clock.start("baselines", "4/6 Baselines, possible in a simulation only")
-    baselines = _baselines(consortium, study, policies, run_dir, output)
+    baselines = _baselines(consortium, study, policies, result, output)
     clock.start("report", "5/6 Report")
     page, twin = build_report(make_content(result, baselines), folder)
     clock.start("explanations", "6/6 Each hospital explains a patient of its own")
@@ -156,11 +156,13 @@ def _baselines(
     consortium: Consortium,
     study: Study,
     policies: Mapping[str, SitePolicy],
-    run_dir: Path,
+    result: RunResult,
     output: Output,
 ) -> list[Baseline]:
     train, held_out = read_stored_cohort(study, policies)
-    trained = train_baselines(study, train, held_out, run_dir / "baselines", output=output)
+    trained = train_baselines(
+        study, result.arrays, train, held_out, result.run_dir / "baselines", output=output
+    )
     patients = [patient.split("/", 1)[1] for patient in held_out.patient_ids]
     oracle = oracle_metrics(consortium.folder, patients)
     return [*trained, oracle_baseline(oracle, "too few outcomes among the held-out patients")]

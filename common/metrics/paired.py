@@ -1,16 +1,20 @@
 """Paired comparison of two models on the same patients, from a joint table.
 
 A site cross-tabulates both models' score bins with the outcome. Resampling the summed joint table
-moves both models together, so the spread of the difference is that of a paired test. Scores are
-cut into 32 bins a model (every second cut of the grid): 1 MiB for survival. Release `internal`
-only: a joint table is far too fine for noise.
+moves both models together, so the spread of the difference is that of a paired test; intervals of
+two models that were drawn apart can never give it. The margins of a joint table are the tables of
+each model, so differences agree exactly with the figures of both. Release `internal` only: a
+joint table is far too fine for noise.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from scipy.sparse import csr_array
 from scipy.stats import norm
 
 from common.errors import DataError
@@ -25,6 +29,25 @@ from common.metrics.tables import SiteTables
 from common.metrics.tabulate import histogram
 
 N_REPLICATES = 500
+SEED = 977
+_CHUNK = 16
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Second model minus first, on the same patients.
+
+    Attributes:
+        difference: With its 95 % percentile interval.
+        p_value: Two-sided, normal, from the bootstrap's standard deviation; None without one.
+    """
+
+    difference: Estimate
+    p_value: float | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+        return {**self.difference.as_dict(), "p_value": self.p_value}
 
 
 def tabulate_pair(
@@ -39,7 +62,8 @@ def tabulate_pair(
         second_grid: Grid refined for the second model; equal but for the score cuts.
 
     Returns:
-        `joint_survival` (2, T, S / 2, S / 2) and `joint_response` (2, R / 2, R / 2), int64.
+        `joint_survival` (2, T, S, S) and `joint_response` (2, R, R), int64; the last two axes are
+        the score bins of the first and of the second model.
 
     Raises:
         DataError: The predictions are of different patients, or the release is `dp`.
@@ -55,60 +79,125 @@ def tabulate_pair(
             raise DataError(f"the two predictions differ in {name}: not the same patients in order")
     arrays: dict[str, IntArray] = {}
     if first_grid.has_survival:
-        rows = first.has_survival & second.has_survival
-        k = first_grid.n_intervals
-        a = first_grid.survival_index(risk_score(first.risk[rows], k)) // 2
-        b = second_grid.survival_index(risk_score(second.risk[rows], k)) // 2
-        bins = (first_grid.size.scores + 1) // 2
-        times = first_grid.time_index(first.time_months[rows])
+        rows, k = first.has_survival & second.has_survival, first_grid.n_intervals
+        a = first_grid.survival_index(risk_score(first.risk[rows], k))
+        b = second_grid.survival_index(risk_score(second.risk[rows], k))
+        times, bins = first_grid.time_index(first.time_months[rows]), first_grid.size.scores
         shape = (2, first_grid.size.times, bins, bins)
         arrays["joint_survival"] = histogram(shape, first.event[rows], times, a, b)
     if first_grid.has_response:
         rows = first.has_response & second.has_response
-        a = first_grid.response_index(response_score(first.response_prob[rows])) // 2
-        b = second_grid.response_index(response_score(second.response_prob[rows])) // 2
-        bins = (first_grid.size.response + 1) // 2
+        a = first_grid.response_index(response_score(first.response_prob[rows]))
+        b = second_grid.response_index(response_score(second.response_prob[rows]))
+        bins = first_grid.size.response
         arrays["joint_response"] = histogram((2, bins, bins), first.response[rows], a, b)
     return SiteTables(arrays)
 
 
 def compare(
-    per_site: Sequence[SiteTables], *, n_replicates: int = N_REPLICATES, seed: int = 0
-) -> dict[str, tuple[Estimate, float | None]]:
-    """Return second minus first model: metric -> (difference with interval, two-sided p value).
+    per_site: Sequence[SiteTables], *, n_replicates: int = N_REPLICATES, seed: int = SEED
+) -> dict[str, Comparison]:
+    """Return second minus first model over all patients together, by metric.
 
-    Metrics: `c_index` and `response_auc`. The p value is normal, from the bootstrap's standard
-    deviation; with six sites or more, sites are drawn too.
+    Metrics: `c_index` and `response_auc`. With six sites or more, sites are drawn too.
     """
-    found: dict[str, tuple[Estimate, float | None]] = {}
-    kinds: dict[str, tuple[str, Statistic]] = {
-        "c_index": ("joint_survival", _c_index_difference),
-        "response_auc": ("joint_response", _auc_difference),
-    }
-    for metric, (name, statistic) in kinds.items():
-        tables = [t for site in per_site if (t := site.counts(name)) is not None]
+    found = {}
+    for metric, (name, rank) in _RANKS.items():
+        tables = [table for site in per_site if (table := site.counts(name)) is not None]
         if tables:
-            found[metric] = _difference(tables, statistic, n_replicates, seed)
+            value, drawn = _resampled(tables, rank, n_replicates, seed)
+            found[metric] = _comparison(value, drawn)
     return found
 
 
-def _difference(
-    tables: Sequence[FloatArray], statistic: Statistic, n_replicates: int, seed: int
-) -> tuple[Estimate, float | None]:
-    value = float(statistic(np.sum(tables, axis=0))["difference"])
+def compare_within_sites(
+    per_site: Mapping[str, SiteTables], *, n_replicates: int = N_REPLICATES, seed: int = SEED
+) -> dict[str, Comparison]:
+    """Return second minus first model inside each site, weighted by patients, by metric.
+
+    For models that differ from site to site, whose scores share no scale. Patients are drawn
+    inside their site; sites where either model has no figure are left out and named.
+    """
+    found = {}
+    for metric, (name, rank) in _RANKS.items():
+        tables = {s: table for s, t in per_site.items() if (table := t.counts(name)) is not None}
+        if not tables:
+            continue
+        parts = {
+            site: (float(table.sum()), *_resampled([table], rank, n_replicates, seed + number))
+            for number, (site, table) in enumerate(sorted(tables.items()))
+            if table.sum()
+        }
+        known = {site: part for site, part in parts.items() if np.isfinite(part[1])}
+        if not known:
+            found[metric] = Comparison(not_estimable("no hospital alone can estimate both"))
+            continue
+        sizes, values, drawn = (np.array(column) for column in zip(*known.values(), strict=True))
+        weight = sizes / sizes.sum()
+        left_out = sorted(tables.keys() - known.keys())
+        caveat = f"without {', '.join(left_out)}: not estimable there" if left_out else None
+        found[metric] = _comparison(float(weight @ values), weight @ drawn, caveat)
+    return found
+
+
+def _c_index(tables: FloatArray) -> FloatArray:
+    return pair_counts(tables).c_index()
+
+
+_RANKS: dict[str, tuple[str, Callable[[FloatArray], FloatArray]]] = {
+    "c_index": ("joint_survival", _c_index),
+    "response_auc": ("joint_response", roc_auc),
+}
+
+
+def _comparison(value: float, drawn: FloatArray, caveat: str | None = None) -> Comparison:
     if not np.isfinite(value):
-        return not_estimable("one of the models has no estimable metric"), None
-    drawn = bootstrap(tables, statistic, n_replicates, seed)["difference"]
+        return Comparison(not_estimable("one of the models has no estimable figure"))
     known = drawn[np.isfinite(drawn)]
     spread = float(np.std(known, ddof=1)) if len(known) > 1 else 0.0
     p_value = float(2 * norm.sf(abs(value) / spread)) if spread > 0 else float(value == 0)
-    return Estimate(value).with_interval(*percentile_interval(drawn)), p_value
+    return Comparison(Estimate(value, caveat).with_interval(*percentile_interval(drawn)), p_value)
 
 
-def _c_index_difference(joint: FloatArray) -> dict[str, FloatArray]:
-    first, second = pair_counts(joint.sum(-1)), pair_counts(joint.sum(-2))
-    return {"difference": np.asarray(second.c_index() - first.c_index())}
+def _resampled(
+    tables: Sequence[FloatArray],
+    rank: Callable[[FloatArray], FloatArray],
+    n_replicates: int,
+    seed: int,
+) -> tuple[float, FloatArray]:
+    """Return the difference of summed joint tables (..., S, S) and its replicates (b,).
+
+    Only cells that hold a patient are drawn; both models' tables are their margins.
+    """
+    total = np.sum(tables, axis=0)
+    used = np.flatnonzero(total)
+    if not len(used):
+        return float("nan"), np.full(n_replicates, np.nan)
+    statistic = _difference_of(used, total.shape, rank)
+    cells = [table.ravel()[used] for table in tables]
+    value = statistic(total.ravel()[used][None])["difference"][0]
+    return float(value), bootstrap(cells, statistic, n_replicates, seed)["difference"]
 
 
-def _auc_difference(joint: FloatArray) -> dict[str, FloatArray]:
-    return {"difference": np.asarray(roc_auc(joint.sum(-2)) - roc_auc(joint.sum(-1)))}
+def _difference_of(
+    used: IntArray, shape: tuple[int, ...], rank: Callable[[FloatArray], FloatArray]
+) -> Statistic:
+    """Return the function from counts (b, m) of the `m` used cells to second minus first (b,)."""
+    *outcome, a, b = np.unravel_index(used, shape)
+    margins = []
+    for score, bins in ((a, shape[-2]), (b, shape[-1])):
+        own = (*shape[:-2], bins)
+        flat = np.ravel_multi_index([*outcome, score], own)
+        size = (len(used), int(np.prod(own)))
+        one = np.ones(len(used))
+        margins.append((own, csr_array((one, (np.arange(len(used)), flat)), shape=size)))
+
+    def statistic(counts: FloatArray) -> dict[str, FloatArray]:
+        parts = []
+        for start in range(0, len(counts), _CHUNK):
+            chunk = counts[start : start + _CHUNK]
+            first, second = (rank((chunk @ m).reshape(-1, *own)) for own, m in margins)
+            parts.append(second - first)
+        return {"difference": np.concatenate(parts)}
+
+    return statistic

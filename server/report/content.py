@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from common.metrics.estimate import Estimate, not_estimable
+from common.metrics.paired import Comparison
 from common.metrics.summary import EvaluationSummary
 from server.rounds import FEDERATED, RunResult
 
@@ -27,6 +28,8 @@ class Baseline:
         explanation: What it is and where it can be had.
         metrics: Headline metrics over all sites.
         per_site: Headline metrics by site.
+        differences: Federated model minus this one on the same patients, by headline metric;
+            empty where their predictions were not paired.
     """
 
     name: str
@@ -34,6 +37,7 @@ class Baseline:
     explanation: str
     metrics: dict[str, Estimate]
     per_site: dict[str, dict[str, Estimate]] = field(default_factory=dict)
+    differences: dict[str, Comparison] = field(default_factory=dict)
 
 
 BASELINES = {

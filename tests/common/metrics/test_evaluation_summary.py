@@ -4,11 +4,9 @@ import numpy as np
 import pytest
 from sksurv.metrics import concordance_index_censored
 
-from common.errors import DataError
 from common.metrics.bootstrap import bootstrap, percentile_interval
 from common.metrics.grid import EvaluationGrid
 from common.metrics.noise_effect import draw_noise
-from common.metrics.paired import compare, tabulate_pair
 from common.metrics.predictions import Predictions
 from common.metrics.refine import refined
 from common.metrics.summary import summarise
@@ -188,53 +186,6 @@ def test_bootstrap_draws_sites_from_six_on():
     assert np.std(few) == pytest.approx(np.sqrt(0.75 * 0.25 / 40), rel=0.15)
     assert np.std(many) == pytest.approx(np.sqrt(0.5 * 0.5 / 6), rel=0.15)
     np.testing.assert_array_equal(many, bootstrap(tables, share, 400, 0)["share"])
-
-
-def test_paired_difference_of_a_model_with_itself_is_zero(evaluated):
-    rows, grid, _ = evaluated
-    found = compare([tabulate_pair(rows, rows, grid, grid)], n_replicates=50)
-    for difference, p_value in found.values():
-        assert difference.value == 0
-        assert p_value == 1
-
-
-def test_paired_difference_agrees_with_resampling_patients(grid, make_rows):
-    rows, site = make_rows(grid, 500), np.arange(500) % 3
-    rng = np.random.default_rng(1)
-    worse = Predictions.from_logits(
-        grid,
-        hazard_logits=np.broadcast_to(rng.normal(size=500)[:, None], (500, 5)),
-        response_logit=rng.normal(size=500),
-        response=rows.response,
-        time_months=rows.time_months,
-        event=rows.event,
-    )
-    fine, other = evaluate(grid, rows, site)[0], evaluate(grid, worse, site)[0]
-    joint = [
-        tabulate_pair(worse.select(site == k), rows.select(site == k), other, fine)
-        for k in range(3)
-    ]
-    found = compare(joint, n_replicates=200)
-    drawn = []
-    for _ in range(150):
-        k = rng.integers(0, 500, 500)
-        a = concordance_index_censored(rows.event[k] > 0, rows.time_months[k], rows.risk[k])[0]
-        b = concordance_index_censored(rows.event[k] > 0, rows.time_months[k], worse.risk[k])[0]
-        drawn.append(a - b)
-    difference, p_value = found["c_index"]
-    assert difference.value == pytest.approx(np.mean(drawn), abs=0.01)
-    width = difference.ci_high - difference.ci_low
-    assert width == pytest.approx(2 * 1.96 * np.std(drawn), rel=0.25)
-    assert p_value < 1e-4
-    assert found["response_auc"][0].value > 0.1
-
-
-def test_paired_comparison_needs_the_same_patients_and_exact_tables(grid, make_study, make_rows):
-    with pytest.raises(DataError, match="same patients"):
-        tabulate_pair(make_rows(grid, 9), make_rows(grid, 9, seed=1), grid, grid)
-    coarse = EvaluationGrid.for_study(make_study("dp"))
-    with pytest.raises(DataError, match="exact tables"):
-        tabulate_pair(make_rows(coarse, 9), make_rows(coarse, 9), coarse, coarse)
 
 
 def test_cuts_that_do_not_fit_the_model_are_told(make_study, make_rows):
