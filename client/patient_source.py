@@ -36,8 +36,8 @@ class PatientSource(Protocol):
 Chunk = tuple[PatientBatch, int]
 """A batch and how many of its first patients count; the others fill it up."""
 
-_Key = tuple[int, str, str, int]
-_KEPT: dict[_Key, tuple[weakref.ref[PatientSource], list[Chunk]]] = {}
+_Key = tuple[int, int, str, int]
+_KEPT: dict[_Key, tuple[weakref.ref[PatientSource], Study, list[Chunk]]] = {}
 
 
 def sorted_indices(dataset: PatientSource) -> list[int]:
@@ -55,10 +55,10 @@ def uniform_chunks(
     long as the dataset lives: to pool frozen features again in every round would cost more than
     to train on them.
     """
-    key = (id(dataset), study.digest(), str(device), size)
+    key = (id(dataset), id(study), str(device), size)
     kept = _KEPT.get(key)
-    if kept is not None and kept[0]() is dataset:
-        return kept[1]
+    if kept is not None and kept[0]() is dataset and kept[1] is study:
+        return kept[2]
     with torch.no_grad():
         parts = [model.prepare(dataset.batch([i]).to(device)) for i in sorted_indices(dataset)]
     chunks = []
@@ -66,7 +66,7 @@ def uniform_chunks(
         chosen = parts[start : start + size]
         filler = chosen[:1] * (size - len(chosen))
         chunks.append((concatenate([*chosen, *filler]), len(chosen)))
-    _KEPT[key] = (weakref.ref(dataset, lambda _gone: _KEPT.pop(key, None)), chunks)
+    _KEPT[key] = (weakref.ref(dataset, lambda _gone: _KEPT.pop(key, None)), study, chunks)
     return chunks
 
 

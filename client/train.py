@@ -34,11 +34,28 @@ class LocalResult:
         weights: Training patients behind each block of the model; those who have the modality,
             all of them for fusion and heads.
         loss: Mean loss over the patients seen, at the time each was seen.
+        steps: Optimiser steps taken.
     """
 
     delta: Arrays
     weights: dict[str, float]
     loss: float
+    steps: int
+
+
+@dataclass(frozen=True)
+class StepChanges:
+    """What is added to the gradient of every step; lists follow the order of the parameters.
+
+    Attributes:
+        mu: Strength of the pull.
+        anchor: Parameters that are pulled to.
+        correction: Added as it is; None adds nothing.
+    """
+
+    mu: float
+    anchor: list[Tensor]
+    correction: list[Tensor] | None
 
 
 def train_epochs(
@@ -48,8 +65,21 @@ def train_epochs(
     *,
     round: int,
     device: torch.device,
+    plan: LocalTraining | None = None,
+    anchor: Arrays | None = None,
+    correction: Arrays | None = None,
 ) -> LocalResult:
     """Train the model in place for one round and return what changed.
+
+    Args:
+        model: Begins with its present parameters.
+        dataset: Training patients.
+        study: Endpoints, weight decay and seed.
+        round: Number of the round; decides the order of the patients.
+        device: Where to compute.
+        plan: Epochs, optimiser and step size; those of the study by default.
+        anchor: Parameters that `proximal_mu` pulls to; those at the start by default.
+        correction: Added to the gradient of every step (SCAFFOLD: c - c_i); missing ones are 0.
 
     Raises:
         DataError: There is no patient, or the loss stopped being finite.
@@ -57,25 +87,27 @@ def train_epochs(
     if len(dataset) == 0:
         raise DataError("there is no training patient", cure="check the funnel of the manifest")
     before = to_arrays(model)
-    plan = study.training.local
+    plan = plan or study.training.local
     model.to(device)
+    changes = _changes(model, plan, anchor or before, correction)
     seed = (study.training.seed * 1_000_003 + round) % 2**63
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
         model.train()
-        loss = _run(model, dataset, study, torch.Generator().manual_seed(seed), device)
+        generator = torch.Generator().manual_seed(seed)
+        loss, steps = _run(model, dataset, study, plan, generator, device, changes)
     model.eval()
     if not math.isfinite(loss):
         raise DataError(
             "the training loss is not finite",
             where=f"round {round}",
             why="the learning rate is too high, or a feature is far outside its public scale",
-            cure=f"lower training.local.lr (now {plan.lr}) or set scaling.clip of the features",
+            cure=f"lower the lr of local steps (now {plan.lr}) or set scaling.clip of features",
             code=ErrorCode.NOT_FINITE,
         )
     after = to_arrays(model)
     delta = {name: after[name] - before[name] for name in after}
-    return LocalResult(delta, block_weights(model, dataset), loss)
+    return LocalResult(delta, block_weights(model, dataset), loss, steps)
 
 
 def block_weights(model: FusedModel, dataset: PatientSource) -> dict[str, float]:
@@ -140,15 +172,16 @@ def _run(
     model: FusedModel,
     dataset: PatientSource,
     study: Study,
+    plan: LocalTraining,
     generator: torch.Generator,
     device: torch.device,
-) -> float:
-    plan = study.training.local
+    changes: StepChanges,
+) -> tuple[float, int]:
+    """Return (mean loss over the patients seen, steps taken)."""
     objective = PatientObjective(model, study)
     parameters = list(trainable(model).values())
-    start = [parameter.detach().clone() for parameter in parameters]
     optimizer = make_optimizer(plan, study.training.weight_decay, parameters)
-    loss_sum, seen = 0.0, 0
+    loss_sum, seen, steps = 0.0, 0, 0
     for indices in _batches(len(dataset), plan, generator):
         batch = dataset.batch(indices).to(device)
         if plan.modality_dropout > 0:
@@ -156,20 +189,39 @@ def _run(
         losses = objective(model.prepare(batch))
         optimizer.zero_grad(set_to_none=True)
         losses.mean().backward()
-        _pull(parameters, start, plan.proximal_mu)
+        _change_gradients(parameters, changes)
         optimizer.step()
         loss_sum, seen = loss_sum + float(losses.detach().sum()), seen + len(indices)
-    return loss_sum / seen
+        steps += 1
+    return loss_sum / seen, steps
 
 
-def _pull(parameters: list[torch.nn.Parameter], start: list[Tensor], mu: float) -> None:
-    """Add the gradient of mu/2 |w - w_global|^2 (FedProx; Li et al., 2020)."""
-    if mu == 0:
-        return
+def _changes(
+    model: FusedModel, plan: LocalTraining, anchor: Arrays, correction: Arrays | None
+) -> StepChanges:
+    named = trainable(model)
+    origin = [torch.from_numpy(anchor[name]).to(p) for name, p in named.items()]
+    if not correction:
+        return StepChanges(plan.proximal_mu, origin, None)
+    added = [
+        torch.from_numpy(correction[name]).to(p) if name in correction else torch.zeros_like(p)
+        for name, p in named.items()
+    ]
+    return StepChanges(plan.proximal_mu, origin, added)
+
+
+def _change_gradients(parameters: list[torch.nn.Parameter], changes: StepChanges) -> None:
+    """Add the gradient of mu/2 |w - anchor|^2 (FedProx; Li et al., 2020) and the correction."""
     with torch.no_grad():
-        for parameter, origin in zip(parameters, start, strict=True):
-            pull = mu * (parameter - origin)
-            parameter.grad = pull if parameter.grad is None else parameter.grad + pull
+        for i, (parameter, origin) in enumerate(zip(parameters, changes.anchor, strict=True)):
+            if changes.mu:
+                _add(parameter, changes.mu * (parameter - origin))
+            if changes.correction is not None:
+                _add(parameter, changes.correction[i])
+
+
+def _add(parameter: torch.nn.Parameter, change: Tensor) -> None:
+    parameter.grad = change.clone() if parameter.grad is None else parameter.grad + change
 
 
 def _batches(

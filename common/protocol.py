@@ -20,7 +20,7 @@ from common.secure_sum.messages import (
 )
 from common.site_proof import CHALLENGE
 from common.study import Identifier, Modality, Task
-from common.wire import WireMessage
+from common.wire import Arrays, WireMessage
 
 PROTOCOL_VERSION = 1
 
@@ -59,11 +59,19 @@ class HandshakeReply(WireMessage):
 
 
 class TrainRequest(WireMessage):
-    """One round of training; `arrays` holds the global model."""
+    """One round of training.
+
+    `arrays` holds the global model and, in a study with control variates, the server's as
+    `control/<parameter>`.
+    """
 
     run_id: Identifier
     round: int = Field(ge=1)
-    model_digest: Hex64
+    model_digest: Hex64 = Field(description="digest of all arrays")
+    counted: dict[str, int] = Field(
+        default_factory=dict,
+        description="site -> last round in which its update counted; control variates only",
+    )
 
 
 class TrainReply(WireMessage):
@@ -84,6 +92,9 @@ class TrainReply(WireMessage):
     weights: dict[str, float] = Field(default_factory=dict)
     loss: float | None = Field(default=None, description="mean training loss; mode none only")
     blocks: list[str] = Field(default_factory=list, description="blocks this site contributes to")
+    steps: int | None = Field(
+        default=None, ge=1, description="optimiser steps behind a delta; control variates only"
+    )
     session: int | None = Field(default=None, description="key agreement that masks the upload")
     ledger_head: Hex64 | None = None
     epsilon_spent: float = 0.0
@@ -111,6 +122,9 @@ class EvaluateRequest(WireMessage):
     )
     sum_round: int | None = Field(
         default=None, ge=1, description="number of the secure sum that takes the tables"
+    )
+    personal: bool = Field(
+        default=False, description="evaluate each site's own model instead; mode none only"
     )
 
 
@@ -188,6 +202,24 @@ class AgentApi(Protocol):
     def unmask(self, request: UnmaskRequest) -> UnmaskReply:
         """Help to open one sum over the named survivors, or refuse."""
         ...
+
+
+CONTROL = "control/"
+"""Prefix of the server's control variates among the arrays of a training request."""
+
+
+def model_part(arrays: Arrays) -> Arrays:
+    """Return the arrays of a training request that are the model."""
+    return {name: value for name, value in arrays.items() if not name.startswith(CONTROL)}
+
+
+def control_part(arrays: Arrays) -> Arrays:
+    """Return the control variates of a training request, by parameter."""
+    return {
+        name.removeprefix(CONTROL): value
+        for name, value in arrays.items()
+        if name.startswith(CONTROL)
+    }
 
 
 METHODS: dict[str, tuple[type[WireMessage], type[WireMessage]]] = {

@@ -12,6 +12,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, JsonValue, model_validator
 
 from common.contract import Contract
+from common.federated_method import AggregationRule, check_method
 from common.privacy.plan import PrivacyPlan
 from common.subgroups import Subgroup, SubgroupName
 
@@ -162,7 +163,21 @@ class LocalTraining(Contract):
     optimizer: Literal["sgd", "adam", "adamw", "radam"] = "adamw"
     lr: float = Field(default=2e-4, gt=0)
     proximal_mu: float = Field(default=0.0, ge=0, description="FedProx pull to the global model")
+    control_variates: bool = Field(
+        default=False, description="SCAFFOLD: correct every step by the drift of this site"
+    )
     modality_dropout: float = Field(default=0.0, ge=0, lt=1)
+
+
+class Personalisation(Contract):
+    """A model of its own for every site, beside the global one; it never leaves the site.
+
+    `ditto`: trained on in every round, pulled to the global model by `local.proximal_mu` (Li et
+    al., 2021). `fine_tune`: the final global model, trained on at the site once.
+    """
+
+    kind: Literal["ditto", "fine_tune"]
+    local: LocalTraining = LocalTraining(kind="epochs")
 
 
 class TrainingPlan(Contract):
@@ -180,6 +195,17 @@ class TrainingPlan(Contract):
         default=0.5, ge=0, le=1, description="share of the last iterates that is averaged"
     )
     task_weights: dict[Task, float] = Field(default_factory=dict)
+    schedule: Literal["all", "cyclic"] = Field(
+        default="all",
+        description="cyclic: one site a round trains and hands the model on (weight transfer)",
+    )
+    aggregation: AggregationRule = AggregationRule()
+    stay_local: list[str] = Field(
+        default_factory=list,
+        description="patterns (*, ?) of parameters that every site keeps for itself, e.g. "
+        "'*norm*' (FedBN) or 'heads.*_bias'",
+    )
+    personal: Personalisation | None = None
     test_fraction: float = Field(default=0.25, ge=0, lt=1, description="held out by keyed hash")
     seed: int = Field(default=7, description="shuffling and dropout; never privacy noise")
 
@@ -197,6 +223,12 @@ class RosterEntry(Contract):
     site_id: Identifier
     name: str = ""
     public_key: str | None = Field(default=None, description="registered identity, hex")
+    nominal_patients: int | None = Field(
+        default=None,
+        gt=0,
+        description="public size of its training cohort, announced by the site; bounds how long "
+        "an update of it can be. Never the true number",
+    )
 
 
 class Study(Contract):
@@ -236,7 +268,14 @@ class Study(Contract):
                 "privacy.mode 'distributed' needs at least 3 sites: with fewer, the sum of the "
                 "others is one hospital's own data; use mode 'local'"
             )
+        check_method(self.training, self.privacy.mode)
         return self
+
+    @property
+    def nominal_by_site(self) -> dict[str, float]:
+        """Public number of training patients of every site; an equal share where not announced."""
+        share = self.training.nominal_patients / len(self.sites)
+        return {site.site_id: float(site.nominal_patients or share) for site in self.sites}
 
     @property
     def tasks(self) -> tuple[Task, ...]:

@@ -51,6 +51,7 @@ class Checkpoint:
         average: Running float64 sum of the last iterates.
         averaged: How many iterates `average` holds.
         history: One record a committed round.
+        memory: What the aggregation method remembers, see `server.aggregate.method`.
     """
 
     round: int
@@ -59,12 +60,14 @@ class Checkpoint:
     average: Arrays = field(default_factory=dict)
     averaged: int = 0
     history: list[RoundRecord] = field(default_factory=list)
+    memory: Arrays = field(default_factory=dict)
 
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
     """Commit a round durably and remove all but the last two."""
     arrays: Arrays = {f"model/{name}": value for name, value in checkpoint.parameters.items()}
     arrays |= {f"average/{name}": value for name, value in checkpoint.average.items()}
+    arrays |= {f"memory/{name}": value for name, value in checkpoint.memory.items()}
     arrays |= checkpoint.optimizer.to_arrays()
     stem = folder / f"round_{checkpoint.round:06d}"
     write_arrays(stem.with_suffix(".safetensors"), arrays)
@@ -107,6 +110,7 @@ def load_checkpoint(folder: Path) -> Checkpoint | None:
             average=_part(arrays, "average"),
             averaged=record["averaged"],
             history=[RoundRecord.model_validate(entry) for entry in record["history"]],
+            memory=_part(arrays, "memory"),
         )
     except (OSError, ValueError, KeyError, ValidationError, SafetensorError):
         raise RunError(

@@ -62,6 +62,7 @@ def evaluate_model(
     *,
     round: int = 0,
     sums: SecureRounds | None = None,
+    personal: bool = False,
 ) -> Evaluation:
     """Ask sites for the tables of a model, or return what an earlier call stored.
 
@@ -71,6 +72,7 @@ def evaluate_model(
         label: Name of the model in the report.
         round: 0 for a final model, else the round it belongs to.
         sums: Secure sums of the run, in mode distributed.
+        personal: Every site evaluates its personal model beside the one given.
 
     Raises:
         RunError: Too few sites send tables in every attempt.
@@ -82,7 +84,12 @@ def evaluate_model(
     if stored is not None:
         return stored
     base = EvaluateRequest(
-        run_id=session.state.run_id, round=round, model_digest="", label=label, release=release
+        run_id=session.state.run_id,
+        round=round,
+        model_digest="",
+        label=label,
+        release=release,
+        personal=personal,
     )
     if two_phases(session.study, release):
         margins = _ask(session, models, base.model_copy(update={"phase": "margins"}), sums)

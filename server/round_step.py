@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from common.errors import ErrorCode, ProtocolError, RunError
 from common.privacy.accounting import training_sigma
-from common.protocol import TrainReply, TrainRequest
+from common.protocol import TrainReply, TrainRequest, model_part
 from common.study import Study
-from common.wire import Arrays, arrays_digest
+from common.wire import Arrays
 from server.aggregate.contribution import Contribution
-from server.aggregate.fedavg import mean_delta
-from server.aggregate.gradient_mean import descent, gradient_sum
+from server.aggregate.method import Aggregated, aggregate
 from server.aggregate.optimizers import apply_direction
 from server.checkpoint import Checkpoint, RoundRecord
 from server.enrolment import FINAL_REFUSALS, enrol_returned, known_code
+from server.pull_warning import warn_of_sites_against_the_rest
+from server.round_request import asked_sites, train_request
 from server.session import RunSession
 from server.site_link import Refusal
 from server.validate_reply import RoundExpectation, check_train_reply, update_norm
@@ -33,15 +34,15 @@ class Collected:
 
     Attributes:
         sites: Sites whose updates count, sorted.
-        direction: Direction of descent by parameter, float64.
+        aggregated: What their updates come to.
         dropped: Site -> code, or `silent`.
         loss: Patient-weighted mean loss; mode none only.
     """
 
     sites: list[str]
-    direction: Arrays
-    dropped: dict[str, str] = field(default_factory=dict)
-    loss: float | None = None
+    aggregated: Aggregated
+    dropped: dict[str, str]
+    loss: float | None
 
 
 def noise_sd(study: Study) -> float:
@@ -61,16 +62,13 @@ def run_round(session: RunSession, checkpoint: Checkpoint) -> Checkpoint:
     started = time.monotonic()
     number = checkpoint.round + 1
     session.enter(phase="round")
-    request = TrainRequest(
-        run_id=session.state.run_id,
-        round=number,
-        model_digest=arrays_digest(checkpoint.parameters),
-        arrays=checkpoint.parameters,
-    )
+    request = train_request(session, checkpoint)
+    cyclic = session.study.training.schedule == "cyclic"
+    needed = 1 if cyclic else session.study.quorum.min_sites
     for attempt in range(1, MAX_ATTEMPTS + 1):
         enrol_returned(session)
-        collected = collect(session, request)
-        if len(collected.sites) >= session.study.quorum.min_sites:
+        collected = collect(session, request, asked_sites(session, number, attempt), checkpoint)
+        if len(collected.sites) >= needed:
             record = RoundRecord(
                 round=number,
                 attempts=attempt,
@@ -79,11 +77,15 @@ def run_round(session: RunSession, checkpoint: Checkpoint) -> Checkpoint:
                 loss=collected.loss,
                 update_norm=0.0,
                 seconds=round(time.monotonic() - started, 3),
+                facts=collected.aggregated.facts,
             )
-            return advance(session.study, checkpoint, collected.direction, record)
+            warn_of_sites_against_the_rest(session, checkpoint, record)
+            following = advance(session.study, checkpoint, collected.aggregated.direction, record)
+            following.memory = collected.aggregated.memory
+            return following
         session.output.say(
             f"round {number}, attempt {attempt}: {len(collected.sites)} usable replies, "
-            f"{session.study.quorum.min_sites} needed {collected.dropped}"
+            f"{needed} needed {collected.dropped}"
         )
     raise RunError(
         f"round {number} found too few sites in {MAX_ATTEMPTS} attempts",
@@ -94,16 +96,18 @@ def run_round(session: RunSession, checkpoint: Checkpoint) -> Checkpoint:
     )
 
 
-def collect(session: RunSession, request: TrainRequest) -> Collected:
-    """Ask all enrolled sites once; return the valid updates, aggregated to a direction."""
+def collect(
+    session: RunSession, request: TrainRequest, asked: Sequence[str], checkpoint: Checkpoint
+) -> Collected:
+    """Ask these sites once; return the valid updates, aggregated to a direction."""
+    model = model_part(request.arrays)
     expected = RoundExpectation(
         study=session.study,
         request=request,
-        shapes={name: array.shape for name, array in request.arrays.items()},
-        model_norm=update_norm(request.arrays),
+        shapes={name: array.shape for name, array in model.items()},
+        model_norm=update_norm(model),
         noise_sd=noise_sd(session.study),
     )
-    asked = session.state.enrolled
     replies = session.link.exchange(
         "train",
         dict.fromkeys(asked, request),
@@ -120,15 +124,9 @@ def collect(session: RunSession, request: TrainRequest) -> Collected:
         elif isinstance(reply, TrainReply):
             valid.append(reply)
     _remember(session, valid)
-    direction = direction_of(session.study, request.arrays, [_contribution(r) for r in valid])
-    return Collected(sorted(r.site_id for r in valid), direction, dropped, _mean_loss(valid))
-
-
-def direction_of(study: Study, parameters: Arrays, contributions: Sequence[Contribution]) -> Arrays:
-    """Return the direction of descent: the mean delta, or minus the mean gradient with decay."""
-    if study.training.local.kind == "epochs":
-        return mean_delta(contributions)
-    return descent(study, parameters, gradient_sum(contributions))
+    updates = [_contribution(reply) for reply in valid]
+    aggregated = aggregate(session.study, model, updates, checkpoint.memory)
+    return Collected(sorted(r.site_id for r in valid), aggregated, dropped, _mean_loss(valid))
 
 
 def note_absence(session: RunSession, site_id: str) -> str:
@@ -168,7 +166,7 @@ def _check(
 
 
 def _contribution(reply: TrainReply) -> Contribution:
-    return Contribution(reply.site_id, reply.arrays, reply.weights)
+    return Contribution(reply.site_id, reply.arrays, reply.weights, reply.steps or 1)
 
 
 def _mean_loss(replies: Sequence[TrainReply]) -> float | None:
@@ -206,6 +204,7 @@ def advance(
         average=checkpoint.average,
         averaged=checkpoint.averaged,
         history=[*checkpoint.history, record],
+        memory=checkpoint.memory,
     )
     add_to_average(following, study)
     return following

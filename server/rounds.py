@@ -36,6 +36,7 @@ from server.session import RunSession, open_session
 from server.site_link import SiteLink
 
 FEDERATED = "federated"
+PERSONAL = "personal"
 MODEL_FILE = "model.safetensors"
 
 
@@ -49,7 +50,8 @@ class RunResult:
         run_dir: Folder with checkpoints, model and tables.
         arrays: Final model, float32.
         history: One record a round.
-        evaluations: Label -> tables and grid; `federated` is the final model.
+        evaluations: Label -> tables and grid; `federated` is the final model, `personal` each
+            site's own beside it, if the study has them.
         sites: What is known about every site of the roster.
         privacy: What was spent and what the mode promises.
     """
@@ -183,14 +185,16 @@ def _result(session: RunSession, checkpoint: Checkpoint, sums: SecureRounds | No
     }
     write_text(session.run_dir / "model.json", json.dumps(facts, sort_keys=True, indent=1))
     models = dict.fromkeys(session.state.enrolled, arrays)
-    evaluation = evaluate_model(session, models, FEDERATED, sums=sums)
+    evaluations = {FEDERATED: evaluate_model(session, models, FEDERATED, sums=sums)}
+    if session.study.training.personal is not None:
+        evaluations[PERSONAL] = evaluate_model(session, models, PERSONAL, personal=True)
     return RunResult(
         study=session.study,
         run_id=session.state.run_id,
         run_dir=session.run_dir,
         arrays=arrays,
         history=checkpoint.history,
-        evaluations={FEDERATED: evaluation},
+        evaluations=evaluations,
         sites=session.state.sites,
         privacy=privacy_facts(session),
     )

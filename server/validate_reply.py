@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from common.errors import ErrorCode, ProtocolError
+from common.federated_method import stays_local
 from common.models.parameters import block_of
 from common.protocol import EvaluateReply, EvaluateRequest, TrainReply, TrainRequest
 from common.study import MODALITIES, Modality, Study
@@ -31,6 +32,9 @@ MAX_GRADIENT_PER_PATIENT = 1e4
 
 NOMINAL_SLACK = 10.0
 """How much larger than the public nominal count a cohort may be."""
+
+ANNOUNCED_SLACK = 2.0
+"""How much larger than announced in the roster a site's cohort may be."""
 
 NOISE_SPREADS = 8.0
 """Standard deviations of the norm of the noise that a private reply may exceed its mean by."""
@@ -89,6 +93,8 @@ def check_train_reply(
     _check_arrays(site_id, reply.arrays, expected.shapes)
     _check_norm(reply, site_id, expected)
     _check_weights(reply, site_id, expected)
+    if (reply.steps is None) == expected.study.training.local.control_variates:
+        raise _payload(site_id, "the number of steps is missing, or was not asked for")
 
 
 def check_masked_reply(
@@ -181,7 +187,12 @@ def _check_blocks(
     unknown = set(reply.blocks) - {block_of(name) for name in expected.shapes}
     if unknown or absent & set(reply.blocks) or len(set(reply.blocks)) != len(reply.blocks):
         raise _payload(site_id, "the update names blocks that the site does not have")
-    due = {name for name in expected.shapes if block_of(name) in reply.blocks}
+    kept = tuple(expected.study.training.stay_local)
+    due = {
+        name
+        for name in expected.shapes
+        if block_of(name) in reply.blocks and not stays_local(name, kept)
+    }
     if not due or set(reply.arrays) != due:
         raise _payload(site_id, "parameters are missing or unknown")
 
@@ -200,11 +211,12 @@ def _check_arrays(site_id: str, arrays: Arrays, shapes: Mapping[str, tuple[int, 
             )
 
 
-def norm_bound(n_coordinates: int, expected: RoundExpectation) -> float:
+def norm_bound(n_coordinates: int, site_id: str, expected: RoundExpectation) -> float:
     """Return the longest update an honest site can send.
 
-    A private sum has norm <= clip * patients (at most 10 times nominal) plus noise, whose norm
-    concentrates around sd * sqrt(d) with a spread below sd (chi distribution).
+    A private sum has norm <= clip * patients plus noise, whose norm concentrates around
+    sd * sqrt(d) with a spread below sd (chi distribution): a mean over n patients may be as long
+    as C + sigma C sqrt(d) / n.
     """
     study = expected.study
     if expected.kind == "delta":
@@ -213,12 +225,24 @@ def norm_bound(n_coordinates: int, expected: RoundExpectation) -> float:
     if study.privacy.mode == "none":
         return MAX_GRADIENT_PER_PATIENT * nominal
     noise = expected.noise_sd * (math.sqrt(n_coordinates) + NOISE_SPREADS)
-    return NOMINAL_SLACK * study.privacy.clip * nominal + noise
+    return study.privacy.clip * most_patients(study, site_id) + noise
+
+
+def most_patients(study: Study, site_id: str) -> float:
+    """Return the largest training cohort that the server believes of a site.
+
+    Up to twice what the site announced in the roster; without that, up to ten times the nominal
+    count of all sites together.
+    """
+    announced = {site.site_id: site.nominal_patients for site in study.sites}.get(site_id)
+    if announced is not None:
+        return ANNOUNCED_SLACK * announced
+    return NOMINAL_SLACK * study.training.nominal_patients
 
 
 def _check_norm(reply: TrainReply, site_id: str, expected: RoundExpectation) -> None:
     norm = update_norm(reply.arrays)
-    bound = norm_bound(sum(a.size for a in reply.arrays.values()), expected)
+    bound = norm_bound(sum(a.size for a in reply.arrays.values()), site_id, expected)
     if norm > bound:
         raise _payload(site_id, f"the update has norm {norm:.3g}, at most {bound:.3g} is possible")
 

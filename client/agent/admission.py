@@ -62,15 +62,20 @@ def parse_study(text: str) -> Study:
         ) from None
 
 
-def check_policy(study: Study, policy: SitePolicy) -> Approval:
+def check_policy(study: Study, policy: SitePolicy, digest: str | None = None) -> Approval:
     """Return the hospital's approval of a study that its policy allows.
+
+    Args:
+        study: The study.
+        policy: The hospital's policy.
+        digest: Digest of the study if this process has computed it already.
 
     Raises:
         ProtocolError: The study is not approved (NOT_APPROVED), or the policy forbids its roster,
             mode or delta (POLICY).
         PrivacyError: It promises less than the approval's ceilings (POLICY).
     """
-    digest = study.digest()
+    digest = digest or study.digest()
     approval = policy.approval_of(digest)
     if approval is None:
         raise ProtocolError(

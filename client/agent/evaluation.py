@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from client.agent.admission import agreed_release
+from client.agent.local_rounds import own_model
 from client.agent.open_run import OpenRun
 from client.agent.spending import Spending, evaluation_entry
 from client.agent.training import check_model_digest
@@ -31,6 +32,10 @@ def check_evaluation(run: OpenRun, policy: SitePolicy, request: EvaluateRequest)
             cure="ask for release dp",
             code=ErrorCode.POLICY,
         )
+    if request.personal and run.study.training.personal is None:
+        raise ProtocolError(
+            "the study has no personal models", where=run.run_id, code=ErrorCode.POLICY
+        )
     check_model_digest(request.arrays, request.model_digest)
 
 
@@ -48,7 +53,7 @@ def evaluate_held_out(
         BudgetError: The ledger refuses.
     """
     grid = grid_of(run.study, request)
-    load_arrays(run.model, request.arrays)
+    load_arrays(run.model, own_model(run, request.arrays, personal=request.personal))
     noise = table_noise(run.study, request)
     reservation = spending.reserve(evaluation_entry(run, request, noise))
     predictions = predict_all(run.model, run.held_out, grid, run.device)

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from client.agent.admission import check_cohort, check_policy, parse_study
 from client.dataset import PatientDataset
 from client.device import choose_device
+from client.site_memory import SiteMemory
 from client.split import load_or_create_split_key, split
 from client.train import block_weights
 from common.atomic_file import write_text
@@ -50,6 +51,7 @@ class OpenRun:
         held_out: Patients who only pay for evaluation.
         modalities: Modalities this hospital has any patient with.
         device: Where to compute.
+        memory: What this hospital keeps for itself from round to round.
     """
 
     run_id: str
@@ -59,6 +61,7 @@ class OpenRun:
     held_out: PatientDataset
     modalities: tuple[Modality, ...]
     device: torch.device
+    memory: SiteMemory
 
     @cached_property
     def model(self) -> FusedModel:
@@ -140,6 +143,7 @@ def open_run(policy: SitePolicy, run_id: str, study: Study, provider: DatasetPro
         held_out=held_out,
         modalities=dataset.modalities,
         device=choose_device(policy.device),
+        memory=SiteMemory(policy.state / "memory" / run_id),
     )
 
 

@@ -218,7 +218,7 @@ class SiteAgent:
         if self._open is None or self._open.run_id != run_id:
             self._open = load_run(self._policy, run_id, self._provider)
         else:
-            check_policy(self._open.study, self._policy)
+            check_policy(self._open.study, self._policy, self._open.study_digest)
         return self._open
 
     def _secure_sums(self, run_id: str) -> SecureSums:

@@ -6,11 +6,12 @@ import logging
 
 import numpy as np
 
+from client.agent.local_rounds import train_locally
 from client.agent.open_run import OpenRun
 from client.agent.spending import Spending, private_round_entry
 from client.private_gradient import clipped_gradient_sum
-from client.train import train_epochs
 from common.errors import DataError, ErrorCode, ProtocolError
+from common.federated_method import stays_local
 from common.models.parameters import block_of, load_arrays
 from common.privacy.clipping import GradientSum
 from common.privacy.integer_encoding import flatten, unflatten
@@ -59,15 +60,15 @@ def train_openly(
         ProtocolError: The model does not fit the study.
         DataError: There is no training patient, or the loss is not finite.
     """
-    load_arrays(run.model, request.arrays)
     spending.note_open_training(run)
+    steps = None
     if run.study.training.local.kind == "epochs":
-        result = train_epochs(
-            run.model, run.train, run.study, round=request.round, device=run.device
-        )
+        result = train_locally(run, request, site_id)
         arrays, weights, loss = result.delta, result.weights, result.loss
         kind = "delta"
+        steps = result.steps if run.study.training.local.control_variates else None
     else:
+        load_arrays(run.model, request.arrays)
         total = clipped_gradient_sum(run.model, run.train, run.study, device=run.device, clip=None)
         arrays = _finite(total)
         weights, loss = run.block_weights, total.loss
@@ -80,8 +81,9 @@ def train_openly(
             "weights": {block: weights[block] for block in blocks},
             "loss": loss if np.isfinite(loss) else None,
             "blocks": blocks,
+            "steps": steps,
         }
-    ).model_copy(update={"arrays": _of_blocks(arrays, blocks)})
+    ).model_copy(update={"arrays": _of_blocks(_leaving(run, arrays), blocks)})
 
 
 def train_with_local_noise(
@@ -134,6 +136,12 @@ def _identity(run: OpenRun, request: TrainRequest, site_id: str) -> dict[str, ob
 
 def _of_blocks(arrays: Arrays, blocks: list[str]) -> Arrays:
     return {n: a.astype(np.float32) for n, a in arrays.items() if block_of(n) in blocks}
+
+
+def _leaving(run: OpenRun, arrays: Arrays) -> Arrays:
+    """Return what may leave: all but the parameters every site keeps for itself."""
+    kept = run.study.training.stay_local
+    return {n: a for n, a in arrays.items() if not stays_local(n, kept)}
 
 
 def _finite(total: GradientSum) -> Arrays:

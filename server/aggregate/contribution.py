@@ -15,9 +15,11 @@ class Contribution:
     Attributes:
         site_id: The site.
         arrays: Parameter name -> float array; only of blocks the site contributes to.
-        weights: Block -> number of training patients behind it (deltas only).
+        weights: Block -> number of training patients behind it (mode none only).
+        steps: Optimiser steps behind a delta; told with control variates only.
     """
 
     site_id: str
     arrays: Arrays
     weights: Mapping[str, float] = field(default_factory=dict)
+    steps: int = 1

@@ -1,12 +1,14 @@
 """Every kind of reply that must not touch the global model is refused with its code."""
 
+import math
+
 import numpy as np
 import pytest
 
 from common.errors import ErrorCode, ProtocolError
 from common.protocol import TrainReply, TrainRequest
 from common.wire import arrays_digest
-from server.validate_reply import RoundExpectation, check_train_reply
+from server.validate_reply import RoundExpectation, check_train_reply, norm_bound
 from simulations.tiny_consortium import tiny_study
 
 MODEL = {
@@ -131,3 +133,14 @@ def test_private_reply_that_tells_too_much_is_refused(changes):
 def test_message_cannot_carry_a_number_that_is_not_finite():
     with pytest.raises(ProtocolError):
         TrainReply.decode('{"weights": {"heads": NaN}}', b"")
+
+
+def test_private_update_may_be_as_long_as_clip_times_patients_plus_noise():
+    # a mean over n patients may be as long as C + sigma C sqrt(d) / n; the sum n times that
+    sites = [{"site_id": "site-a", "nominal_patients": 40}, {"site_id": "site-b"}]
+    study = tiny_study(privacy={"mode": "local", "clip": 0.5}, sites=sites)
+    request = TrainRequest(run_id="run", round=1, model_digest="0" * 64)
+    expected = RoundExpectation(study, request, {}, 1.0, noise_sd=3.0)
+    noise = 3.0 * (math.sqrt(10_000) + 8)
+    assert norm_bound(10_000, "site-a", expected) == pytest.approx(0.5 * 2 * 40 + noise)
+    assert norm_bound(10_000, "site-b", expected) == pytest.approx(0.5 * 10 * 90 + noise)

@@ -1,0 +1,103 @@
+"""Rounds of local training, with what the hospital keeps for itself; mode none.
+
+- Parameters that stay local (FedBN; Li et al., 2021) are trained here and never sent.
+- Control variates (SCAFFOLD, option II; Karimireddy et al., 2020) take the drift of this site
+  out of every step: gradient - c_i + c, and after K steps of size lr
+  c_i <- c_i - c - delta / (K lr).
+- A personal model (Ditto; Li et al., 2021) is trained beside the global one and pulled to it;
+  or the final global model is trained on here once (fine-tuning).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from client.agent.open_run import OpenRun
+from client.train import LocalResult, train_epochs
+from common.federated_method import stays_local
+from common.models.parameters import load_arrays, to_arrays
+from common.protocol import TrainRequest, control_part, model_part
+from common.wire import Arrays
+
+STAY, CONTROL_VARIATE, PERSONAL = "stay_local", "control_variate", "personal"
+
+
+def train_locally(run: OpenRun, request: TrainRequest, site_id: str) -> LocalResult:
+    """Return what one round of local training changed; keeps what stays here.
+
+    Raises:
+        ProtocolError: The model does not fit the study.
+        DataError: There is no training patient, or the loss is not finite.
+    """
+    model = model_part(request.arrays)
+    kept = run.memory.before(STAY, request.round)
+    load_arrays(run.model, {**model, **kept})
+    if run.study.training.local.control_variates:
+        result = _corrected(run, request, site_id)
+    else:
+        result = train_epochs(
+            run.model, run.train, run.study, round=request.round, device=run.device
+        )
+    patterns = run.study.training.stay_local
+    if patterns:
+        after = {n: a for n, a in to_arrays(run.model).items() if stays_local(n, patterns)}
+        run.memory.keep(STAY, request.round, kept, after)
+    personal = run.study.training.personal
+    if personal is not None and personal.kind == "ditto":
+        own = run.memory.before(PERSONAL, request.round)
+        run.memory.keep(
+            PERSONAL, request.round, own, _trained_on(run, own or model, model, request.round)
+        )
+    return result
+
+
+def own_model(run: OpenRun, arrays: Arrays, *, personal: bool) -> Arrays:
+    """Return the model this hospital uses for its patients.
+
+    Args:
+        run: The run.
+        arrays: The global model.
+        personal: Its personal model instead; the global one with the hospital's own parameters
+            otherwise.
+    """
+    plan = run.study.training.personal
+    if not personal or plan is None:
+        return {**arrays, **run.memory.latest(STAY)}
+    if plan.kind == "ditto":
+        return run.memory.latest(PERSONAL) or arrays
+    return _trained_on(run, arrays, arrays, run.study.training.rounds + 1)
+
+
+def _corrected(run: OpenRun, request: TrainRequest, site_id: str) -> LocalResult:
+    counted = request.counted.get(site_id, 0)
+    own = run.memory.before(CONTROL_VARIATE, request.round, counted=counted)
+    common = control_part(request.arrays)
+    zero = {name: np.zeros(shape, np.float32) for name, shape in run.shapes.items()}
+    correction = {n: common.get(n, zero[n]) - own.get(n, zero[n]) for n in zero}
+    result = train_epochs(
+        run.model,
+        run.train,
+        run.study,
+        round=request.round,
+        device=run.device,
+        correction=correction,
+    )
+    scale = np.float32(result.steps * run.study.training.local.lr)
+    moved = {n: -correction[n] - result.delta[n] / scale for n in zero}
+    run.memory.keep(CONTROL_VARIATE, request.round, own, moved)
+    return result
+
+
+def _trained_on(run: OpenRun, start: Arrays, anchor: Arrays, number: int) -> Arrays:
+    plan = run.study.training.personal
+    load_arrays(run.model, start)
+    train_epochs(
+        run.model,
+        run.train,
+        run.study,
+        round=number,
+        device=run.device,
+        plan=plan.local if plan else None,
+        anchor=anchor,
+    )
+    return to_arrays(run.model)

@@ -1,0 +1,136 @@
+"""From the updates of one round to a direction of descent, by the method the study chose."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from pydantic import JsonValue
+
+from common.protocol import CONTROL
+from common.study import Study
+from common.wire import Arrays
+from server.aggregate.contribution import Contribution
+from server.aggregate.control_variates import moved_control
+from server.aggregate.cosine_monitor import (
+    MINIMUM_SITES,
+    cosines_with_rest,
+    remember_updates,
+)
+from server.aggregate.fedavg import mean_delta
+from server.aggregate.gradient_mean import descent, gradient_sum
+from server.aggregate.robust_mean import robust_mean, shortened
+
+CENTRE, PULL = "centre/", "pull/"
+"""Prefixes of what a method remembers from round to round."""
+
+
+@dataclass(frozen=True)
+class Aggregated:
+    """What a round's updates come to.
+
+    Attributes:
+        direction: Direction of descent by parameter, float64.
+        memory: What the next round needs of this one: `centre/<parameter>` the aggregate,
+            `control/<parameter>` the control variate, `pull/<site>` the sum of its updates.
+        facts: For the record of the round.
+    """
+
+    direction: Arrays
+    memory: Arrays
+    facts: dict[str, JsonValue] = field(default_factory=dict)
+
+
+def aggregate(
+    study: Study, parameters: Arrays, contributions: Sequence[Contribution], memory: Arrays
+) -> Aggregated:
+    """Return the direction of descent: a mean delta, or minus a mean gradient with decay.
+
+    Args:
+        study: Says how updates are made and combined.
+        parameters: Global model the updates refer to.
+        contributions: Validated updates of modes none and local.
+        memory: What the last round returned.
+    """
+    if not contributions:
+        return Aggregated({}, dict(memory))
+    kept = dict(memory)
+    rule = study.training.aggregation
+    updates = shortened(_per_patient(study, contributions), rule.norm_factor)
+    if rule.rule == "mean" and rule.norm_factor is None:
+        direction = _plain(study, parameters, contributions)
+    else:
+        centre = robust_mean(updates, _sizes(study, contributions), rule, _part(memory, CENTRE))
+        kept |= _prefixed(CENTRE, centre)
+        direction = _descent(study, parameters, centre, contributions)
+    if study.training.local.control_variates:
+        control = moved_control(
+            _part(memory, CONTROL),
+            contributions,
+            lr=study.training.local.lr,
+            n_sites=len(study.sites),
+        )
+        kept |= _prefixed(CONTROL, control)
+    pulls = _pulls(parameters, updates, memory)
+    return Aggregated(direction, kept | pulls, _facts(pulls))
+
+
+def control_of(memory: Arrays) -> Arrays:
+    """Return what sites need of the memory: `control/<parameter>`, float32."""
+    return {n: a.astype("float32") for n, a in memory.items() if n.startswith(CONTROL)}
+
+
+def _pulls(parameters: Arrays, updates: Mapping[str, Arrays], memory: Arrays) -> Arrays:
+    """Return the monitor's part of the memory; a round with less than three sites adds nothing."""
+    if len(updates) < MINIMUM_SITES:
+        return {name: value for name, value in memory.items() if name.startswith(PULL)}
+    shapes = {name: array.shape for name, array in parameters.items()}
+    return _prefixed(PULL, remember_updates(_part(memory, PULL), updates, shapes))
+
+
+def _facts(pulls: Arrays) -> dict[str, JsonValue]:
+    cosines = cosines_with_rest(_part(pulls, PULL))
+    return {"cosine_with_rest": dict(cosines)} if cosines else {}
+
+
+def _plain(study: Study, parameters: Arrays, contributions: Sequence[Contribution]) -> Arrays:
+    if study.training.local.kind == "epochs":
+        return mean_delta(contributions)
+    return descent(study, parameters, gradient_sum(contributions))
+
+
+def _descent(
+    study: Study, parameters: Arrays, mean: Arrays, contributions: Sequence[Contribution]
+) -> Arrays:
+    if study.training.local.kind == "epochs":
+        return mean
+    patients = sum(_sizes(study, contributions).values())
+    return descent(study, parameters, {name: value * patients for name, value in mean.items()})
+
+
+def _per_patient(study: Study, contributions: Sequence[Contribution]) -> dict[str, Arrays]:
+    """Return each site's update as a mean over its patients: a delta is one already."""
+    if study.training.local.kind == "epochs":
+        return {c.site_id: c.arrays for c in contributions}
+    sizes = _sizes(study, contributions)
+    return {
+        c.site_id: {n: a.astype("float64") / sizes[c.site_id] for n, a in c.arrays.items()}
+        for c in contributions
+    }
+
+
+def _sizes(study: Study, contributions: Sequence[Contribution]) -> Mapping[str, float]:
+    """Return site -> training patients: the public count, or in mode none what it told."""
+    public = study.nominal_by_site
+    return {
+        c.site_id: max(max(c.weights.values(), default=public[c.site_id]), 1.0)
+        for c in contributions
+    }
+
+
+def _part(memory: Arrays, prefix: str) -> Arrays:
+    return {n.removeprefix(prefix): a for n, a in memory.items() if n.startswith(prefix)}
+
+
+def _prefixed(prefix: str, arrays: Mapping[str, object]) -> Arrays:
+    return {f"{prefix}{name}": value for name, value in arrays.items()}  # type: ignore[misc]

@@ -1,0 +1,108 @@
+"""One update from those of several sites that may lie, by the rule the study chose.
+
+Every rule sees updates as means over a site's patients, one row a site. Sites lack blocks whose
+modality they lack, so a rule is applied to groups of parameters that the same sites send.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from common.federated_method import AggregationRule
+from common.wire import Arrays
+from server.aggregate.centred_clipping import centred_clipping
+from server.aggregate.coordinate_rules import median, trimmed_mean
+from server.aggregate.krum import krum
+
+Matrix = npt.NDArray[np.float64]
+Vector = npt.NDArray[np.float64]
+
+
+def robust_mean(
+    updates: Mapping[str, Arrays],
+    weights: Mapping[str, float],
+    rule: AggregationRule,
+    centre: Arrays,
+) -> Arrays:
+    """Return the aggregate of every parameter that any site sends, float64.
+
+    With fewer than three senders no rule can tell who lies; then, as for rule `mean`, the
+    weighted mean is taken.
+
+    Args:
+        updates: Site -> mean update a patient, by parameter.
+        weights: Site -> weight in the mean; the other rules treat all alike.
+        rule: What the study chose.
+        centre: Aggregate of the last round, for centred clipping; missing parameters count as 0.
+    """
+    found: Arrays = {}
+    for senders, names in _groups(updates).items():
+        rows = np.stack([_flat(updates[site], names) for site in senders])
+        told = np.array([weights[site] for site in senders])
+        shapes = [updates[senders[0]][name].shape for name in names]
+        start = _centre(centre, names, shapes)
+        found |= _named(_combine(rows, told, rule, start), names, shapes)
+    return found
+
+
+def shortened(updates: Mapping[str, Arrays], factor: float | None) -> dict[str, Arrays]:
+    """Return the updates with none longer than `factor` times the median length of all."""
+    lengths = {site: length(arrays) for site, arrays in updates.items()}
+    if factor is None or not lengths:
+        return dict(updates)
+    bound = factor * float(np.median(list(lengths.values())))
+    return {
+        site: arrays
+        if lengths[site] <= bound
+        else {n: a * (bound / lengths[site]) for n, a in arrays.items()}
+        for site, arrays in updates.items()
+    }
+
+
+def length(arrays: Arrays) -> float:
+    """Return the joint L2 norm of named arrays."""
+    return float(
+        np.sqrt(sum(float(np.sum(np.square(a, dtype=np.float64))) for a in arrays.values()))
+    )
+
+
+def _combine(rows: Matrix, weights: Vector, rule: AggregationRule, centre: Vector) -> Vector:
+    if rule.rule == "mean" or len(rows) < 3:
+        return np.asarray((weights @ rows) / weights.sum(), dtype=np.float64)
+    if rule.rule == "median":
+        return median(rows)
+    if rule.rule == "trimmed_mean":
+        return trimmed_mean(rows, rule.trim)
+    if rule.rule == "krum":
+        return krum(rows, rule.byzantine)
+    return centred_clipping(rows, centre, radius=rule.radius, iterations=rule.iterations)
+
+
+def _groups(updates: Mapping[str, Arrays]) -> dict[tuple[str, ...], list[str]]:
+    """Return (sites, sorted) -> parameters, sorted, that exactly these sites send."""
+    senders: dict[str, list[str]] = {}
+    for site in sorted(updates):
+        for name in updates[site]:
+            senders.setdefault(name, []).append(site)
+    groups: dict[tuple[str, ...], list[str]] = {}
+    for name in sorted(senders):
+        groups.setdefault(tuple(senders[name]), []).append(name)
+    return groups
+
+
+def _flat(arrays: Arrays, names: Sequence[str]) -> Vector:
+    return np.concatenate([np.asarray(arrays[n], dtype=np.float64).ravel() for n in names])
+
+
+def _centre(centre: Arrays, names: Sequence[str], shapes: Sequence[tuple[int, ...]]) -> Vector:
+    parts = [centre.get(n, np.zeros(shape)) for n, shape in zip(names, shapes, strict=True)]
+    return np.concatenate([np.asarray(part, dtype=np.float64).ravel() for part in parts])
+
+
+def _named(vector: Vector, names: Sequence[str], shapes: Sequence[tuple[int, ...]]) -> Arrays:
+    ends = np.cumsum([int(np.prod(shape)) for shape in shapes])
+    parts = np.split(vector, ends[:-1])
+    return {n: p.reshape(shape) for n, p, shape in zip(names, parts, shapes, strict=True)}
