@@ -1,4 +1,4 @@
-"""The coordinator's commands: state of a run, its report."""
+"""The coordinator's commands: state of a run, its live page, its report."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from typing import Annotated
 import typer
 
 from common.cli_output import Output
-from server import provision_cli
+from server import page_cli, provision_cli
 
 app = typer.Typer(no_args_is_help=True, help=__doc__, rich_markup_mode=None)
 provision_cli.register(app)
+page_cli.register(app)
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 RunOption = Annotated[Path, typer.Argument(help="Folder of the run.")]
 

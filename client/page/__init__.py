@@ -1,0 +1,1 @@
+"""A hospital's live page about itself; nothing about patients."""

@@ -1,0 +1,86 @@
+"""What a hospital has spent, beside its ceilings, in epsilon."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from client.ledger_view import Account
+from client.page.site_files import SiteFiles
+from common.privacy.ledger_entry import PARTITIONS, Partition
+from common.site_policy import SitePolicy
+from common.study import Study
+
+FOR_LIFE = "this hospital, for life"
+PATIENTS: dict[Partition, str] = {
+    "train": "training",
+    "held_out": "held out",
+    "validation": "validation",
+}
+
+
+@dataclass(frozen=True)
+class BudgetRow:
+    """One ceiling and what was spent under it.
+
+    Attributes:
+        scope: The hospital's life, or a study.
+        patients: Whose privacy: training or held-out patients.
+        spent: Epsilon.
+        ceiling: Epsilon; None where there is no own ceiling.
+        releases: Noised releases.
+        exact: Releases without noise.
+    """
+
+    scope: str
+    patients: str
+    spent: float
+    ceiling: float | None
+    releases: int
+    exact: int
+
+
+def budget_rows(files: SiteFiles) -> list[BudgetRow]:
+    """Return a row for each ceiling; those for life are there before anything is spent."""
+    if files.policy is None:
+        return []
+    policy, view = files.policy, files.ledger.view
+    spent = {(a.study_digest, a.partition): a for a in view.accounts} if view else {}
+    ceilings: dict[Partition, float] = {
+        "train": policy.lifetime_epsilon,
+        "held_out": policy.lifetime_evaluation_epsilon,
+    }
+    rows = [
+        BudgetRow(FOR_LIFE, PATIENTS[partition], 0.0, ceiling, 0, 0)
+        for partition, ceiling in ceilings.items()
+        if (None, partition) not in spent
+    ]
+    order = sorted(spent, key=lambda key: (key[0] or "", PARTITIONS.index(key[1])))
+    return rows + [_budget(spent[key], policy, files.studies) for key in order]
+
+
+def _budget(account: Account, policy: SitePolicy, studies: Mapping[str, Study]) -> BudgetRow:
+    training = account.partition == "train"
+    spent, ceiling = account.epsilon, None
+    if account.study_digest is None:
+        ceiling = policy.lifetime_epsilon if training else policy.lifetime_evaluation_epsilon
+        if not training and account.left is not None:  # these patients pay in pure epsilon
+            spent = ceiling - account.left
+    elif training:
+        approval = policy.approval_of(account.study_digest)
+        ceiling = approval.epsilon_ceiling if approval else None
+    return BudgetRow(
+        scope=_scope(account.study_digest, studies),
+        patients=PATIENTS.get(account.partition, account.partition),
+        spent=spent,
+        ceiling=ceiling,
+        releases=account.releases,
+        exact=account.exact,
+    )
+
+
+def _scope(digest: str | None, studies: Mapping[str, Study]) -> str:
+    if digest is None:
+        return FOR_LIFE
+    study = studies.get(digest)
+    return f"study {study.study_id}" if study else f"study {digest[:12]}"

@@ -1,0 +1,119 @@
+"""What a hospital's own files and its agent say now; read, never changed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from client.agent.open_run import AcceptedRun
+from client.agent.socket_call import AgentRefusalError, call_agent
+from client.page.ledger_reading import LedgerReader, LedgerReading
+from client.site_folder import load_policy
+from common.errors import TumorboardError
+from common.page.problem import Problem
+from common.protocol import StatusReply, StatusRequest
+from common.site_policy import SitePolicy
+from common.study import Study
+
+AGENT_TIMEOUT_S = 2.0
+
+
+@dataclass(frozen=True)
+class SiteFiles:
+    """A hospital at one moment.
+
+    Attributes:
+        folder: Its folder or `site.yaml`, as named.
+        policy: Its rules; None if they cannot be read.
+        studies: Digest -> study, of the runs it took part in.
+        runs: Run -> digest of its study.
+        ledger: Its ledger.
+        agent: What its agent is doing; None if it does not answer.
+        problems: What cannot be read.
+    """
+
+    folder: Path
+    policy: SitePolicy | None
+    studies: Mapping[str, Study]
+    runs: Mapping[str, str]
+    ledger: LedgerReading
+    agent: StatusReply | None
+    problems: tuple[Problem, ...]
+
+
+def read_site_files(folder: Path, reader: LedgerReader, socket: Path | None = None) -> SiteFiles:
+    """Return what a hospital's files and agent say; never fails.
+
+    Args:
+        folder: The folder of its site.yaml.
+        reader: Reads its ledger.
+        socket: The agent's socket; the default place if None.
+    """
+    try:
+        policy = load_policy(folder)
+    except (TumorboardError, OSError) as error:
+        return SiteFiles(folder, None, {}, {}, LedgerReading(), None, (_unreadable(error),))
+    problems: list[Problem] = []
+    accepted = _accepted_runs(policy, problems)
+    ledger = reader.read(policy)
+    return SiteFiles(
+        folder=folder,
+        policy=policy,
+        studies=_studies(accepted),
+        runs={run.run_id: run.study_digest for run in accepted},
+        ledger=ledger,
+        agent=ask_agent(socket or default_socket(policy)),
+        problems=(*([ledger.problem] if ledger.problem else []), *problems),
+    )
+
+
+def default_socket(policy: SitePolicy) -> Path:
+    """Return where the site agent listens unless told otherwise."""
+    return policy.state.parent / "agent.sock"
+
+
+def ask_agent(socket: Path) -> StatusReply | None:
+    """Return what the agent is doing, or None if it does not answer."""
+    try:
+        if not socket.is_socket():
+            return None
+        request = StatusRequest().encode()
+        answer = call_agent(socket, "status", *request, timeout_s=AGENT_TIMEOUT_S)
+        return StatusReply.decode(*answer)
+    except (AgentRefusalError, TumorboardError, OSError):
+        return None
+
+
+def _accepted_runs(policy: SitePolicy, problems: list[Problem]) -> list[AcceptedRun]:
+    runs = []
+    for path in sorted((policy.state / "runs").glob("*.json")):
+        try:
+            runs.append(AcceptedRun.model_validate_json(path.read_text(encoding="utf-8")))
+        except FileNotFoundError:  # being replaced
+            continue
+        except (OSError, ValidationError, UnicodeDecodeError):
+            what = "The record of an accepted run cannot be read."
+            cure = "Restore it from backup, or remove it: the server repeats the handshake."
+            problems.append(Problem("warns", what, cure, where=path.name))
+    return runs
+
+
+def _studies(runs: list[AcceptedRun]) -> dict[str, Study]:
+    studies = {}
+    for run in runs:
+        if run.study_digest not in studies:
+            try:
+                studies[run.study_digest] = Study.model_validate_json(run.study_json)
+            except ValidationError:  # of another version; its digest still names it
+                continue
+    return studies
+
+
+def _unreadable(error: TumorboardError | OSError) -> Problem:
+    if isinstance(error, TumorboardError):
+        return Problem.of_error(error, weight="stops")
+    cure = "Serve this page as the user of the site agent, who may read the private folder."
+    return Problem("stops", f"The hospital's files cannot be read: {error.strerror}.", cure)

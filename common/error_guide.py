@@ -1,0 +1,175 @@
+"""What every error code means and what to do about it, for pages that know the code alone.
+
+Across the line between a hospital and the coordinator goes the code, never the sentences of the
+error. This table is the same as that of the handbook (`deploy/handbook/errors.md`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from common.errors import ErrorCode
+
+
+@dataclass(frozen=True)
+class Guide:
+    """One code in words.
+
+    Attributes:
+        happened: What is wrong; commands stand in backticks.
+        cure: What the reader can do.
+    """
+
+    happened: str
+    cure: str
+
+
+GUIDES: dict[ErrorCode, Guide] = {
+    ErrorCode.CONFIG: Guide(
+        "A study, policy or scenario file is missing, is not YAML, or holds a key that is unknown "
+        "or wrong.",
+        "Mend the keys named. `tumorboard study schema` prints what is allowed.",
+    ),
+    ErrorCode.MANIFEST: Guide(
+        "The manifest has problems; all are listed with row, column, value and cure.",
+        "Mend the rows and run the same command again.",
+    ),
+    ErrorCode.FEATURE: Guide(
+        "A feature file is missing, damaged, or of another width than the study says.",
+        "Extract it again; a damaged file is replaced.",
+    ),
+    ErrorCode.FEATURE_FINGERPRINT: Guide(
+        "A feature file was made by another extractor, or another version of its weights or "
+        "parameters.",
+        "Extract again with the study's extractor. Features of different encoders are never mixed.",
+    ),
+    ErrorCode.FEATURE_NOT_FINITE: Guide(
+        "A feature is NaN or infinite.",
+        "Look at the raw file named; extract it again.",
+    ),
+    ErrorCode.EXTRACTION: Guide(
+        "One raw file could not be turned into features. The others went on.",
+        "See the reason beside the item; mend or replace the file, run the command again.",
+    ),
+    ErrorCode.SLIDE_WITHOUT_RESOLUTION: Guide(
+        "A slide does not say its resolution. It is set aside, never guessed.",
+        "Export it again with micrometres per pixel in its header.",
+    ),
+    ErrorCode.IMAGE_MASK_MISMATCH: Guide(
+        "Image and mask do not lie on the same grid.",
+        "Export the mask on the image's grid, or as RTSTRUCT or SEG, which carry their own.",
+    ),
+    ErrorCode.DATA: Guide(
+        "A dataset cannot be used: too few patients, no outcome, lengths that differ.",
+        "`tumorboard site check` prints the funnel and why each patient was lost.",
+    ),
+    ErrorCode.PRIVACY: Guide(
+        "A privacy plan breaks the guarantee, or asks for something that does not exist.",
+        "Change the plan as the message says.",
+    ),
+    ErrorCode.LAYER_NOT_PRIVATE: Guide(
+        "A layer of the model mixes patients, so per-patient clipping means nothing.",
+        "Replace the layer named with the one suggested.",
+    ),
+    ErrorCode.BUDGET: Guide(
+        "The ledger refuses: the budget that is left does not cover the release.",
+        "Ask for less, or raise the ceiling at the hospital; spent budget never comes back.",
+    ),
+    ErrorCode.ALREADY_SPENT: Guide(
+        "The round was already spent with another model.",
+        "Resume the run from its checkpoint instead of starting it anew.",
+    ),
+    ErrorCode.LEDGER_DAMAGED: Guide(
+        "The ledger is damaged: its chain does not close.",
+        "Restore it from backup. Nothing is spent until it verifies.",
+    ),
+    ErrorCode.LEDGER_ROLLBACK: Guide(
+        "The ledger is older than one that was seen before.",
+        "Put the newer ledger back, or reconcile it (`tumorboard site ledger --help`).",
+    ),
+    ErrorCode.AUDIT_LOG: Guide(
+        "An audit log is damaged, was cut off, or is signed by another key.",
+        "Keep the file; compare its head with the one others remember, and restore the newest "
+        "copy.",
+    ),
+    ErrorCode.PROTOCOL: Guide(
+        "A message is not what the protocol allows.",
+        "Install the same version on both sides.",
+    ),
+    ErrorCode.STUDY_DIGEST: Guide(
+        "The study is not the one its digest names, or not the one of this run.",
+        "Compare `tumorboard study freeze` on both sides.",
+    ),
+    ErrorCode.CODE_DIGEST: Guide(
+        "Server and site run different code.",
+        "Install the same version on both sides.",
+    ),
+    ErrorCode.NOT_APPROVED: Guide(
+        "The hospital has not approved this study.",
+        "`tumorboard site approve`, after reading the study.",
+    ),
+    ErrorCode.POLICY: Guide(
+        "The hospital's policy forbids it.",
+        "Only the hospital can change `site.yaml`.",
+    ),
+    ErrorCode.PAYLOAD: Guide(
+        "A payload is oversized, truncated, or has the wrong names, shapes or types.",
+        "Same version on both sides; look for a proxy that cuts messages.",
+    ),
+    ErrorCode.NOT_FINITE: Guide(
+        "An update holds NaN or infinity, or is larger than the bound.",
+        "Check scaling and learning rate at that site.",
+    ),
+    ErrorCode.BUNDLE: Guide(
+        "The site gate refused the bundle: it holds code, names another app, or its digest is "
+        "not allowed here.",
+        "Ask the coordinator for the bundle of this version; the hospital allows a digest by "
+        "installing a kit.",
+    ),
+    ErrorCode.SECURE_SUM: Guide(
+        "The secure sum was refused: keys, survivor lists or shares do not agree.",
+        "Read the site's log; the round is void and is tried again.",
+    ),
+    ErrorCode.JOIN_REQUEST: Guide(
+        "A request to join was refused: altered, not signed by its own keys, or its name or "
+        "keys are taken.",
+        "The hospital makes a new request with `tumorboard site request`; compare its "
+        "fingerprint by telephone.",
+    ),
+    ErrorCode.ROSTER: Guide(
+        "A signed roster or site kit was refused: altered, older than the one installed, or "
+        "of another consortium.",
+        "Ask the coordinator for the present kit and compare its fingerprint by telephone.",
+    ),
+    ErrorCode.CERTIFICATE: Guide(
+        "A certificate cannot be used: expired, of another authority, or without the address "
+        "that is called.",
+        "`tumorboard server provision FOLDER --rotate` makes a new one; `tumorboard server "
+        "doctor` says what is wrong.",
+    ),
+    ErrorCode.RUN: Guide(
+        "The run cannot go on.",
+        "See the reason; what was committed stays, the same command continues.",
+    ),
+    ErrorCode.QUORUM: Guide(
+        "Too few sites answered.",
+        "Bring sites back, then run the same command again.",
+    ),
+    ErrorCode.INTERNAL: Guide(
+        "An unexpected error.",
+        "The full text is in the log of the side that failed; please report it.",
+    ),
+}
+
+
+def guide_of(code: str) -> Guide:
+    """Return what a code means; a code of another version gets the internal error's cure.
+
+    Example:
+        >>> guide_of("TB601").happened
+        'Too few sites answered.'
+    """
+    try:
+        return GUIDES[ErrorCode(code)]
+    except ValueError:
+        return Guide(f"The code {code} is not one of this version.", "Install the same version.")

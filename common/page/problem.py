@@ -1,0 +1,48 @@
+"""Something wrong, as a live page shows it: what, and what to do about it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from common.error_guide import guide_of
+from common.errors import TumorboardError
+
+Weight = Literal["stops", "warns", "notes"]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One problem.
+
+    Attributes:
+        weight: `stops` the work, `warns` of what may stop it, or `notes` what passed.
+        what: What is wrong.
+        cure: What to do; commands stand in backticks.
+        code: Stable code, if it has one.
+        where: Site, round or file it concerns.
+    """
+
+    weight: Weight
+    what: str
+    cure: str
+    code: str | None = None
+    where: str = ""
+
+    @classmethod
+    def of_code(cls, code: str, *, weight: Weight, where: str, what: str = "") -> Problem:
+        """Return the problem of a code, with the handbook's sentence and cure."""
+        guide = guide_of(code)
+        return cls(weight, what or guide.happened, guide.cure, code, where)
+
+    @classmethod
+    def of_error(cls, error: TumorboardError, *, weight: Weight) -> Problem:
+        """Return the problem that an error tells; its own cure, or the handbook's."""
+        cure = error.cure or guide_of(str(error.code)).cure
+        return cls(weight, error.what, cure, str(error.code), error.where)
+
+
+def by_weight(problems: list[Problem]) -> list[Problem]:
+    """Return the problems, the heaviest first, otherwise in their order."""
+    order = {"stops": 0, "warns": 1, "notes": 2}
+    return sorted(problems, key=lambda problem: order[problem.weight])

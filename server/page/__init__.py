@@ -1,0 +1,1 @@
+"""The coordinator's live page about one run."""

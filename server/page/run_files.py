@@ -1,0 +1,136 @@
+"""What lies in a run folder now, read without disturbing the run.
+
+Nothing is written or locked. A file that is missing, being replaced or damaged makes a problem on
+the page, never an error of the page.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import ValidationError
+
+from common.contract import canonical_json, sha256_hex
+from common.errors import TumorboardError
+from common.page.problem import Problem
+from common.study import Study
+from server.checkpoint import RoundRecord
+from server.run_state import STATE_FILE, RunState, load_run_state
+
+LOCKS = Path("/proc/locks")
+Read = TypeVar("Read")
+
+
+@dataclass(frozen=True)
+class RunFiles:
+    """A run folder at one moment.
+
+    Attributes:
+        folder: The folder.
+        state: Its state; None if there is none, or none that can be read.
+        study: The study, likewise.
+        history: Committed rounds, oldest first.
+        at_work: Whether a process holds the run; None where the system does not tell.
+        changed: When a round or the state was last written.
+        problems: Files that cannot be read.
+    """
+
+    folder: Path
+    state: RunState | None
+    study: Study | None
+    history: tuple[RoundRecord, ...]
+    at_work: bool | None
+    changed: datetime | None
+    problems: tuple[Problem, ...]
+
+
+def read_run_files(folder: Path) -> RunFiles:
+    """Return what lies in a run folder; never fails."""
+    problems: list[Problem] = []
+    state = _read(lambda: load_run_state(folder), problems)
+    study = _read(lambda: _study(folder / "study.json"), problems)
+    history = _history(folder / "checkpoints", problems)
+    return RunFiles(
+        folder=folder,
+        state=state,
+        study=study,
+        history=history,
+        at_work=is_held(folder / "lock"),
+        changed=_changed([folder / STATE_FILE, *_rounds(folder / "checkpoints")[:1]]),
+        problems=tuple(problems),
+    )
+
+
+def is_held(lock: Path, locks: Path = LOCKS) -> bool | None:
+    """Return whether a process holds the lock of a run; None if it cannot be told.
+
+    The kernel's list is read instead of trying the lock: a page that held it for a moment could
+    make a starting server believe that another one is running.
+    """
+    try:
+        inode = lock.stat().st_ino
+        lines = locks.read_text(encoding="ascii").splitlines()
+    except FileNotFoundError:
+        return False if not lock.exists() and locks.exists() else None
+    except OSError:
+        return None
+    fields = [line.split() for line in lines if "FLOCK" in line]
+    return any(str(inode) == field[5].rpartition(":")[2] for field in fields if len(field) > 5)
+
+
+def _study(path: Path) -> Study | None:
+    return Study.from_yaml(path) if path.is_file() else None
+
+
+def _read(read: Callable[[], Read | None], problems: list[Problem]) -> Read | None:
+    try:
+        return read()
+    except TumorboardError as error:
+        problems.append(Problem.of_error(error, weight="warns"))
+    except OSError as error:
+        cure = "Look at the permissions of the run folder, and whether its disk is there."
+        problems.append(Problem("warns", f"A file cannot be read: {error.strerror}.", cure))
+    return None
+
+
+def _history(folder: Path, problems: list[Problem]) -> tuple[RoundRecord, ...]:
+    """Return the history that the newest readable round holds; its arrays are not read."""
+    for path in _rounds(folder):
+        try:
+            record = json.loads(path.read_text(encoding="utf-8"))
+            told = record.pop("sha256")
+            if told != sha256_hex(canonical_json(record)):
+                raise ValueError("digest")
+            return tuple(RoundRecord.model_validate(entry) for entry in record["history"])
+        except FileNotFoundError:  # a newer round took its place
+            continue
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, ValidationError):
+            what = "A committed round cannot be read; the page shows the one before it."
+            cure = "Stop the run and move the two files of this round away: it continues earlier."
+            problems.append(Problem("warns", what, cure, where=path.name))
+    return ()
+
+
+def _rounds(folder: Path) -> list[Path]:
+    """Return the records of committed rounds, newest first."""
+    try:
+        found = [path for path in folder.iterdir() if path.name.startswith("round_")]
+    except OSError:
+        return []
+    return sorted((path for path in found if path.suffix == ".json"), reverse=True)
+
+
+def _changed(paths: list[Path]) -> datetime | None:
+    times = []
+    for path in paths:
+        try:
+            times.append(os.stat(path).st_mtime)  # noqa: PTH116
+        except OSError:
+            continue
+    return datetime.fromtimestamp(max(times), UTC) if times else None

@@ -1,0 +1,212 @@
+"""What the coordinator's page says about a run: phase, time left, sites, budget, curves."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from statistics import median
+from typing import Any
+
+from common.page.application import Content
+from common.page.chart import Chart
+from common.page.problem import Problem, by_weight
+from common.study import Study
+from server.checkpoint import RoundRecord
+from server.page.run_files import RunFiles
+from server.page.run_problems import run_problems
+from server.page.site_rows import SiteRow, site_rows
+from server.privacy_facts import PROMISES, UNIT
+from server.report.content import DISCLAIMER
+
+RECENT = 10
+"""Rounds that speed and troubles are judged by."""
+
+PHASES = {
+    "enrolling": "Enrolling: sites are asked whether they take part",
+    "ready": "Ready: enough sites take part",
+    "round": "Training",
+    "evaluating": "Evaluating the final model at the sites",
+    "done": "Done",
+    "failed": "Stopped",
+}
+
+
+@dataclass(frozen=True)
+class RunView:
+    """Everything the template draws.
+
+    Attributes:
+        files: The run folder as it was read.
+        now: When.
+        problems: Heaviest first.
+        sites: One row a site.
+        charts: Learning curves that have points.
+    """
+
+    files: RunFiles
+    now: datetime
+    problems: list[Problem]
+    sites: list[SiteRow]
+    charts: list[Chart]
+    disclaimer: str = DISCLAIMER
+    unit: str = UNIT
+
+    @property
+    def title(self) -> str:
+        """Name of the study, or of the folder."""
+        study = self.files.study
+        return (study.title or study.study_id) if study else self.files.folder.name
+
+    @property
+    def phase(self) -> str:
+        """Where the run stands, in words."""
+        state = self.files.state
+        if state is None:
+            return "No run here yet"
+        if state.phase == "round":
+            return f"Training: round {min(state.round + 1, state.rounds)} of {state.rounds}"
+        return PHASES[state.phase]
+
+    @property
+    def done_rounds(self) -> int:
+        """Committed rounds."""
+        committed = self.files.history[-1].round if self.files.history else 0
+        return max(committed, self.files.state.round if self.files.state else 0)
+
+    @property
+    def rounds(self) -> int:
+        """Planned rounds, 0 if unknown."""
+        return self.files.state.rounds if self.files.state else 0
+
+    @property
+    def round_seconds(self) -> float | None:
+        """Median seconds of the last rounds."""
+        return round_seconds(self.files.history)
+
+    @property
+    def left_seconds(self) -> float | None:
+        """Seconds to the last round at this speed; None when nothing is running."""
+        state = self.files.state
+        if state is None or state.phase in ("done", "failed") or self.files.at_work is False:
+            return None
+        pace = self.round_seconds
+        return None if pace is None else pace * (self.rounds - self.done_rounds)
+
+    @property
+    def finish(self) -> datetime | None:
+        """When the last round is expected; None if unknown or done."""
+        left = self.left_seconds
+        if not left or self.files.changed is None:
+            return None
+        return self.files.changed + timedelta(seconds=left)
+
+    @property
+    def promise(self) -> str:
+        """What the privacy mode does and does not promise."""
+        return PROMISES[self.files.study.privacy.mode] if self.files.study else ""
+
+    @property
+    def last_rounds(self) -> list[RoundRecord]:
+        """The last rounds, newest first."""
+        return list(self.files.history[: -RECENT - 1 : -1])
+
+    @property
+    def announcement(self) -> str:
+        """The page in one sentence."""
+        parts = [self.phase]
+        if self.rounds and self.done_rounds:
+            parts.append(f"{self.done_rounds} of {self.rounds} rounds committed")
+        serious = sum(problem.weight != "notes" for problem in self.problems)
+        if serious:
+            parts.append("1 problem" if serious == 1 else f"{serious} problems")
+        return ", ".join(parts) + "."
+
+    @property
+    def urgent(self) -> str:
+        """What a reader wants to hear of at once: a new phase or a new problem."""
+        phase = self.files.state.phase if self.files.state else ""
+        serious = [f"{p.where} {p.code} {p.what}" for p in self.problems if p.weight != "notes"]
+        return " | ".join([phase, *serious])
+
+
+def view_run(files: RunFiles, *, now: datetime | None = None) -> RunView:
+    """Return the view of a run folder.
+
+    Args:
+        files: The folder as read.
+        now: The time; the present by default.
+    """
+    now = now or datetime.now(UTC)
+    sites = site_rows(files)
+    pace = round_seconds(files.history)
+    return RunView(
+        files=files,
+        now=now,
+        problems=by_weight([*run_problems(files, now=now, pace=pace), *files.problems]),
+        sites=sites,
+        charts=_charts(files),
+    )
+
+
+def content_of(view: RunView) -> Content:
+    """Return the view as a page serves it."""
+    return Content(
+        title=f"{view.phase} · {view.title}",
+        announcement=view.announcement,
+        urgent=view.urgent,
+        view=view,
+        plain=_plain(view),
+    )
+
+
+def round_seconds(history: Sequence[RoundRecord]) -> float | None:
+    """Return the median seconds of the last rounds; None before the first."""
+    seconds = [record.seconds for record in history[-RECENT:]]
+    return median(seconds) if seconds else None
+
+
+def _charts(files: RunFiles) -> list[Chart]:
+    history = files.history
+    rounds = files.state.rounds if files.state else len(history)
+    losses = tuple((r.round, r.loss) for r in history if r.loss is not None)
+    made = [
+        Chart("loss", "Mean training loss", "", losses, rounds, floor=None),
+        Chart(
+            "change",
+            "Change of the global model (L2 norm)",
+            "",
+            tuple((r.round, r.update_norm) for r in history),
+            rounds,
+        ),
+        Chart(
+            "answers",
+            "Sites that took part",
+            "sites",
+            tuple((r.round, float(len(r.sites))) for r in history),
+            rounds,
+        ),
+        Chart("seconds", "Time a round", "s", tuple((r.round, r.seconds) for r in history), rounds),
+    ]
+    return [chart for chart in made if chart.points]
+
+
+def _plain(view: RunView) -> dict[str, Any]:
+    files = view.files
+    return {
+        "study_id": files.study.study_id if files.study else None,
+        "run_id": files.state.run_id if files.state else None,
+        "phase": files.state.phase if files.state else None,
+        "at_work": files.at_work,
+        "round": view.done_rounds,
+        "rounds": view.rounds,
+        "seconds_a_round": view.round_seconds,
+        "seconds_left": view.left_seconds,
+        "promised": _promised(files.study),
+        "sites": [vars(row) for row in view.sites],
+        "problems": [vars(problem) for problem in view.problems],
+    }
+
+
+def _promised(study: Study | None) -> dict[str, Any] | None:
+    return study.privacy.model_dump(mode="json") if study else None

@@ -1,0 +1,101 @@
+"""One row a site: whether it takes part, when it last answered, what it has spent."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from common.study import Study
+from server.enrolment import reason
+from server.page.run_files import RunFiles
+from server.round_step import SILENT
+from server.run_state import SiteState
+
+
+@dataclass(frozen=True)
+class SiteRow:
+    """A site of the roster.
+
+    Attributes:
+        site_id: Its identifier.
+        name: Its name, if the roster tells.
+        standing: In words: takes part, answered, silent, refused and why.
+        well: False when somebody should look at it.
+        last_round: Last round whose sum it is in; 0 before the first.
+        modalities: What it has.
+        epsilon: Training epsilon that its ledger has spent in this study.
+        epsilon_promised: What the study may spend; None without noise.
+        evaluation_epsilon: Evaluation epsilon spent.
+        evaluation_promised: What the evaluation may spend; None for exact tables.
+        ledger_head: Start of the hash of its ledger's last line.
+    """
+
+    site_id: str
+    name: str
+    standing: str
+    well: bool
+    last_round: int
+    modalities: tuple[str, ...]
+    epsilon: float
+    epsilon_promised: float | None
+    evaluation_epsilon: float
+    evaluation_promised: float | None
+    ledger_head: str | None
+
+
+def site_rows(files: RunFiles) -> list[SiteRow]:
+    """Return a row for every site of the roster, or of the state while there is no study."""
+    known = files.state.sites if files.state else {}
+    names = {entry.site_id: entry.name for entry in files.study.sites} if files.study else {}
+    return [
+        _row(site_id, names.get(site_id, ""), known.get(site_id), files)
+        for site_id in [*names, *sorted(set(known) - set(names))]
+    ]
+
+
+def evaluation_epsilon(study: Study) -> float | None:
+    """Return what the final evaluation costs a held-out patient; None for exact tables."""
+    plan = study.privacy.evaluation
+    if plan.release == "internal":
+        return None
+    cost = {"response": plan.response_epsilon, "survival": plan.survival_epsilon}
+    return sum(cost[task] for task in study.tasks)
+
+
+def _row(site_id: str, name: str, site: SiteState | None, files: RunFiles) -> SiteRow:
+    found = site or SiteState()
+    taken = [record.round for record in files.history if site_id in record.sites]
+    standing, well = _standing(site_id, site, files)
+    study = files.study
+    private = study is not None and study.privacy.is_private
+    return SiteRow(
+        site_id=site_id,
+        name=name,
+        standing=standing,
+        well=well,
+        last_round=taken[-1] if taken else 0,
+        modalities=tuple(found.modalities),
+        epsilon=found.epsilon_spent,
+        epsilon_promised=study.privacy.epsilon if study and private else None,
+        evaluation_epsilon=found.evaluation_epsilon_spent,
+        evaluation_promised=evaluation_epsilon(study) if study else None,
+        ledger_head=found.ledger_head[:12] if found.ledger_head else None,
+    )
+
+
+def _standing(site_id: str, site: SiteState | None, files: RunFiles) -> tuple[str, bool]:
+    """Return how a site stands, in words, and whether that is well."""
+    if site is None:
+        return "not asked yet", True
+    if not site.enrolled:
+        return f"does not take part: {reason(site.refusal_code)}", False
+    last = files.history[-1] if files.history else None
+    if last is None:
+        return "takes part", True
+    if site_id in last.sites:
+        return f"answered in round {last.round}", True
+    code = last.dropped.get(site_id)
+    if code == SILENT:
+        return f"silent in round {last.round}", False
+    if code is not None:
+        return f"refused or failed in round {last.round} ({code})", False
+    return "takes part from the next round on", True
