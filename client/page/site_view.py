@@ -92,7 +92,7 @@ class SiteView:
     @property
     def urgent(self) -> str:
         """What a reader wants to hear of at once: the agent coming or going, a new problem."""
-        serious = [f"{p.where} {p.what}" for p in self.problems if p.weight != "notes"]
+        serious = [p.kind for p in self.problems if p.weight != "notes"]
         return " | ".join([str(self.files.agent is None), *serious])
 
 

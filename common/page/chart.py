@@ -1,7 +1,6 @@
 """Line charts as inline SVG: drawn by hand, coloured by the page's style, light or dark.
 
-A chart is decoration to a table that holds the same numbers: a screen reader hears its title and
-one sentence that sums it up.
+A screen reader hears one sentence that sums the curve up; the figure around it holds the title.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ class Chart:
     """One curve over rounds.
 
     Attributes:
-        name: Unique on the page, `[a-z-]`.
+        name: Short name, for programs.
         title: What is drawn.
         unit: Of the vertical axis.
         points: (round, value), rounds rising; values finite.
@@ -44,15 +43,16 @@ class Chart:
     def summary(self) -> str:
         """The curve in one sentence."""
         if not self.points:
-            return f"{self.title}: no round yet."
+            return "No round yet."
+        unit = f" {self.unit}" if self.unit else ""
         (first, start), (last, end) = self.points[0], self.points[-1]
         if first == last:
-            return f"{self.title}: {end:.3g} {self.unit} in round {last}."
+            return f"{end:.3g}{unit} in round {last}."
         values = [value for _, value in self.points]
         return (
-            f"{self.title}: {start:.3g} in round {first}, {end:.3g} in round {last}; "
-            f"lowest {min(values):.3g}, highest {max(values):.3g} {self.unit}."
-        ).replace("  ", " ")
+            f"{start:.3g} in round {first}, {end:.3g} in round {last}; "
+            f"lowest {min(values):.3g}, highest {max(values):.3g}{unit}."
+        )
 
     def svg(self) -> Markup:
         """Return the chart as an `<svg>` element."""
@@ -74,9 +74,7 @@ class Chart:
         parts.append(f'<circle class="end" cx="{x}" cy="{y}" r="3.5"/>')
         head = (
             f'<svg class="chart" viewBox="0 0 {WIDTH:g} {HEIGHT:g}" role="img" '
-            f'aria-labelledby="{self.name}-title {self.name}-summary">'
-            f'<title id="{self.name}-title">{escape(self.title)}</title>'
-            f'<desc id="{self.name}-summary">{escape(self.summary)}</desc>'
+            f'aria-label="{escape(self.summary)}">'
         )
         return Markup(head + "".join(parts) + "</svg>")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Literal
 
@@ -28,6 +29,11 @@ class Problem:
     cure: str
     code: str | None = None
     where: str = ""
+
+    @property
+    def kind(self) -> str:
+        """The problem without its counts: the same while it only goes on."""
+        return f"{self.where} {self.code} {re.sub('[0-9]+', '', self.what)}"
 
     @classmethod
     def of_code(cls, code: str, *, weight: Weight, where: str, what: str = "") -> Problem:

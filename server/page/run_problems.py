@@ -63,7 +63,8 @@ def _refusals(state: RunState) -> Iterator[Problem]:
     for site_id, site in sorted(state.sites.items()):
         if site.enrolled:
             continue
-        what = f"The site does not take part: {reason(site.refusal_code)}."
+        why = reason(site.refusal_code).removesuffix(f" ({site.refusal_code})")
+        what = f"The site does not take part: {why}."
         if site.refusal_code is None:
             cure = "Ask the hospital whether its node and its agent are running: `tumorboard site "
             cure += "agent` there. It joins the next round by itself."

@@ -126,7 +126,7 @@ class RunView:
     def urgent(self) -> str:
         """What a reader wants to hear of at once: a new phase or a new problem."""
         phase = self.files.state.phase if self.files.state else ""
-        serious = [f"{p.where} {p.code} {p.what}" for p in self.problems if p.weight != "notes"]
+        serious = [p.kind for p in self.problems if p.weight != "notes"]
         return " | ".join([phase, *serious])
 
 
