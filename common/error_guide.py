@@ -26,8 +26,8 @@ class Guide:
 
 GUIDES: dict[ErrorCode, Guide] = {
     ErrorCode.CONFIG: Guide(
-        "A study, policy or scenario file is missing, is not YAML, or holds a key that is unknown "
-        "or wrong.",
+        "A study, policy or scenario file is missing, is not YAML, or holds a key that is "
+        "unknown or wrong.",
         "Mend the keys named. `tumorboard study schema` prints what is allowed.",
     ),
     ErrorCode.MANIFEST: Guide(
@@ -126,6 +126,16 @@ GUIDES: dict[ErrorCode, Guide] = {
         "Ask the coordinator for the bundle of this version; the hospital allows a digest by "
         "installing a kit.",
     ),
+    ErrorCode.UNPROVEN: Guide(
+        "A node that authenticates claims to be a site, but the site's registered identity has "
+        "not signed the server's challenge; or another live node speaks for the site already.",
+        "Compare the public key in the study's roster with `tumorboard site keygen` at that "
+        "hospital; look for a second installation with its node key.",
+    ),
+    ErrorCode.AGENT_AWAY: Guide(
+        "The node is online, its site agent is not.",
+        "`tumorboard site status` at that hospital; the agent's log says why it ended.",
+    ),
     ErrorCode.SECURE_SUM: Guide(
         "The secure sum was refused: keys, survivor lists or shares do not agree.",
         "Read the site's log; the round is void and is tried again.",
@@ -137,8 +147,8 @@ GUIDES: dict[ErrorCode, Guide] = {
         "fingerprint by telephone.",
     ),
     ErrorCode.ROSTER: Guide(
-        "A signed roster or site kit was refused: altered, older than the one installed, or "
-        "of another consortium.",
+        "A signed roster or site kit was refused: altered, older than the one installed, or of "
+        "another consortium.",
         "Ask the coordinator for the present kit and compare its fingerprint by telephone.",
     ),
     ErrorCode.CERTIFICATE: Guide(
@@ -155,6 +165,14 @@ GUIDES: dict[ErrorCode, Guide] = {
         "Too few sites answered.",
         "Bring sites back, then run the same command again.",
     ),
+    ErrorCode.STOPPED: Guide(
+        "The coordinator stopped the run after a committed round.",
+        "`tumorboard server resume` goes on.",
+    ),
+    ErrorCode.TRANSPORT: Guide(
+        "Flower ended the run, for instance because the SuperLink was away too long.",
+        "`tumorboard server run` starts it again by itself; else `tumorboard server resume`.",
+    ),
     ErrorCode.INTERNAL: Guide(
         "An unexpected error.",
         "The full text is in the log of the side that failed; please report it.",
@@ -169,7 +187,6 @@ def guide_of(code: str) -> Guide:
         >>> guide_of("TB601").happened
         'Too few sites answered.'
     """
-    try:
-        return GUIDES[ErrorCode(code)]
-    except ValueError:
-        return Guide(f"The code {code} is not one of this version.", "Install the same version.")
+    known = {str(key): guide for key, guide in GUIDES.items()}
+    unknown = Guide(f"The code {code} is not one of this version.", "Install the same version.")
+    return known.get(code, unknown)
