@@ -21,6 +21,7 @@ def register(app: typer.Typer) -> None:
         (keygen, "keygen --site hospital-a"),
         (request, "request --site hospital-a --out hospital-a.request.json"),
         (install_kit, "install-kit --site hospital-a --kit hospital-a-kit"),
+        (doctor, "doctor --site hospital-a"),
     ):
         app.command(epilog=f"Example: tumorboard site {example}")(command)
 
@@ -87,3 +88,20 @@ def install_kit(
     if fingerprint is None:
         output.say(f"Compare by telephone before you take part: {connection.fingerprint}")
     output.result({**connection.model_dump(mode="json"), "fingerprint": connection.fingerprint})
+
+
+def doctor(
+    site: SiteOption,
+    socket: Annotated[
+        Path | None, typer.Option(help="The agent's socket; private/agent.sock by default.")
+    ] = None,
+    json_output: JsonOption = False,
+) -> None:
+    """Check machine, data, keys, policy, kit, site gate, server and agent; a cure for each problem.
+
+    Exit status 1 if there is a problem; warnings do not count.
+    """
+    from client.doctor import examine_site
+    from common.doctor import show
+
+    raise typer.Exit(show(examine_site(site, socket), Output(json_output)))

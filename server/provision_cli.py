@@ -22,6 +22,7 @@ def register(app: typer.Typer) -> None:
         (revoke, 'revoke consortium hospital-a --reason "left the study"'),
         (roster, "roster consortium"),
         (kit, "kit consortium hospital-a --out hospital-a-kit"),
+        (doctor, "doctor consortium"),
     ):
         app.command(epilog=f"Example: tumorboard server {example}")(command)
 
@@ -163,3 +164,14 @@ def kit(
     output.say(f"Site kit for {site}: {out}")
     output.say(f"Fingerprint, compare by telephone: {connection.fingerprint}")
     output.result({**connection.model_dump(mode="json"), "fingerprint": connection.fingerprint})
+
+
+def doctor(folder: FolderArgument, json_output: JsonOption = False) -> None:
+    """Check machine, keys, certificates, port, roster and logs; a cure for each problem.
+
+    Exit status 1 if there is a problem; warnings do not count.
+    """
+    from common.doctor import show
+    from server.doctor import examine_server
+
+    raise typer.Exit(show(examine_server(folder), Output(json_output)))
