@@ -1,4 +1,4 @@
-"""`tumorboard server page`: a live page about one run, to be read in a browser."""
+"""`tumorboard server page`: a live page about a run, to be read in a browser."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from common.page.command import HostOption, JsonOption, PortOption, PublicNameOp
 
 def register(app: typer.Typer) -> None:
     """Add the command to a group."""
-    app.command(epilog="Example: tumorboard server page runs/study-1 --port 8765")(page)
+    app.command(epilog="Example: tumorboard server page consortium --port 8765")(page)
 
 
 def page(
-    folder: Annotated[Path, typer.Argument(help="Folder of the run; it may still be empty.")],
+    folder: Annotated[Path, typer.Argument(help="The coordinator's folder, or one run's.")],
     host: HostOption = "127.0.0.1",
     port: PortOption = 8765,
     public_name: PublicNameOption = None,
@@ -28,15 +28,13 @@ def page(
     It reads the folder and writes nothing. It listens on this machine alone unless a
     --public-name says otherwise.
     """
-    from common.page.application import live_page
     from common.page.command import serve_and_say
-    from server.page.run_files import read_run_files
-    from server.page.run_view import content_of, view_run
+    from server.page.run_page import run_page
 
-    app = live_page(
-        lambda: content_of(view_run(read_run_files(folder))),
-        package="server.page",
-        template="run.html.j2",
-        report=folder / "report.html",
+    serve_and_say(
+        run_page(folder),
+        host=host,
+        port=port,
+        public_names=public_name,
+        output=Output(json_output),
     )
-    serve_and_say(app, host=host, port=port, public_names=public_name, output=Output(json_output))

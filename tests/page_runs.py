@@ -6,12 +6,10 @@ from pathlib import Path
 import numpy as np
 
 from common.atomic_file import write_text
-from common.page.application import live_page
 from common.page.serving import page_served
 from common.study import Study
 from server.checkpoint import Checkpoint, RoundRecord, save_checkpoint
-from server.page.run_files import read_run_files
-from server.page.run_view import content_of, view_run
+from server.page.run_page import run_page
 from server.run_state import RunState, SiteState
 from simulations.tiny_consortium import tiny_study
 
@@ -85,16 +83,6 @@ class WrittenRun:
         for site in made.sites:
             self.state = self.state.with_site(site, epsilon_spent=spent, last_round=number)
         self.enter(phase="round", round=number)
-
-
-def run_page(folder: Path):
-    """The app of the coordinator's page, as the command makes it."""
-    return live_page(
-        lambda: content_of(view_run(read_run_files(folder))),
-        package="server.page",
-        template="run.html.j2",
-        report=folder / "report.html",
-    )
 
 
 @contextmanager

@@ -9,10 +9,12 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from client.agent.open_run import AcceptedRun
+from client.agent.run_agent import audit_path
 from client.agent.socket_call import AgentRefusalError, call_agent
 from client.page.ledger_reading import LedgerReader, LedgerReading
 from client.site_folder import load_policy
 from common.errors import TumorboardError
+from common.page.audit_tail import AuditRow, audit_tail
 from common.page.problem import Problem
 from common.protocol import StatusReply, StatusRequest
 from common.site_policy import SitePolicy
@@ -32,6 +34,7 @@ class SiteFiles:
         runs: Run -> digest of its study.
         ledger: Its ledger.
         agent: What its agent is doing; None if it does not answer.
+        audit: Last lines of its audit log, newest first.
         problems: What cannot be read.
     """
 
@@ -41,6 +44,7 @@ class SiteFiles:
     runs: Mapping[str, str]
     ledger: LedgerReading
     agent: StatusReply | None
+    audit: tuple[AuditRow, ...]
     problems: tuple[Problem, ...]
 
 
@@ -55,7 +59,7 @@ def read_site_files(folder: Path, reader: LedgerReader, socket: Path | None = No
     try:
         policy = load_policy(folder)
     except (TumorboardError, OSError) as error:
-        return SiteFiles(folder, None, {}, {}, LedgerReading(), None, (_unreadable(error),))
+        return SiteFiles(folder, None, {}, {}, LedgerReading(), None, (), (_unreadable(error),))
     problems: list[Problem] = []
     accepted = _accepted_runs(policy, problems)
     ledger = reader.read(policy)
@@ -65,6 +69,7 @@ def read_site_files(folder: Path, reader: LedgerReader, socket: Path | None = No
         studies=_studies(accepted),
         runs={run.run_id: run.study_digest for run in accepted},
         ledger=ledger,
+        audit=audit_tail(audit_path(policy)),
         agent=ask_agent(socket or default_socket(policy)),
         problems=(*([ledger.problem] if ledger.problem else []), *problems),
     )

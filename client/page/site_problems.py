@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from client.page.site_files import SiteFiles
+from common.page.audit_tail import refusals
 from common.page.problem import Problem
 
 NEARLY_SPENT = 0.9
@@ -25,6 +26,7 @@ def site_problems(files: SiteFiles) -> Iterator[Problem]:
     yield from _orphans(files)
     yield from _open(files)
     yield from _nearly_spent(files)
+    yield from refusals(files.audit)
 
 
 def _orphans(files: SiteFiles) -> Iterator[Problem]:

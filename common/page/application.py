@@ -44,7 +44,11 @@ class Content:
 
 
 def live_page(
-    read: Callable[[], Content], *, package: str, template: str, report: Path | None = None
+    read: Callable[[], Content],
+    *,
+    package: str,
+    template: str,
+    report: Callable[[], Path] | None = None,
 ) -> FastAPI:
     """Return the app of a page.
 
@@ -52,7 +56,7 @@ def live_page(
         read: Returns what to show; it must not fail, whatever lies on the disk.
         package: Package whose `templates` hold the template.
         template: Template of the part that changes.
-        report: Finished report, served under `/report` once it exists.
+        report: Returns where the report will be; served under `/report` once it exists.
     """
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     environment = _environment(package)
@@ -60,7 +64,7 @@ def live_page(
     def fragment(content: Content) -> str:
         part = environment.get_template(template)
         text = part.render(
-            view=content.view, content=content, has_report=report is not None and report.is_file()
+            view=content.view, content=content, has_report=report is not None and report().is_file()
         )
         return text.strip()  # a browser drops blanks before the first element
 
@@ -80,10 +84,13 @@ def live_page(
         return Response(canonical_json(dict(read().plain)), media_type="application/json")
 
     def finished() -> Response:
-        if report is None or not report.is_file():
+        try:
+            text = report().read_text(encoding="utf-8") if report is not None else None
+        except (OSError, UnicodeDecodeError):
+            text = None
+        if text is None:
             return Response("There is no report yet.\n", 404, media_type="text/plain")
-        headers = {"content-security-policy": REPORT_POLICY}
-        return _html(report.read_text(encoding="utf-8"), **headers)
+        return _html(text, **{"content-security-policy": REPORT_POLICY})
 
     routes: dict[str, Callable[..., Response]] = {
         "/": whole,

@@ -13,6 +13,7 @@ from common.page.chart import Chart
 from common.page.problem import Problem, by_weight
 from common.study import Study
 from server.checkpoint import RoundRecord
+from server.page.consortium_files import ConsortiumFiles
 from server.page.run_files import RunFiles
 from server.page.run_problems import run_problems
 from server.page.site_rows import SiteRow, site_rows
@@ -28,7 +29,8 @@ PHASES = {
     "round": "Training",
     "evaluating": "Evaluating the final model at the sites",
     "done": "Done",
-    "failed": "Stopped",
+    "failed": "Failed",
+    "stopped": "Stopped on request",
 }
 
 
@@ -42,6 +44,7 @@ class RunView:
         problems: Heaviest first.
         sites: One row a site.
         charts: Learning curves that have points.
+        consortium: The consortium whose run it is; None for a run on its own.
     """
 
     files: RunFiles
@@ -49,14 +52,19 @@ class RunView:
     problems: list[Problem]
     sites: list[SiteRow]
     charts: list[Chart]
+    consortium: ConsortiumFiles | None = None
     disclaimer: str = DISCLAIMER
     unit: str = UNIT
 
     @property
     def title(self) -> str:
-        """Name of the study, or of the folder."""
+        """Name of the study, of the consortium, or of the folder."""
         study = self.files.study
-        return (study.title or study.study_id) if study else self.files.folder.name
+        if study is not None:
+            return study.title or study.study_id
+        if self.consortium is not None and self.consortium.consortium is not None:
+            return f"Consortium {self.consortium.consortium.name}"
+        return self.files.folder.name
 
     @property
     def phase(self) -> str:
@@ -66,7 +74,7 @@ class RunView:
             return "No run here yet"
         if state.phase == "round":
             return f"Training: round {min(state.round + 1, state.rounds)} of {state.rounds}"
-        return PHASES[state.phase]
+        return PHASES.get(state.phase, state.phase)
 
     @property
     def done_rounds(self) -> int:
@@ -130,11 +138,17 @@ class RunView:
         return " | ".join([phase, *serious])
 
 
-def view_run(files: RunFiles, *, now: datetime | None = None) -> RunView:
+def view_run(
+    files: RunFiles,
+    *,
+    consortium: ConsortiumFiles | None = None,
+    now: datetime | None = None,
+) -> RunView:
     """Return the view of a run folder.
 
     Args:
         files: The folder as read.
+        consortium: The consortium whose run it is.
         now: The time; the present by default.
     """
     now = now or datetime.now(UTC)
@@ -143,9 +157,16 @@ def view_run(files: RunFiles, *, now: datetime | None = None) -> RunView:
     return RunView(
         files=files,
         now=now,
-        problems=by_weight([*run_problems(files, now=now, pace=pace), *files.problems]),
+        problems=by_weight(
+            [
+                *run_problems(files, now=now, pace=pace),
+                *files.problems,
+                *(consortium.problems if consortium else ()),
+            ]
+        ),
         sites=sites,
         charts=_charts(files),
+        consortium=consortium,
     )
 
 
@@ -204,6 +225,7 @@ def _plain(view: RunView) -> dict[str, Any]:
         "seconds_left": view.left_seconds,
         "promised": _promised(files.study),
         "sites": [vars(row) for row in view.sites],
+        "certificate_days": view.consortium.certificate_days if view.consortium else None,
         "problems": [vars(problem) for problem in view.problems],
     }
 

@@ -5,11 +5,12 @@ import socket
 from urllib.parse import urlsplit
 
 import pytest
-from page_runs import WrittenRun, run_page, served_run
+from page_runs import WrittenRun, served_run
 
 from common.errors import ConfigError
 from common.page.guard import HEADERS, host_name
 from common.page.serving import check_exposure, is_loopback, page_served
+from server.page.run_page import run_page
 
 PATHS = ("/", "/live", "/status.json", "/report", "/page.css", "/live.js", "/icon.svg")
 

@@ -1,0 +1,76 @@
+"""The last lines of an audit log, as they stand; `tumorboard audit log verify` checks the chain."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from common.audit_record import AuditRecord
+from common.error_guide import guide_of
+from common.page.problem import Problem
+
+LINES = 15
+TAIL_BYTES = 64 * 1024
+
+
+@dataclass(frozen=True)
+class AuditRow:
+    """One line in words."""
+
+    line: int
+    time: datetime
+    what: str
+    site: str
+    run: str
+    round: int | None
+    code: str
+
+
+def audit_tail(path: Path) -> tuple[AuditRow, ...]:
+    """Return the last lines, newest first; nothing if there is no log or it cannot be read."""
+    try:
+        with path.open("rb") as stream:
+            stream.seek(0, 2)
+            start = max(0, stream.tell() - TAIL_BYTES)
+            stream.seek(start)
+            lines = stream.read().splitlines()
+    except OSError:
+        return ()
+    rows = [row for row in map(_row, lines[-LINES - 1 :]) if row is not None]
+    return tuple(reversed(rows[-LINES:]))
+
+
+def refusals(rows: Sequence[AuditRow]) -> Iterator[Problem]:
+    """Yield one note for each kind of refusal among the rows."""
+    seen = Counter((row.code, row.what, row.site) for row in rows if row.code)
+    for (code, what, site), times in sorted(seen.items()):
+        last = max(row.time for row in rows if (row.code, row.what, row.site) == (code, what, site))
+        often = "once" if times == 1 else f"{times} times"
+        told = f"Refused {often} of late, last at {last:%H:%M:%S} UTC: {what}. "
+        told += guide_of(code).happened
+        yield Problem.of_code(code, weight="notes", where=site, what=told)
+
+
+def _row(line: bytes) -> AuditRow | None:
+    try:
+        record = AuditRecord.model_validate(json.loads(line))
+        time = datetime.fromisoformat(record.time)
+    except (ValueError, ValidationError):  # cut by the start of the tail, or just being written
+        return None
+    method = record.facts.get("method")
+    what = record.event.replace("_", " ")
+    return AuditRow(
+        line=record.sequence + 1,
+        time=time,
+        what=f"{what}: {str(method).replace('_', ' ')}" if method else what,
+        site=record.site,
+        run=record.run,
+        round=record.round,
+        code=record.code,
+    )

@@ -1,0 +1,117 @@
+"""What the coordinator's folder says of the consortium: certificate, roster, runs, audit log."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from common.errors import TumorboardError
+from common.page.audit_tail import AuditRow, audit_tail, refusals
+from common.page.problem import Problem
+from common.roster import Roster
+from server.consortium_folder import Consortium, ConsortiumFolder
+from server.provision_certificates import days_left, load_certificate
+from server.run_state import STATE_FILE
+
+SOON_DAYS = 30
+ROTATE = "`tumorboard server provision FOLDER --rotate`, then start the SuperLink and the proxy "
+ROTATE += "again. Hospitals need nothing new."
+
+
+@dataclass(frozen=True)
+class ConsortiumFiles:
+    """A coordinator's folder at one moment.
+
+    Attributes:
+        folder: The folder.
+        consortium: Its name and addresses; None if they cannot be read.
+        certificate_days: Days that the server certificate is still valid; None if unknown.
+        roster: The signed roster; None if it cannot be read or is not signed.
+        runs: Folders of its runs, the one last touched first.
+        audit: Last lines of the audit log, newest first.
+        problems: What is wrong with them.
+    """
+
+    folder: Path
+    consortium: Consortium | None
+    certificate_days: float | None
+    roster: Roster | None
+    runs: tuple[Path, ...]
+    audit: tuple[AuditRow, ...]
+    problems: tuple[Problem, ...]
+
+
+def read_consortium(folder: Path, now: datetime) -> ConsortiumFiles | None:
+    """Return what a coordinator's folder says, or None if it is none; never fails."""
+    opened = ConsortiumFolder(folder.absolute())
+    if not opened.config.is_file():
+        return None
+    problems: list[Problem] = []
+    consortium = roster = days = None
+    try:
+        consortium = opened.consortium()
+    except (TumorboardError, OSError) as error:
+        problems.append(_unreadable(error))
+    try:
+        roster = opened.roster()
+    except (TumorboardError, OSError) as error:
+        problems.append(_unreadable(error))
+    try:
+        days = days_left(load_certificate(opened.server_cert), now)
+        problems.extend(_expiry(days))
+    except (TumorboardError, OSError) as error:
+        problems.append(_unreadable(error))
+    audit = audit_tail(opened.audit)
+    return ConsortiumFiles(
+        folder=folder,
+        consortium=consortium,
+        certificate_days=days,
+        roster=roster,
+        runs=_runs(opened.runs),
+        audit=audit,
+        problems=(*problems, *refusals(audit)),
+    )
+
+
+def newest_run(folder: Path) -> Path:
+    """Return the run a page is about: the folder itself, or the newest run of a consortium."""
+    opened = ConsortiumFolder(folder)
+    if not opened.config.is_file():
+        return folder
+    runs = _runs(opened.runs)
+    return runs[0] if runs else opened.runs / "none yet"
+
+
+def _runs(folder: Path) -> tuple[Path, ...]:
+    try:
+        found = [path for path in folder.iterdir() if path.is_dir()]
+    except OSError:
+        return ()
+    return tuple(sorted(found, key=_touched, reverse=True))
+
+
+def _touched(run: Path) -> float:
+    for file in (run / STATE_FILE, run):
+        try:
+            return file.stat().st_mtime
+        except OSError:
+            continue
+    return 0.0
+
+
+def _expiry(days: float) -> Iterator[Problem]:
+    if days <= 0:
+        what = "The server certificate has expired: no hospital connects."
+        yield Problem("stops", what, ROTATE, "TB522")
+    elif days < SOON_DAYS:
+        what = f"The server certificate is valid for {days:.0f} more days."
+        yield Problem("warns", what, ROTATE, "TB522")
+
+
+def _unreadable(error: TumorboardError | OSError) -> Problem:
+    if isinstance(error, TumorboardError):
+        return Problem.of_error(error, weight="warns")
+    cure = "Serve this page as the coordinator's user, who may read the folder."
+    return Problem("warns", f"A file cannot be read: {error.strerror}.", cure)
