@@ -1,6 +1,6 @@
 """A hospital's commands: check the cohort, extract features, consent, take part, predict.
 
-Every command reads the hospital's own `site.yaml`; heavy libraries are imported when needed.
+Every command reads the hospital's own `site.yaml`.
 """
 
 from __future__ import annotations

@@ -96,7 +96,10 @@ def export(
     output.result({"written": str(to), "lines": len(records), "head": records[-1].sha256})
 
 
-@app.command(epilog='Example: tumorboard site ledger release 12 --by "M. Roe" --reason "no GPU"')
+@app.command(
+    epilog="Example: tumorboard site ledger release 12 --site hospital-a "
+    '--by "M. Roe" --reason "no GPU"'
+)
 def release(
     line: Annotated[int, typer.Argument(min=1, help="Line of the open reservation.")],
     site: SiteOption,

@@ -14,6 +14,8 @@ from typing import Any
 
 import click
 
+from common.cli_help import with_plain_help
+
 GROUP = "tumorboard.commands"
 
 
@@ -32,7 +34,7 @@ class LazyGroup(click.Group):
         import typer  # here: importing it costs more than listing names
 
         app: Any = found.load()
-        return typer.main.get_command(app)
+        return with_plain_help(typer.main.get_command(app))
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the groups by the first line of their modules, without importing them."""
@@ -55,7 +57,7 @@ def _first_line(entry: EntryPoint) -> str:
 
 @click.group(
     cls=LazyGroup,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="Example: tumorboard demo --out demo-run",
 )
 @click.version_option(version("tumorboard"), message="%(version)s")

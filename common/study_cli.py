@@ -1,7 +1,4 @@
-"""A study's commands: start one, check it, freeze its digest, show what it says.
-
-Heavy libraries are imported when a command needs them.
-"""
+"""A study's commands: start one, check it, freeze its digest, show what it says."""
 
 from __future__ import annotations
 
