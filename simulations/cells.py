@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,16 +15,19 @@ from common.models.parameters import load_arrays
 from common.models.registry import build_model
 from common.study import Study
 from common.wire import Arrays
+from simulations.circumstances import as_recorded, as_trained
 from simulations.clinical_floor import fit_floor
-from simulations.cohorts.cohort import Cohort
+from simulations.cohorts.cohort import Cohort, concatenate
 from simulations.consortium_run import run_in_process
 from simulations.dataset_predictions import predict_dataset
 from simulations.identities import with_identities
-from simulations.memory_sites import memory_agents
+from simulations.memory_sites import memory_agents, own_models
 from simulations.scenario import Arm, Scenario
 from simulations.scenario_study import arm_study
+from simulations.unreliable_site import unreliable
 
 IntArray = npt.NDArray[np.int64]
+FloatArray = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -53,8 +56,9 @@ def run_cell(
         cell: What to run.
         work: Folder for the run's state; a killed cell goes on from there.
     """
-    train = cohort.take(np.flatnonzero(fold_of != cell.fold))
-    test = cohort.take(np.flatnonzero(fold_of == cell.fold))
+    recorded = as_recorded(cohort, cell.arm.circumstances, cell.seed)
+    train = recorded.take(np.flatnonzero(fold_of != cell.fold))
+    test = recorded.take(np.flatnonzero(fold_of == cell.fold))
     table = pd.DataFrame(
         {
             "arm": cell.arm.name,
@@ -73,21 +77,39 @@ def run_cell(
 
 def _predict(
     scenario: Scenario, train: Cohort, test: Cohort, cell: Cell, work: Path
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+) -> tuple[FloatArray, FloatArray]:
+    groups = as_trained(by_hospital(train), cell.arm.circumstances, cell.seed)
+    together = concatenate(list(groups.values()))
     if cell.arm.kind == "clinical_floor":
-        outcomes = (train.response, train.time_months, train.event)
-        floor = fit_floor(train.clinical, outcomes, test.clinical)
+        outcomes = (together.response, together.time_months, together.event)
+        floor = fit_floor(together.clinical, outcomes, test.clinical)
         return floor.risk, floor.response_prob
-    if cell.arm.kind != "local_only":
-        groups = {"pooled": train} if cell.arm.kind == "pooled" else by_hospital(train)
-        study, model = _train(scenario, cell, groups, work)
-        return _scores(study, model, test)
+    if cell.arm.kind == "pooled":
+        trained = _train(scenario, cell, {"pooled": together}, work)
+        return trained.scores(test, "")
+    if cell.arm.kind == "federated":
+        trained = _train(scenario, cell, groups, work)
+        if not trained.differs_by_site:
+            return trained.scores(test, "")
+        return _by_hospital(test, lambda site, own: trained.scores(own, site))
+
+    def separately(site: str, own: Cohort) -> tuple[FloatArray, FloatArray]:
+        alone = cell.arm.kind == "local_only"
+        chosen = {s: group for s, group in groups.items() if (s == site) == alone}
+        if not chosen:  # a hospital that was held out whole has no model of its own
+            return np.full(len(own), np.nan), np.full(len(own), np.nan)
+        return _train(scenario, cell, chosen, work / site).scores(own, "")
+
+    return _by_hospital(test, separately)
+
+
+def _by_hospital(
+    test: Cohort, score: Callable[[str, Cohort], tuple[FloatArray, FloatArray]]
+) -> tuple[FloatArray, FloatArray]:
     risk, prob = np.full(len(test), np.nan), np.full(len(test), np.nan)
-    for hospital, own in by_hospital(train).items():
-        here = np.flatnonzero(test.hospital == hospital)
-        if len(here):
-            study, model = _train(scenario, cell, {hospital: own}, work / hospital)
-            risk[here], prob[here] = _scores(study, model, test.take(here))
+    for site in sorted({str(name) for name in test.hospital}):
+        here = np.flatnonzero(test.hospital == site)
+        risk[here], prob[here] = score(site, test.take(here))
     return risk, prob
 
 
@@ -99,23 +121,50 @@ def by_hospital(cohort: Cohort) -> dict[str, Cohort]:
     }
 
 
-def _train(
-    scenario: Scenario, cell: Cell, groups: Mapping[str, Cohort], work: Path
-) -> tuple[Study, Arrays]:
-    n_train = sum(len(group) for group in groups.values())
-    first = next(iter(groups.values()))
-    study = arm_study(scenario, cell.arm, first, sorted(groups), n_train=n_train, seed=cell.seed)
+@dataclass(frozen=True)
+class Trained:
+    """A finished run of one arm.
+
+    Attributes:
+        study: What was agreed on.
+        arrays: The global model.
+        own: Site -> the model it uses itself, where sites keep something for themselves.
+    """
+
+    study: Study
+    arrays: Arrays
+    own: dict[str, Arrays]
+
+    @property
+    def differs_by_site(self) -> bool:
+        """Whether sites use different models."""
+        return bool(self.own)
+
+    def scores(self, test: Cohort, site: str) -> tuple[FloatArray, FloatArray]:
+        """Return (risk, probability of response) of patients, by the model that `site` uses."""
+        model = build_model(self.study)
+        load_arrays(model, self.own.get(site, self.arrays))
+        predicted = predict_dataset(model, test.dataset(self.study), self.study)
+        return predicted.risk, predicted.response_prob
+
+
+def _train(scenario: Scenario, cell: Cell, groups: Mapping[str, Cohort], work: Path) -> Trained:
+    sizes = {site: len(group) for site, group in groups.items()}
+    study = arm_study(
+        scenario,
+        cell.arm,
+        next(iter(groups.values())),
+        sorted(groups),
+        n_train=sum(sizes.values()),
+        seed=cell.seed,
+        sizes=sizes,
+    )
     if study.privacy.mode == "distributed":
         study = with_identities(study, work / "sites")
     agents = memory_agents(study, groups, work / "sites")
+    met = cell.arm.circumstances
+    if met.has_silence or met.poison is not None:
+        agents = unreliable(agents, groups, met, cell.seed)
     result = run_in_process(study, agents, work / "run", output=Output(json_mode=True))
-    return study, result.arrays
-
-
-def _scores(
-    study: Study, arrays: Arrays, test: Cohort
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    model = build_model(study)
-    load_arrays(model, arrays)
-    predicted = predict_dataset(model, test.dataset(study), study)
-    return predicted.risk, predicted.response_prob
+    own = own_models(study, groups, work / "sites", result.run_id, result.arrays)
+    return Trained(study, result.arrays, own)

@@ -31,6 +31,10 @@ APP_RAISED = 1
 """Flower's error code for a client app that raised."""
 
 
+class Silence(BaseException):
+    """A simulated site says nothing: no handler on the way turns this into a reply."""
+
+
 class LocalGrid(Grid):
     """Calls one client app for every node, in order, when messages are pushed.
 
@@ -85,7 +89,9 @@ class LocalGrid(Grid):
         for message in messages:
             message_id = str(uuid4())
             message.metadata.__dict__["_message_id"] = message_id
-            self._replies[message_id] = self._deliver(message)
+            reply = self._deliver(message)
+            if reply is not None:
+                self._replies[message_id] = reply
             message_ids.append(message_id)
         return message_ids
 
@@ -99,11 +105,13 @@ class LocalGrid(Grid):
         """Deliver the messages and return all replies."""
         return self.pull_messages(self.push_messages(messages))
 
-    def _deliver(self, message: Message) -> Message:
+    def _deliver(self, message: Message) -> Message | None:
         node = message.metadata.dst_node_id
         try:
             with _one_thread():
                 return deepcopy(self._app(deepcopy(message), self._contexts[node]))
+        except Silence:
+            return None
         except Exception as error:  # what a real SuperNode does with a client app that raises
             return Message(Error(code=APP_RAISED, reason=type(error).__name__), reply_to=message)
 

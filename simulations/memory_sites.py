@@ -6,11 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from client.agent.local_rounds import own_model
+from client.agent.open_run import load_run
 from client.agent.site_agent import SiteAgent
 from client.dataset import PatientDataset
 from common.protocol import AgentApi
 from common.site_policy import Approval, SitePolicy
 from common.study import Study
+from common.wire import Arrays
 from simulations.cohorts.cohort import Cohort
 
 
@@ -45,6 +48,29 @@ def memory_agents(
         )
         for site_id, cohort in groups.items()
     }
+
+
+def own_models(
+    study: Study, groups: Mapping[str, Cohort], folder: Path, run_id: str, arrays: Arrays
+) -> dict[str, Arrays]:
+    """Return site -> the model it uses for its own patients; empty if all use the global one.
+
+    Args:
+        study: The study of a finished run.
+        groups: Site -> its patients.
+        folder: Parent of the sites' folders, as given to `memory_agents`.
+        run_id: Identifier of the run.
+        arrays: The global model.
+    """
+    plan = study.training
+    if plan.personal is None and not plan.stay_local:
+        return {}
+    found = {}
+    for site_id, cohort in groups.items():
+        policy = simulated_policy(study, site_id, folder / site_id, 1)
+        run = load_run(policy, run_id, MemoryCohort(cohort))
+        found[site_id] = own_model(run, arrays, personal=plan.personal is not None)
+    return found
 
 
 def simulated_policy(study: Study, site_id: str, folder: Path, minimum_cohort: int) -> SitePolicy:

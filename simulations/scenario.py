@@ -11,8 +11,10 @@ from common.contract import Contract
 from common.errors import ConfigError
 from common.privacy.plan import PrivacyPlan
 from common.study import Endpoints, Identifier, ModelSpec, TrainingPlan
+from simulations.circumstances import Circumstances
 
-ArmKind = Literal["federated", "pooled", "local_only", "clinical_floor"]
+ArmKind = Literal["federated", "pooled", "local_only", "leave_one_out", "clinical_floor"]
+"""`leave_one_out`: patients of each hospital are predicted by a model of all other hospitals."""
 
 
 class TcgaSource(Contract):
@@ -57,6 +59,15 @@ class Arm(Contract):
     model: ModelSpec | None = None
     training: TrainingPlan | None = None
     privacy: PrivacyPlan | None = None
+    circumstances: Circumstances = Circumstances()
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        met = self.circumstances
+        active = met.has_silence or met.poison is not None
+        if active and self.kind != "federated":
+            raise ValueError(f"arm '{self.name}': absent or lying sites need kind: federated")
+        return self
 
 
 class Scenario(Contract):
@@ -83,6 +94,21 @@ class Scenario(Contract):
         if self.reference not in names:
             raise ValueError(f"reference '{self.reference}' is not an arm; arms: {names}")
         return self
+
+    def with_arms(self, names: list[str]) -> Scenario:
+        """Return the scenario with these arms only; the reference is always kept.
+
+        Raises:
+            ConfigError: There is no such arm.
+        """
+        unknown = sorted(set(names) - {arm.name for arm in self.arms})
+        if unknown:
+            raise ConfigError(
+                f"scenario '{self.name}' has no arm {', '.join(unknown)}",
+                cure=f"choose among: {', '.join(arm.name for arm in self.arms)}",
+            )
+        kept = [arm for arm in self.arms if arm.name in {*names, self.reference}]
+        return self.model_copy(update={"arms": kept})
 
 
 def find_scenario(name_or_path: str) -> Path:

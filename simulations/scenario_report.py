@@ -1,8 +1,9 @@
-"""The page of a comparison: arms side by side, paired differences, hospitals, caveats."""
+"""The page of one or several comparisons: arms, paired differences, ranks, hospitals, caveats."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,13 @@ import pandas as pd
 
 from common.atomic_file import write_text
 from server.report.content import DISCLAIMER
-from server.report.svg import BLUE, GREY, INK, figure, to_svg
+from simulations.arm_figures import difference_diagram, forest
+from simulations.comparison import METRICS
+from simulations.critical_difference import MINIMUM_BLOCKS, Ranking, rank_arms
+from simulations.hospital_metrics import hospital_metrics
 from simulations.scenario_run import ScenarioResult
 
+SIGNIFICANT = 0.05
 METRIC_NAMES = {
     "c_index": "Harrell's C, all test patients",
     "c_index_within": "Harrell's C, pairs inside a hospital",
@@ -21,8 +26,8 @@ METRIC_NAMES = {
 }
 
 
-def write_scenario_report(result: ScenarioResult, folder: Path) -> Path:
-    """Write `comparison.html` into `folder` and return its path."""
+def write_scenario_report(results: Sequence[ScenarioResult], folder: Path) -> Path:
+    """Write `comparison.html` over one or several scenarios into `folder`; return its path."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("simulations"),
         autoescape=True,
@@ -30,16 +35,13 @@ def write_scenario_report(result: ScenarioResult, folder: Path) -> Path:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    metrics = [m for m in METRIC_NAMES if m in set(result.table["metric"])]
     page = environment.get_template("comparison.html.j2").render(
-        scenario=result.scenario,
-        digest=result.scenario.digest(),
-        hospitals=result.hospitals,
-        notes=result.notes,
+        sections=[_section(result) for result in results],
+        title=results[0].scenario.title if len(results) == 1 else "Comparison of scenarios",
+        rankings=_rankings(results),
+        minimum_blocks=MINIMUM_BLOCKS,
         disclaimer=DISCLAIMER,
         names=METRIC_NAMES,
-        tables={m: _rows(result.table, m) for m in metrics},
-        figures={m: _forest(result, m) for m in metrics},
     )
     path = folder / "comparison.html"
     write_text(path, page)
@@ -60,8 +62,67 @@ def scenario_json(result: ScenarioResult) -> dict[str, Any]:
     }
 
 
+def rankings(results: Sequence[ScenarioResult]) -> dict[str, Ranking]:
+    """Return metric -> ranking of the arms that all scenarios have, over their hospitals."""
+    blocks = pd.concat(
+        [hospital_metrics(r.predictions).assign(scenario=r.scenario.name) for r in results]
+    )
+    shared = set.intersection(*({arm.name for arm in r.scenario.arms} for r in results))
+    blocks = blocks[blocks["arm"].isin(shared)]
+    found = {}
+    for metric in METRICS:
+        wide = blocks.pivot_table(
+            index=["scenario", "hospital"], columns="arm", values=metric, dropna=False
+        )
+        ranking = rank_arms(wide)
+        if ranking is not None:
+            found[metric] = ranking
+    return found
+
+
+def verdict(row: dict[str, Any]) -> str:
+    """Return in words what the corrected interval of a difference says."""
+    p = row.get("p_holm")
+    if row.get("difference") is None or p is None:
+        return ""
+    if p >= SIGNIFICANT:
+        return "no difference shown"
+    return "better" if row["difference"] > 0 else "worse"
+
+
+def _section(result: ScenarioResult) -> dict[str, Any]:
+    name = result.scenario.name
+    metrics = [m for m in METRIC_NAMES if m in set(result.table["metric"])]
+    tables = {m: _rows(result.table, m) for m in metrics}
+    return {
+        "scenario": result.scenario,
+        "digest": result.scenario.digest(),
+        "hospitals": result.hospitals,
+        "notes": result.notes,
+        "tables": tables,
+        "figures": {
+            m: forest(rows, result.scenario.reference, title=METRIC_NAMES[m], name=f"{name}-{m}")
+            for m, rows in tables.items()
+        },
+    }
+
+
+def _rankings(results: Sequence[ScenarioResult]) -> list[dict[str, Any]]:
+    return [
+        {
+            "name": METRIC_NAMES[metric],
+            "ranking": ranking,
+            "figure": difference_diagram(
+                ranking, title=f"{METRIC_NAMES[metric]}: mean ranks", name=f"ranks-{metric}"
+            ),
+        }
+        for metric, ranking in rankings(results).items()
+    ]
+
+
 def _rows(table: pd.DataFrame, metric: str) -> list[dict[str, Any]]:
-    return [_finite(row) for row in table[table["metric"] == metric].to_dict("records")]
+    found = [_finite(row) for row in table[table["metric"] == metric].to_dict("records")]
+    return [row | {"verdict": verdict(row)} for row in found]
 
 
 def _finite(row: dict[Any, Any]) -> dict[str, Any]:
@@ -69,27 +130,3 @@ def _finite(row: dict[Any, Any]) -> dict[str, Any]:
         str(key): None if isinstance(value, float) and not math.isfinite(value) else value
         for key, value in row.items()
     }
-
-
-def _forest(result: ScenarioResult, metric: str) -> str:
-    rows = _rows(result.table, metric)
-    with figure(7.2, 1.1 + 0.32 * len(rows)) as made:
-        axis = made.subplots()
-        for y, row in enumerate(reversed(rows)):
-            is_reference = row["arm"] == result.scenario.reference
-            colour = INK if is_reference else BLUE
-            if row["mean"] is not None:
-                spread = row["sd"] or 0.0
-                axis.plot(
-                    [row["mean"] - spread, row["mean"] + spread], [y, y], color=colour, lw=1.6
-                )
-                axis.plot([row["mean"]], [y], "D" if is_reference else "o", color=colour, ms=6)
-        axis.axvline(0.5, color=GREY, lw=1, ls=":")
-        axis.set_yticks(range(len(rows)), [row["arm"] for row in reversed(rows)])
-        axis.grid(visible=False, axis="y")
-        axis.set_xlabel("mean over folds and seeds; bars: one standard deviation of a fold")
-        axis.set_title(METRIC_NAMES[metric])
-        label = "; ".join(
-            f"{row['arm']} {row['mean']:.3f}" for row in rows if row["mean"] is not None
-        )
-        return to_svg(made, name=f"arms-{metric}", label=f"{METRIC_NAMES[metric]}: {label}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from common.privacy.plan import EvaluationRelease, PrivacyPlan
@@ -11,6 +11,9 @@ from simulations.cohorts.cohort import Cohort, group_small_hospitals
 from simulations.cohorts.fed_tcga_brca import load_fed_tcga_brca
 from simulations.cohorts.tcga import breast_regions, load_tcga
 from simulations.scenario import Arm, Scenario, TcgaSource
+
+SILENT_ROUND_S = 0.05
+"""How long a simulated round waits for a site that says nothing; replies come before that."""
 
 NO_PRIVACY = PrivacyPlan(mode="none", evaluation=EvaluationRelease(release="internal"))
 
@@ -37,7 +40,14 @@ def load_cohort(scenario: Scenario, data: Path) -> Cohort:
 
 
 def arm_study(
-    scenario: Scenario, arm: Arm, cohort: Cohort, sites: Sequence[str], *, n_train: int, seed: int
+    scenario: Scenario,
+    arm: Arm,
+    cohort: Cohort,
+    sites: Sequence[str],
+    *,
+    n_train: int,
+    seed: int,
+    sizes: Mapping[str, int] | None = None,
 ) -> Study:
     """Return the study of one arm over `sites`.
 
@@ -51,6 +61,7 @@ def arm_study(
         sites: Hospitals that train.
         n_train: Training patients of all sites together.
         seed: Seed of initial weights and shuffling.
+        sizes: Site -> announced number of training patients; None: not announced.
     """
     names = arm.features or scenario.features
     plan = arm.training or scenario.training
@@ -58,6 +69,11 @@ def arm_study(
     updates: dict[str, object] = {"seed": seed, "test_fraction": 0.0}
     if "nominal_patients" not in plan.model_fields_set:
         updates["nominal_patients"] = n_train
+    met = arm.circumstances
+    reliable = not met.has_silence and met.poison is None
+    quorum = Quorum(min_sites=len(sites)) if reliable else Quorum(min_sites=1)
+    if met.has_silence:
+        quorum = Quorum(min_sites=1, round_timeout_s=SILENT_ROUND_S)
     return Study(
         study_id=f"{scenario.name}-{arm.name}",
         title=scenario.title,
@@ -66,6 +82,9 @@ def arm_study(
         model=model,
         training=TrainingPlan.model_validate({**plan.model_dump(), **updates}),
         privacy=arm.privacy or NO_PRIVACY,
-        quorum=Quorum(min_sites=len(sites)),
-        sites=[RosterEntry(site_id=site) for site in sites],
+        quorum=quorum,
+        sites=[
+            RosterEntry(site_id=site, nominal_patients=sizes[site] if sizes else None)
+            for site in sites
+        ],
     )

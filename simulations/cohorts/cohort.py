@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -102,6 +102,26 @@ class Cohort:
         columns = [name for name in self.clinical.columns if name in wanted]
         values = self.clinical[columns].to_numpy(dtype=np.float64)
         return [dict(zip(columns, row, strict=True)) for row in values.tolist()]
+
+
+def concatenate(cohorts: Sequence[Cohort]) -> Cohort:
+    """Return the patients of several cohorts with the same feature sets, one after the other."""
+    first = cohorts[0]
+    return Cohort(
+        name=first.name,
+        patient_ids=[patient for cohort in cohorts for patient in cohort.patient_ids],
+        hospital=np.concatenate([cohort.hospital for cohort in cohorts]),
+        specs=first.specs,
+        features={
+            name: [bag for cohort in cohorts for bag in cohort.features[name]]
+            for name in first.features
+        },
+        response=np.concatenate([cohort.response for cohort in cohorts]),
+        time_months=np.concatenate([cohort.time_months for cohort in cohorts]),
+        event=np.concatenate([cohort.event for cohort in cohorts]),
+        clinical=pd.concat([cohort.clinical for cohort in cohorts], ignore_index=True),
+        notes=first.notes,
+    )
 
 
 def group_small_hospitals(

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from tiny_public_cohort import write_data
 
 from common.cli_output import Output
 from common.errors import ConfigError
@@ -19,29 +20,6 @@ from simulations.scenario_report import scenario_json, write_scenario_report
 from simulations.scenario_run import run_scenario
 
 ROUNDS = 24
-
-
-def write_data(folder):
-    """A cohort in the published format of Fed-TCGA-BRCA: three regions, age and stage."""
-    folder.mkdir(parents=True)
-    rng = np.random.default_rng(3)
-    n = 72
-    age, stage = rng.normal(58, 13, n).round(), rng.integers(0, 2, n)
-    risk = (age - 58) / 13 + stage
-    died, censored = rng.exponential(900 * np.exp(-risk)), rng.exponential(1500, n)
-    table = pd.DataFrame(
-        {
-            "pid": [f"TCGA-AA-{i:04d}" for i in range(n)],
-            "age_at_index": age,
-            "ajcc_pathologic_stage_Stage IIIA": stage,
-            "E": (died <= censored).astype(int),
-            "T": np.minimum(died, censored).round() + 1,
-        }
-    )
-    table.to_csv(folder / "fed_tcga_brca.csv", index=False)
-    split = pd.DataFrame({"pid": table["pid"], "fold": "train", "fold2": ""})
-    split["fold2"] = [f"train_{i % 3}" for i in range(n)]
-    split.to_csv(folder / "fed_tcga_brca_split.csv", index=False)
 
 
 @pytest.fixture(scope="module")
@@ -152,9 +130,46 @@ def test_workers_give_the_same_table(place, whole):
 
 
 def test_page_names_every_arm_and_hospital(place, whole):
-    page = write_scenario_report(whole, place / "page").read_text()
+    page = write_scenario_report([whole], place / "page").read_text()
     for name in ("pooled", "federated", "alone", "floor", "region0", "Nadeau"):
         assert name in page
     assert "<script" not in page
     assert "http" not in page.replace("http://www.w3.org", "")
     assert "nan" not in page.lower().replace("nadeau", "")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_killed_comparison_of_two_scenarios_goes_on_to_the_same_table(place):
+    second = yaml.safe_load((place / "tiny.yaml").read_text()) | {"name": "tiny_raw"}
+    second["cohort"] = {"kind": "fed_tcga_brca", "standardise_age": False}
+    (place / "raw.yaml").write_text(yaml.safe_dump(second))
+
+    def start_comparison(out):
+        told = ["simulate", "compare", str(place / "tiny.yaml"), str(place / "raw.yaml")]
+        told += ["--data", str(place / "data"), "--out", str(out), "--seeds", "1", "--json"]
+        code = "import sys; from common.cli import main; sys.exit(main())"
+        return subprocess.Popen(
+            [sys.executable, "-c", code, *told],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            start_new_session=True,
+        )
+
+    process = start_comparison(place / "two")
+    deadline = time.monotonic() + 200
+    while not (place / "two" / "tiny_raw" / "cells" / "pooled_s0_f0.parquet").exists():
+        assert process.poll() is None, process.stderr.read()
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert not (place / "two" / "results.csv").exists()
+    for out in ("two", "undisturbed"):
+        printed, errors = start_comparison(place / out).communicate(timeout=300)
+        assert json.loads(printed)["scenarios"], errors
+    for name in ("results.csv", "results.parquet", "comparison.html"):
+        found = [(place / out / name).read_bytes() for out in ("two", "undisturbed")]
+        assert found[0] == found[1], name

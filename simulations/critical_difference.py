@@ -1,0 +1,96 @@
+"""Arms ranked over several hospitals: Friedman's test and Nemenyi's critical difference.
+
+Demsar, Statistical comparisons of classifiers over multiple data sets, 2006. A block is what he
+calls a data set: one hospital of one scenario, with its own patients. Folds and seeds of one
+hospital share patients, so they are averaged before arms are ranked.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from scipy import stats
+
+ALPHA = 0.05
+MINIMUM_BLOCKS = 5
+"""Below, the chi-square approximation of Friedman's test is poor and ranks mean little."""
+
+FloatArray = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Mean ranks of k arms over N blocks; rank 1 is best.
+
+    Attributes:
+        ranks: Arm -> mean rank, best first.
+        n_blocks: N.
+        p_value: Of the Iman-Davenport form of Friedman's test that all arms are alike.
+        critical_difference: Mean ranks farther apart than this differ at 5 % (Nemenyi).
+        groups: Largest sets of arms, best first, whose ranks lie within it.
+    """
+
+    ranks: dict[str, float]
+    n_blocks: int
+    p_value: float
+    critical_difference: float
+    groups: tuple[tuple[str, ...], ...]
+
+
+def rank_arms(table: pd.DataFrame) -> Ranking | None:
+    """Return the ranking of arms, or None where there is too little to rank.
+
+    Args:
+        table: One row a block, one column an arm, higher is better; blocks with a missing value
+            are left out.
+    """
+    complete = table.dropna(axis=0, how="any")
+    n, k = complete.shape
+    if n < MINIMUM_BLOCKS or k < 2:
+        return None
+    ranks = stats.rankdata(-complete.to_numpy(dtype=np.float64), axis=1).mean(axis=0)
+    order = sorted(zip(ranks, complete.columns, strict=True))
+    named = {str(arm): float(rank) for rank, arm in order}
+    distance = nemenyi_distance(k, n)
+    return Ranking(named, n, friedman_p(ranks, n), distance, _groups(named, distance))
+
+
+def friedman_p(mean_ranks: FloatArray, n_blocks: int) -> float:
+    """Return the p-value of F = (N-1) chi2 / (N(k-1) - chi2) with (k-1), (k-1)(N-1) d.f.
+
+    chi2 = 12 N / (k (k+1)) (sum of squared mean ranks - k (k+1)^2 / 4), as in Demsar (2006).
+    """
+    k = len(mean_ranks)
+    squares = float(np.square(mean_ranks).sum())
+    chi2 = 12 * n_blocks / (k * (k + 1)) * (squares - k * (k + 1) ** 2 / 4)
+    rest = n_blocks * (k - 1) - chi2
+    if rest <= 1e-12:
+        return 0.0
+    return float(stats.f.sf((n_blocks - 1) * chi2 / rest, k - 1, (k - 1) * (n_blocks - 1)))
+
+
+def nemenyi_distance(n_arms: int, n_blocks: int) -> float:
+    """Return q sqrt(k (k+1) / (6 N)), q the studentised range at 5 % divided by sqrt(2).
+
+    Example:
+        >>> round(nemenyi_distance(4, 14), 2)
+        1.25
+    """
+    q = float(stats.studentized_range.ppf(1 - ALPHA, n_arms, np.inf)) / math.sqrt(2)
+    return q * math.sqrt(n_arms * (n_arms + 1) / (6 * n_blocks))
+
+
+def _groups(ranks: dict[str, float], distance: float) -> tuple[tuple[str, ...], ...]:
+    arms = list(ranks)
+    found: list[tuple[str, ...]] = []
+    reached = 0
+    for start, arm in enumerate(arms):
+        end = max(i for i, other in enumerate(arms) if ranks[other] - ranks[arm] <= distance) + 1
+        if end - start > 1 and end > reached:
+            found.append(tuple(arms[start:end]))
+        reached = max(reached, end)
+    return tuple(found)
