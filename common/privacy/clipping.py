@@ -25,7 +25,7 @@ MAX_PATIENTS = 2**16
 _ROUND = 1.5 * 2.0**52
 """x + _ROUND - _ROUND is x rounded to a whole number, for |x| < 2^51; four times as fast."""
 
-_BLOCK = 2**15
+_BLOCK = 2**16
 """Columns worked on at a time, so that they stay in the processor's cache."""
 
 
