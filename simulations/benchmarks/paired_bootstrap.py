@@ -7,7 +7,7 @@ matrices, and every model sees the same resampled patients.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -128,8 +128,27 @@ class PairedRanks:
     def difference(self, first: str, second: str) -> Difference:
         """Return first minus second with its 95 % percentile interval."""
         difference = self._values[first] - self._values[second]
-        low, high = np.quantile(difference[1:], [0.025, 0.975])
-        return Difference(float(difference[0]), float(low), float(high))
+        return _with_interval(float(difference[0]), difference[1:])
+
+
+def mean_difference(ranks: Sequence[PairedRanks], first: str, second: str) -> Difference:
+    """Return the mean of first minus second over independent sets of patients.
+
+    Draw d of every set makes draw d of the mean, so the interval narrows as sets are added.
+
+    Args:
+        ranks: One a set of patients, all with the same number of draws.
+        first: A model.
+        second: The model it is compared with.
+    """
+    value = float(np.mean([one.difference(first, second).value for one in ranks]))
+    draws = np.mean([one.replicates(first) - one.replicates(second) for one in ranks], axis=0)
+    return _with_interval(value, draws)
+
+
+def _with_interval(value: float, draws: FloatArray) -> Difference:
+    low, high = np.quantile(draws, [0.025, 0.975])
+    return Difference(value, float(low), float(high))
 
 
 def _weights(strata: npt.NDArray[np.str_], draws: int, seed: int) -> npt.NDArray[np.float32]:

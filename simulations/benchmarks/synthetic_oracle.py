@@ -28,6 +28,7 @@ from simulations.benchmarks.paired_bootstrap import (
     Difference,
     OrderedPairs,
     PairedRanks,
+    mean_difference,
     response_pairs,
     survival_pairs,
 )
@@ -126,7 +127,11 @@ def _rank(trial: Trial, pairs: OrderedPairs, scores: dict[str, FloatArray], seed
 
 
 def _metric_checks(metric: str, by_seed: Sequence[Ranked]) -> Iterator[Check]:
-    """Yield the checks of one metric; every bound must hold on every seed."""
+    """Yield the checks of one metric.
+
+    The gap to the oracle must hold on every seed; what is above what, in the mean of the seeds,
+    which are independent consortia.
+    """
     overall = [ranked.overall for ranked in by_seed]
     name = METRICS[metric]
     gaps = [ranks.difference("oracle", "fused") for ranks in overall]
@@ -140,16 +145,17 @@ def _metric_checks(metric: str, by_seed: Sequence[Ranked]) -> Iterator[Check]:
         f"differences {_told(gaps)}",
     )
     for modality in MODALITIES:
-        better = [ranks.difference("fused", modality) for ranks in overall]
         yield _is_above_zero(
             f"{name}: fused minus {modality} alone",
-            better,
+            overall,
+            modality,
             f"{modality} alone {_values(overall, modality)}",
         )
     inside = [ranked.inside for ranked in by_seed]
     yield _is_above_zero(
         f"{name}: federated minus every hospital by itself, pairs inside hospitals",
-        [ranks.difference("fused", "alone") for ranks in inside],
+        inside,
+        "alone",
         f"federated {_values(inside, 'fused')}; by itself {_values(inside, 'alone')}",
     )
     yield _private_loss(name, overall)
@@ -170,14 +176,15 @@ def _private_loss(name: str, overall: Sequence[PairedRanks]) -> Check:
     )
 
 
-def _is_above_zero(what: str, found: Sequence[Difference], note: str) -> Check:
-    lowest = min(difference.low for difference in found)
+def _is_above_zero(what: str, ranks: Sequence[PairedRanks], other: str, note: str) -> Check:
+    mean = mean_difference(ranks, "fused", other)
+    each = [one.difference("fused", other) for one in ranks]
     return Check(
-        f"{what}, lower end of the 95 % interval, worst of {len(found)} seeds",
-        lowest,
+        f"{what}, mean of {len(ranks)} seeds, lower end of the 95 % interval",
+        mean.low,
         0.0,
         ">",
-        f"{note}; differences {_told(found)}",
+        f"{note}; mean {mean}; by seed {_told(each)}",
     )
 
 

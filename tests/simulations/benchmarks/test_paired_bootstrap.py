@@ -7,6 +7,7 @@ from sksurv.metrics import concordance_index_censored
 
 from simulations.benchmarks.paired_bootstrap import (
     PairedRanks,
+    mean_difference,
     response_pairs,
     survival_pairs,
 )
@@ -126,3 +127,19 @@ def test_a_model_against_itself_differs_by_nothing():
         seed=1,
     )
     assert ranks.difference("one", "two").__dict__ == {"value": 0.0, "low": 0.0, "high": 0.0}
+
+
+def test_mean_over_independent_sets_is_narrower_than_each():
+    rng = np.random.default_rng(5)
+    ranks = []
+    for seed in range(4):
+        truth = rng.normal(size=200)
+        response = (truth + rng.normal(size=200) > 0).astype(float)
+        scores = {"a": truth, "b": rng.normal(size=200)}
+        where = np.full(200, "one")
+        ranks.append(PairedRanks(response_pairs(response), scores, where, draws=300, seed=seed))
+    each = [one.difference("a", "b") for one in ranks]
+    mean = mean_difference(ranks, "a", "b")
+    assert mean.value == pytest.approx(np.mean([one.value for one in each]))
+    width = np.mean([one.high - one.low for one in each])
+    assert mean.high - mean.low == pytest.approx(width / 2, rel=0.25)
