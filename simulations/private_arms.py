@@ -14,7 +14,7 @@ from client.dataset import PatientDataset
 from common.models.parameters import load_arrays
 from common.models.registry import build_model
 from common.privacy.plan import PrivacyPlan
-from common.study import Study
+from common.study import Endpoints, Study
 from common.wire import Arrays
 from simulations.cohorts.cohort import Cohort
 from simulations.comparison import concordance, response_auc
@@ -116,13 +116,30 @@ def _score(study: Study, arrays: Arrays, tested: PatientDataset, test: Cohort) -
     model = build_model(study)
     load_arrays(model, arrays)
     found = predict_dataset(model, tested, study)
+    return score(study.endpoints, test, found.risk, found.response_prob)
+
+
+def score(
+    endpoints: Endpoints,
+    test: Cohort,
+    risk: npt.NDArray[np.float64],
+    response_prob: npt.NDArray[np.float64],
+) -> dict[str, float]:
+    """Return C-index and response AUC over the test patients of all sites.
+
+    Args:
+        endpoints: A task that is not asked for is NaN.
+        test: Test patients.
+        risk: (n,) higher is worse.
+        response_prob: (n,).
+    """
     table = pd.DataFrame(
         {
             "time_months": test.time_months,
             "event": test.event,
             "response": test.response,
-            "risk": found.risk if study.endpoints.survival else np.nan,
-            "response_prob": found.response_prob if study.endpoints.response else np.nan,
+            "risk": risk if endpoints.survival else np.nan,
+            "response_prob": response_prob if endpoints.response else np.nan,
         }
     )
     return {"c_index": concordance(table), "response_auc": response_auc(table)}

@@ -11,12 +11,14 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from simulations.clinical_floor import fit_floor
 from simulations.cohorts.cohort import Cohort
 from simulations.comparison import FloatArray, PairedDifference, paired_difference
 from simulations.folds import whole_hospital, within_hospital
-from simulations.private_arms import PrivateArm, score_fold
+from simulations.private_arms import PrivateArm, score, score_fold
 from simulations.scenario import Scenario
 
+FLOOR = "clinical_floor"
 SPLITS = {"within_hospital": within_hospital, "whole_hospital": whole_hospital}
 
 
@@ -72,6 +74,9 @@ def compare_private_arms(
         cohort: All patients with their hospital.
         arms: What to train.
         clip: Public L2 bound of one patient's gradient.
+
+    Returns:
+        Scores of the arms, and of Cox and logistic regression on clinical columns (`FLOOR`).
     """
     split, count = SPLITS[scenario.folds.rule], scenario.folds.count
     jobs = [
@@ -107,5 +112,9 @@ def _one_fold(
     import torch
 
     torch.set_num_threads(1)
-    return score_fold(scenario, train, test, arms, clip=clip)
-
+    scored = score_fold(scenario, train, test, arms, clip=clip)
+    outcomes = (train.response, train.time_months, train.event)
+    floor = fit_floor(train.clinical, outcomes, test.clinical)
+    row = {"arm": FLOOR, "mode": FLOOR, "epsilon": np.nan, "n_min": None}
+    row |= score(scenario.endpoints, test, floor.risk, floor.response_prob)
+    return pd.concat([scored, pd.DataFrame([row])], ignore_index=True)

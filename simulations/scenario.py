@@ -23,6 +23,7 @@ class TcgaSource(Contract):
     kind: Literal["tcga"] = "tcga"
     name: str
     components: int = Field(default=16, gt=0)
+    trunk: bool = Field(default=False, description="also public scores of the other cohorts")
 
 
 class FedTcgaBrcaSource(Contract):

@@ -26,7 +26,8 @@ def load_cohort(scenario: Scenario, data: Path) -> Cohort:
     """
     region: dict[str, str] = {}
     if isinstance(scenario.cohort, TcgaSource):
-        cohort = load_tcga(scenario.cohort.name, data, components=scenario.cohort.components)
+        source = scenario.cohort
+        cohort = load_tcga(source.name, data, components=source.components, trunk=source.trunk)
         region = breast_regions(data) if scenario.hospitals.rest == "region" else {}
     else:
         cohort = load_fed_tcga_brca(data, standardise_age=scenario.cohort.standardise_age)

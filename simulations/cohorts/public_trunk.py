@@ -1,0 +1,132 @@
+"""A public trunk: few frozen scores fitted on the cohorts other than the target.
+
+A ridge Cox model (stratified by cohort) and a ridge logistic model (one intercept a cohort) are
+fitted on public patients with other diseases; what they say about a target patient is one number
+a task. Many private directions cost noise, one public score costs almost none. Nothing of the
+target cohort is read when the trunk is fitted, so it spends no privacy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from common.errors import DataError
+from simulations.cohorts.public_projection import FloatArray
+
+COX_PENALTY = 0.1
+LOGISTIC_C = 0.1
+MINIMUM_PATIENTS = 100
+_CLIP = 3.0
+
+
+@dataclass(frozen=True)
+class PublicPatients:
+    """Patients of one public cohort.
+
+    Attributes:
+        inputs: (n, d) columns shared by all cohorts.
+        time_months: (n,) follow-up.
+        event: (n,) 1 died, 0 censored.
+        response: (n,) 1 responder, 0 not, NaN unknown.
+    """
+
+    inputs: FloatArray
+    time_months: FloatArray
+    event: FloatArray
+    response: FloatArray
+
+
+@dataclass(frozen=True)
+class PublicTrunk:
+    """x -> one score a task, each of mean 0 and SD 1 inside the public cohorts.
+
+    Attributes:
+        tasks: What each score predicts, `survival` (higher is worse) or `response`.
+        weights: (len(tasks), d).
+        center: (len(tasks),) mean of the raw score over public patients.
+    """
+
+    tasks: tuple[str, ...]
+    weights: FloatArray
+    center: FloatArray
+
+    def apply(self, inputs: FloatArray) -> npt.NDArray[np.float32]:
+        """Return (n, len(tasks)) scores of patients with these inputs (n, d), clipped at ±3."""
+        scores = inputs @ self.weights.T - self.center
+        return np.clip(scores, -_CLIP, _CLIP).astype(np.float32)
+
+
+def fit_trunk(cohorts: Mapping[str, PublicPatients]) -> PublicTrunk:
+    """Fit on public cohorts; a task with too few labelled patients has no score.
+
+    Args:
+        cohorts: Name -> patients, the same columns in each.
+
+    Raises:
+        DataError: No task can be fitted.
+    """
+    columns = {
+        "survival": _survival_weights(cohorts),
+        "response": _response_weights(cohorts),
+    }
+    fitted = {task: weights for task, weights in columns.items() if weights is not None}
+    if not fitted:
+        raise DataError(
+            "a public trunk needs public patients with outcomes",
+            why=f"fewer than {MINIMUM_PATIENTS} are labelled",
+            cure="give more cohorts",
+        )
+    weights = np.stack(list(fitted.values()))
+    scores = [patients.inputs @ weights.T for patients in cohorts.values()]
+    spread = np.sqrt(np.mean(np.concatenate([s - s.mean(axis=0) for s in scores]) ** 2, axis=0))
+    weights = weights / np.where(spread > 0, spread, 1.0)[:, None]
+    center = np.mean([(p.inputs @ weights.T).mean(axis=0) for p in cohorts.values()], axis=0)
+    return PublicTrunk(tuple(fitted), weights, center)
+
+
+def _survival_weights(cohorts: Mapping[str, PublicPatients]) -> FloatArray | None:
+    """Return the coefficients (d,) of a ridge Cox model stratified by cohort (Cox, 1972)."""
+    from lifelines import CoxPHFitter
+
+    tables = []
+    for name, patients in cohorts.items():
+        known = np.isfinite(patients.time_months) & np.isfinite(patients.event)
+        table = pd.DataFrame(patients.inputs[known]).add_prefix("x")
+        own = {"time": patients.time_months[known], "event": patients.event[known], "cohort": name}
+        tables.append(table.assign(**own))
+    table = pd.concat(tables, ignore_index=True)
+    if table["event"].sum() < MINIMUM_PATIENTS:
+        return None
+    fitter = CoxPHFitter(penalizer=COX_PENALTY)
+    fitter.fit(table, duration_col="time", event_col="event", strata=["cohort"])
+    return fitter.params_.to_numpy(dtype=np.float64)
+
+
+def _response_weights(cohorts: Mapping[str, PublicPatients]) -> FloatArray | None:
+    """Return the coefficients (d,) of a ridge logistic model with an intercept a cohort."""
+    from sklearn.linear_model import LogisticRegression
+
+    labelled = {n: p for n, p in cohorts.items() if len(np.unique(_known(p.response))) == 2}
+    if sum(len(_known(patients.response)) for patients in labelled.values()) < MINIMUM_PATIENTS:
+        return None
+    rows, intercepts, labels = [], [], []
+    for place, patients in enumerate(labelled.values()):
+        known = np.isfinite(patients.response)
+        rows.append(patients.inputs[known])
+        own = np.zeros((int(known.sum()), len(labelled)))
+        own[:, place] = 10.0  # ten times the scale: the ridge hardly holds an intercept back
+        intercepts.append(own)
+        labels.append(patients.response[known])
+    x = np.hstack([np.concatenate(rows), np.concatenate(intercepts)])
+    fitted = LogisticRegression(C=LOGISTIC_C, max_iter=2000, fit_intercept=False)
+    fitted.fit(x, np.concatenate(labels))
+    return np.asarray(fitted.coef_[0, : rows[0].shape[1]], dtype=np.float64)
+
+
+def _known(values: FloatArray) -> FloatArray:
+    return values[np.isfinite(values)]
