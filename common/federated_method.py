@@ -78,6 +78,11 @@ def check_method(plan: TrainingPlan, mode: Mode) -> None:
             "training.personal needs privacy.mode none: tables of a model that has seen a site's "
             "training patients without noise would tell about them"
         )
+    if mode == "local" and (local.control_variates or local.modality_dropout or plan.stay_local):
+        raise ValueError(
+            "privacy.mode 'local' noises every step of the whole model at once; leave out "
+            "control_variates, modality_dropout and stay_local, or use mode none"
+        )
     if local.control_variates and local.optimizer != "sgd":
         raise ValueError(
             "training.local.control_variates corrects plain gradient steps; use optimizer: sgd"

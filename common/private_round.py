@@ -21,6 +21,31 @@ def collusion_of(study: Study) -> Collusion:
     return Collusion.of_plan(study.privacy, len(study.sites))
 
 
+def releases_per_round(study: Study) -> int:
+    """Return how many noised sums of all its patients a site makes in one round.
+
+    One gradient sum; or with local epochs one step an epoch, or as many as the plan's `steps`.
+    """
+    local = study.training.local
+    if local.kind == "gradient_sum":
+        return 1
+    return local.steps or local.epochs
+
+
+def sigma_of(study: Study) -> float:
+    """Return the noise multiplier of one release of a private study.
+
+    All releases of all rounds together spend the plan's epsilon:
+    sqrt(rounds * releases_per_round) / sigma = mu (Dong, Roth and Su, 2022).
+
+    Raises:
+        PrivacyError: The numbers do not work.
+    """
+    plan = study.privacy
+    releases = study.training.rounds * releases_per_round(study)
+    return training_sigma(plan.epsilon, plan.delta, releases)
+
+
 def encoding_of(study: Study, shapes: Mapping[str, tuple[int, ...]]) -> IntegerEncoding:
     """Return how sums of clipped gradients are rounded and noised.
 
@@ -37,7 +62,7 @@ def encoding_of(study: Study, shapes: Mapping[str, tuple[int, ...]]) -> IntegerE
     shared = plan.mode == "distributed"
     return IntegerEncoding(
         clip=plan.clip,
-        sigma=training_sigma(plan.epsilon, plan.delta, study.training.rounds),
+        sigma=sigma_of(study),
         dimension=sum(math.prod(shape) for shape in shapes.values()),
         shares=collusion_of(study).shares if shared else 1,
         n_sites=len(study.sites) if shared else 1,

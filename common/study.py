@@ -152,8 +152,10 @@ class ServerOptimizer(Contract):
 class LocalTraining(Contract):
     """What a site does in a round.
 
-    `gradient_sum`: one full-batch pass, the sum of per-patient gradients (the only way in modes
-    local and distributed). `epochs`: some epochs or `steps` of an optimiser; the delta is sent.
+    `gradient_sum`: one full-batch pass, the sum of per-patient gradients (the only way in mode
+    distributed). `epochs`: some epochs or `steps` of an optimiser; the delta is sent. In mode
+    local every step is a noised full-batch step (DP-SGD): `epochs` or `steps` count them,
+    `batch_size` is unused, and more steps a round mean more noise in each.
     """
 
     kind: Literal["gradient_sum", "epochs"] = "gradient_sum"
@@ -256,10 +258,10 @@ class Study(Contract):
         ids = [site.site_id for site in self.sites]
         if len(set(ids)) != len(ids):
             raise ValueError("sites: every site_id must be unique")
-        if self.privacy.mode != "none" and self.training.local.kind != "gradient_sum":
+        if self.privacy.mode == "distributed" and self.training.local.kind != "gradient_sum":
             raise ValueError(
-                f"privacy.mode '{self.privacy.mode}' clips per patient and needs "
-                "training.local.kind: gradient_sum"
+                "privacy.mode 'distributed' opens one sum a round and needs "
+                "training.local.kind: gradient_sum; local epochs work in mode 'local'"
             )
         if self.quorum.min_sites > len(ids):
             raise ValueError("quorum.min_sites is larger than the number of sites")

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import sqrt
 
-from common.privacy.accounting import fallback_epsilon, training_sigma
+from common.privacy.accounting import fallback_epsilon
 from common.privacy.plan import Mode
-from common.private_round import collusion_of
+from common.private_round import collusion_of, releases_per_round, sigma_of
 from server.evaluation import agreed_release
 from server.session import RunSession
 
@@ -35,7 +35,7 @@ class PrivacyFacts:
         delta: Delta that goes with it; None in mode none.
         clip: L2 bound of one patient's gradient; None in mode none.
         sigma: Noise multiplier; None in mode none.
-        mu: Gaussian-DP parameter sqrt(rounds) / sigma; None in mode none.
+        mu: Gaussian-DP parameter sqrt(releases) / sigma; None in mode none.
         colluders: t sites that may collude with the server; None outside mode distributed.
         n_min: Fewest sites whose sum is opened; None outside mode distributed.
         fallback_epsilon: Epsilon that is left if the server and all other sites collude; None
@@ -65,9 +65,10 @@ class PrivacyFacts:
 
 def privacy_facts(session: RunSession) -> PrivacyFacts:
     """Return the facts of a run as its state has them."""
-    plan, rounds = session.study.privacy, session.study.training.rounds
+    plan = session.study.privacy
+    releases = session.study.training.rounds * releases_per_round(session.study)
     private = plan.is_private
-    sigma = training_sigma(plan.epsilon, plan.delta, rounds) if private else None
+    sigma = sigma_of(session.study) if private else None
     numbers = collusion_of(session.study) if plan.mode == "distributed" else None
     sites = {name: session.state.sites[name] for name in session.state.enrolled}
     return PrivacyFacts(
@@ -78,7 +79,7 @@ def privacy_facts(session: RunSession) -> PrivacyFacts:
         delta=plan.delta if private else None,
         clip=plan.clip if private else None,
         sigma=sigma,
-        mu=sqrt(rounds) / sigma if sigma else None,
+        mu=sqrt(releases) / sigma if sigma else None,
         colluders=numbers.colluders if numbers else None,
         n_min=numbers.n_min if numbers else None,
         fallback_epsilon=(

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from common.errors import ErrorCode, ProtocolError, RunError
-from common.privacy.accounting import training_sigma
+from common.private_round import sigma_of
 from common.protocol import TrainReply, TrainRequest, model_part
 from common.study import Study
 from common.wire import Arrays
@@ -49,8 +49,7 @@ def noise_sd(study: Study) -> float:
     """Return the noise one site adds to a coordinate in mode local, 0 in mode none."""
     if study.privacy.mode != "local":
         return 0.0
-    plan = study.privacy
-    return plan.clip * training_sigma(plan.epsilon, plan.delta, study.training.rounds)
+    return study.privacy.clip * sigma_of(study)
 
 
 def run_round(session: RunSession, checkpoint: Checkpoint) -> Checkpoint:

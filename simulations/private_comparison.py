@@ -57,11 +57,10 @@ class Comparison:
     def table(self, metric: str) -> str:
         """Return one line an arm: mean, SD over seeds."""
         arms = list(dict.fromkeys(self.cells["arm"]))
-        rows = [
-            f"  {arm:<22} {self.mean(arm, metric):.3f}  SD over seeds {self.seed_sd(arm, metric):.3f}"
-            for arm in arms
-        ]
-        return "\n".join(rows)
+        told = {arm: (self.mean(arm, metric), self.seed_sd(arm, metric)) for arm in arms}
+        return "\n".join(
+            f"  {arm:<22} {mean:.3f}  SD over seeds {sd:.3f}" for arm, (mean, sd) in told.items()
+        )
 
 
 def compare_private_arms(

@@ -11,10 +11,11 @@ from common.contract import sha256_hex
 from common.errors import BudgetError, ErrorCode
 from common.evaluation_request import table_noise, two_phases
 from common.metrics.table_schema import Phase, TableNoise
-from common.privacy.accounting import pure_mu, training_sigma
+from common.privacy.accounting import pure_mu
 from common.privacy.integer_encoding import IntegerEncoding
 from common.privacy.ledger import Ledger, LedgerBudgets, Reservation, SpendEntry
 from common.privacy.ledger_entry import NO_HASH, Partition
+from common.private_round import releases_per_round, sigma_of
 from common.protocol import EvaluateReply, EvaluateRequest, Release, TrainReply, TrainRequest
 from common.site_policy import SitePolicy
 from common.study import Study
@@ -170,14 +171,17 @@ def private_round_entry(
         partition="train",
         purpose=TRAIN,
         mechanism="skellam",
-        parameters={**encoding.parameters(), "rounds": study.training.rounds},
-        mu_squared=encoding.mu_squared,
+        parameters={
+            **encoding.parameters(),
+            "rounds": study.training.rounds,
+            "releases_per_round": releases_per_round(study),
+        },
+        mu_squared=releases_per_round(study) * encoding.mu_squared,
     )
 
 
 def planned_round(study: Study, run_id: str, number: int) -> SpendEntry:
-    """Return the spend of a round whose model is not known yet: mu^2 = 1 / sigma^2."""
-    plan, rounds = study.privacy, study.training.rounds
+    """Return the spend of a round whose model is not known yet: mu^2 = releases / sigma^2."""
     return SpendEntry(
         study_digest=study.digest(),
         run_id=run_id,
@@ -186,7 +190,7 @@ def planned_round(study: Study, run_id: str, number: int) -> SpendEntry:
         partition="train",
         purpose=TRAIN,
         mechanism="skellam",
-        mu_squared=training_sigma(plan.epsilon, plan.delta, rounds) ** -2,
+        mu_squared=releases_per_round(study) * sigma_of(study) ** -2,
     )
 
 

@@ -10,11 +10,12 @@ from client.agent.local_rounds import train_locally
 from client.agent.open_run import OpenRun
 from client.agent.spending import Spending, private_round_entry
 from client.private_gradient import clipped_gradient_sum
+from client.private_steps import train_private_steps
 from common.errors import DataError, ErrorCode, ProtocolError
 from common.federated_method import stays_local
 from common.models.parameters import block_of, load_arrays
 from common.privacy.clipping import GradientSum
-from common.privacy.integer_encoding import flatten, unflatten
+from common.privacy.integer_encoding import IntegerEncoding, flatten, unflatten
 from common.private_round import encoding_of
 from common.protocol import TrainReply, TrainRequest
 from common.wire import Arrays, arrays_digest
@@ -89,11 +90,12 @@ def train_openly(
 def train_with_local_noise(
     run: OpenRun, request: TrainRequest, site_id: str, spending: Spending
 ) -> TrainReply:
-    """Return the clipped gradient sum with this hospital's own whole noise; mode local.
+    """Return a clipped gradient sum, or a delta of such steps, with the whole noise; mode local.
 
     The spend is reserved before a patient is read. The sum is rounded to a grid and Skellam
-    noise with multiplier sigma is added, sqrt(rounds) / sigma = mu, mu from (epsilon, delta) in
-    closed form (Dong, Roth and Su, 2022); `common.privacy.integer_encoding` has the details.
+    noise with multiplier sigma is added, sqrt(releases) / sigma = mu, mu from (epsilon, delta)
+    in closed form (Dong, Roth and Su, 2022); `common.privacy.integer_encoding` and, for local
+    epochs, `client.private_steps` have the details.
     The reply is stored before the spend is committed, so that the same request is always
     answered with the same bytes.
 
@@ -106,23 +108,46 @@ def train_with_local_noise(
     shapes = {n: shape for n, shape in run.shapes.items() if run.contributes_to(block_of(n))}
     encoding = encoding_of(run.study, shapes)
     reservation = spending.reserve(private_round_entry(run.study, request, encoding))
-    total = clipped_gradient_sum(
-        run.model, run.train, run.study, device=run.device, clip=encoding.clip
-    )
-    if total.n_nonfinite:
-        _log.warning("round %d: %d gradients not finite", request.round, total.n_nonfinite)
-    noised = encoding.noised(flatten({name: total.arrays[name] for name in shapes}))
-    released = unflatten(encoding.decode(noised), shapes)
+    if run.study.training.local.kind == "epochs":
+        kind, released = "delta", _noised_steps(run, encoding, shapes, site_id)
+    else:
+        kind, released = "gradient_sum", _noised_sum(run, encoding, shapes, request.round)
     reply = TrainReply.model_validate(
         {
             **_identity(run, request, site_id),
-            "kind": "gradient_sum",
+            "kind": kind,
             "blocks": sorted({block_of(name) for name in shapes}),
             "ledger_head": spending.head,
             "epsilon_spent": spending.training_epsilon(run.study),
         }
     ).model_copy(update={"arrays": {n: a.astype(np.float32) for n, a in released.items()}})
     return spending.seal_and_commit(reservation, request, reply)
+
+
+def _noised_sum(
+    run: OpenRun, encoding: IntegerEncoding, shapes: dict[str, tuple[int, ...]], number: int
+) -> Arrays:
+    total = clipped_gradient_sum(
+        run.model, run.train, run.study, device=run.device, clip=encoding.clip
+    )
+    if total.n_nonfinite:
+        _log.warning("round %d: %d gradients not finite", number, total.n_nonfinite)
+    noised = encoding.noised(flatten({name: total.arrays[name] for name in shapes}))
+    return dict(unflatten(encoding.decode(noised), shapes))
+
+
+def _noised_steps(
+    run: OpenRun, encoding: IntegerEncoding, shapes: dict[str, tuple[int, ...]], site_id: str
+) -> Arrays:
+    return train_private_steps(
+        run.model,
+        run.train,
+        run.study,
+        encoding=encoding,
+        shapes=shapes,
+        nominal_patients=run.study.nominal_by_site[site_id],
+        device=run.device,
+    )
 
 
 def _identity(run: OpenRun, request: TrainRequest, site_id: str) -> dict[str, object]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from pydantic import JsonValue
 
+from common.models.parameters import block_of
 from common.protocol import CONTROL
 from common.study import Study
 from common.wire import Arrays
@@ -95,8 +96,19 @@ def _facts(pulls: Arrays) -> dict[str, JsonValue]:
 
 def _plain(study: Study, parameters: Arrays, contributions: Sequence[Contribution]) -> Arrays:
     if study.training.local.kind == "epochs":
-        return mean_delta(contributions)
+        return mean_delta(_publicly_weighted(study, contributions))
     return descent(study, parameters, gradient_sum(contributions))
+
+
+def _publicly_weighted(study: Study, contributions: Sequence[Contribution]) -> list[Contribution]:
+    """Return the contributions with weights: public counts where a private site tells none."""
+    if not study.privacy.is_private:
+        return list(contributions)
+    public = study.nominal_by_site
+    return [
+        replace(c, weights=dict.fromkeys(map(block_of, c.arrays), public[c.site_id]))
+        for c in contributions
+    ]
 
 
 def _descent(

@@ -97,14 +97,16 @@ def _survival_weights(cohorts: Mapping[str, PublicPatients]) -> FloatArray | Non
     for name, patients in cohorts.items():
         known = np.isfinite(patients.time_months) & np.isfinite(patients.event)
         table = pd.DataFrame(patients.inputs[known]).add_prefix("x")
-        own = {"time": patients.time_months[known], "event": patients.event[known], "cohort": name}
-        tables.append(table.assign(**own))
+        table["time"] = patients.time_months[known]
+        table["event"] = patients.event[known]
+        table["cohort"] = name
+        tables.append(table)
     table = pd.concat(tables, ignore_index=True)
     if table["event"].sum() < MINIMUM_PATIENTS:
         return None
     fitter = CoxPHFitter(penalizer=COX_PENALTY)
     fitter.fit(table, duration_col="time", event_col="event", strata=["cohort"])
-    return fitter.params_.to_numpy(dtype=np.float64)
+    return np.asarray(fitter.params_, dtype=np.float64)
 
 
 def _response_weights(cohorts: Mapping[str, PublicPatients]) -> FloatArray | None:
