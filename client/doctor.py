@@ -96,16 +96,19 @@ def _policy(policy: SitePolicy) -> Iterator[Finding]:
 
 def _data(policy: SitePolicy) -> Iterator[Finding]:
     wanted = {
-        "manifest": (policy.manifest, os.R_OK, "write it, then `tumorboard site check`"),
-        "feature_store": (policy.feature_store, os.R_OK, "`tumorboard site extract` makes it"),
+        "manifest": (policy.manifest, "write it, then `tumorboard site check`"),
+        "feature_store": (policy.feature_store, "`tumorboard site extract` makes it"),
     }
     wrong = 0
-    for key, (path, mode, cure) in wanted.items():
+    for key, (path, cure) in wanted.items():
         if not path.exists():
             yield Finding("data", "problem", f"{key}: {path} does not exist", cure)
-        elif not os.access(path, mode):
+        elif not os.access(path, os.R_OK):
             cure = "run as the account that may read patients, or ask for permission"
             yield Finding("data", "problem", f"{key}: {path} cannot be read", cure)
+        elif _everybody_reads(path):
+            found = f"{key}: every account of this machine may read {path}"
+            yield Finding("data", "warning", found, f"chmod -R o-rwx {path}")
         else:
             continue
         wrong += 1
@@ -116,6 +119,11 @@ def _data(policy: SitePolicy) -> Iterator[Finding]:
         yield Finding("data", "problem", f"{private} cannot be written", cure)
     if not wrong:
         yield Finding("data", "ok", "manifest, feature store and private folder can be used")
+
+
+def _everybody_reads(path: Path) -> bool:
+    around = [folder.stat().st_mode & 0o001 for folder in path.resolve().parents]
+    return bool(path.stat().st_mode & 0o004) and all(around)
 
 
 def _keys(policy: SitePolicy) -> Iterator[Finding]:

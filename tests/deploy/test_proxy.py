@@ -1,22 +1,19 @@
 """The shipped nginx configuration before a real TLS server: fleet passes, all else does not."""
 
 import http.client
-import shutil
 import socket
 import ssl
-import subprocess
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import ClassVar
 
 import pytest
-from flower_processes import free_port, listens, wait_for
+from flower_processes import free_port
 from joined_consortium import make_consortium
+from shipped_proxy import NGINX, shipped_proxy
 
 from common.connection import split_address
-from common.deploy_files import deploy_file
 
-NGINX = shutil.which("nginx", path="/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin")
 pytestmark = pytest.mark.skipif(NGINX is None, reason="nginx is not installed")
 
 
@@ -45,43 +42,17 @@ def proxy(tmp_path_factory):
     folder = tmp_path_factory.mktemp("proxy")
     consortium = make_consortium(folder)
     port = free_port()
-    written = configuration(folder, consortium, port)
     web = ThreadingHTTPServer(split_address(consortium.consortium().listen), Upstream)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(consortium.server_cert, consortium.server_key)
     web.socket = context.wrap_socket(web.socket, server_side=True)
     threading.Thread(target=web.serve_forever, daemon=True).start()
-    running = subprocess.Popen(
-        [NGINX, "-p", folder, "-c", written, "-g", "daemon off;"], stderr=subprocess.PIPE
-    )
     try:
-        wait_for(lambda: running.poll() is not None or listens(port), 20)
-        assert running.poll() is None, running.stderr.read()
-        yield port, consortium.ca_cert
+        with shipped_proxy(folder, consortium, port):
+            yield port, consortium.ca_cert
     finally:
-        running.terminate()
-        running.wait(timeout=20)
-        running.stderr.close()
         web.shutdown()
         web.server_close()
-
-
-def configuration(folder, consortium, port):
-    """The shipped files with this test's paths and ports."""
-    site = (deploy_file("proxy") / "tumorboard.conf").read_text()
-    changed = (
-        ("127.0.0.1:8443", consortium.consortium().listen),
-        ("listen 443 ssl", f"listen 127.0.0.1:{port} ssl"),
-        ("/srv/tumorboard/consortium", str(consortium.root)),
-    )
-    for old, new in changed:
-        assert old in site
-        site = site.replace(old, new)
-    (folder / "tumorboard.conf").write_text(site)
-    whole = (deploy_file("proxy") / "nginx.conf").read_text()
-    whole = whole.replace("/tmp/", f"{folder}/").replace("/etc/nginx/conf.d", str(folder))
-    (folder / "nginx.conf").write_text(whole)
-    return folder / "nginx.conf"
 
 
 def ask(proxy, method, path, body=b"", headers=None):

@@ -5,9 +5,11 @@ import shutil
 import socket
 import ssl
 import sys
+import tempfile
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 
 import pytest
 from joined_consortium import join, make_consortium, make_hospital
@@ -230,6 +232,18 @@ def test_data_policy_keys_and_device(folder):
     assert "node key" in found["keys"]
     assert "CUDA is asked for" in found["device"]
     assert "no study is approved" in found["policy"]
+
+
+def test_patients_that_every_account_may_read():
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        make_hospital(folder, "b")
+        (folder / "b" / "features").mkdir()
+        assert "every account of this machine" in problems(examine_site(folder / "b"))["data"]
+        (folder / "b" / "manifest.csv").chmod(0o640)
+        (folder / "b" / "features").chmod(0o750)
+        assert "data" not in problems(examine_site(folder / "b"))
 
 
 def test_damaged_ledger_and_audit_log_of_a_site(folder):
