@@ -8,11 +8,12 @@ from typing import Annotated
 import typer
 
 from common.cli_output import Output
-from server import page_cli, provision_cli
+from server import export_cli, page_cli, provision_cli
 
 app = typer.Typer(no_args_is_help=True, help=__doc__, rich_markup_mode=None)
 provision_cli.register(app)
 page_cli.register(app)
+export_cli.register(app)
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 RunOption = Annotated[Path, typer.Argument(help="Folder of the run.")]
 

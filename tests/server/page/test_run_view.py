@@ -256,6 +256,26 @@ def test_a_damaged_round_shows_the_one_before_it(run):
     assert ("warns", "round_000002.json", None) in problems(run)
 
 
+def test_a_changed_round_is_not_shown(run):
+    run.enrol()
+    run.commit()
+    run.commit(seconds=2.5)
+    newest = run.folder / "checkpoints" / "round_000002.json"
+    newest.write_text(newest.read_text().replace('"seconds":2.5', '"seconds":9.5'))
+    assert [record.round for record in seen(run).files.history] == [1]
+
+
+def test_a_round_that_was_replaced_meanwhile_is_no_problem(run, monkeypatch):
+    run.enrol()
+    run.commit()
+    kept = run.folder / "checkpoints" / "round_000001.json"
+    gone = kept.with_name("round_000009.json")
+    monkeypatch.setattr("server.page.run_files._rounds", lambda _: [gone, kept])
+    view = seen(run)
+    assert [record.round for record in view.files.history] == [1]
+    assert view.files.problems == ()
+
+
 def test_an_empty_folder_waits_for_a_run(tmp_path):
     assert "No run here yet" in page(tmp_path)
     assert "No run here yet" in page(tmp_path / "not-made-yet")
