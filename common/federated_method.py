@@ -26,7 +26,10 @@ class AggregationRule(Contract):
 
     rule: Rule = "mean"
     trim: float = Field(
-        default=0.2, ge=0, lt=0.5, description="trimmed_mean: share cut off at each end"
+        default=0.2,
+        ge=0,
+        lt=0.5,
+        description="trimmed_mean: share cut off at each end, at least one site unless 0",
     )
     byzantine: int = Field(default=1, ge=1, description="krum: liars it shall withstand")
     radius: float | None = Field(

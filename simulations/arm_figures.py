@@ -26,7 +26,6 @@ def forest(rows: Sequence[Mapping[str, Any]], reference: str, *, title: str, nam
         axis.set_ylim(-0.7, len(shown) - 0.3)
         axis.grid(visible=False, axis="y")
         axis.set_xlabel("mean over folds and seeds; bars: one standard deviation of a fold")
-        axis.set_title(title)
         label = "; ".join(f"{row['arm']} {row['mean']:.3f}" for row in reversed(shown))
         return to_svg(made, name=name, label=f"{title}: {label}")
 

@@ -122,7 +122,8 @@ def _rankings(results: Sequence[ScenarioResult]) -> list[dict[str, Any]]:
 
 def _rows(table: pd.DataFrame, metric: str) -> list[dict[str, Any]]:
     found = [_finite(row) for row in table[table["metric"] == metric].to_dict("records")]
-    return [row | {"verdict": verdict(row)} for row in found]
+    best_first = sorted(found, key=lambda row: -(row["mean"] if row["mean"] is not None else -1.0))
+    return [row | {"verdict": verdict(row)} for row in best_first]
 
 
 def _finite(row: dict[Any, Any]) -> dict[str, Any]:

@@ -30,12 +30,14 @@ def trimmed_mean(rows: Matrix, trim: float) -> Vector:
 
     Args:
         rows: One update a row.
-        trim: Share of the rows cut off at each end, rounded up, but never all of them.
+        trim: Share of the rows cut off at each end, rounded down; at least one row unless 0,
+            and never all of them.
 
     Example:
         >>> trimmed_mean(np.array([[-50.0], [1.0], [3.0], [900.0]]), 0.25)
         array([2.])
     """
-    cut = min(math.ceil(trim * len(rows)), (len(rows) - 1) // 2)
+    wanted = max(math.floor(trim * len(rows)), 1) if trim > 0 else 0
+    cut = min(wanted, (len(rows) - 1) // 2)
     ordered = np.sort(rows, axis=0)
     return np.asarray(ordered[cut : len(rows) - cut].mean(axis=0), dtype=np.float64)
