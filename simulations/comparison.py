@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,8 @@ from scipy import stats
 FloatArray = npt.NDArray[np.float64]
 CELL = ["arm", "seed", "fold"]
 METRICS = ("c_index", "response_auc")
+WITHIN = "_within"
+"""Suffix of the same metric over pairs of patients of one hospital."""
 
 
 @dataclass(frozen=True)
@@ -39,8 +42,9 @@ class PairedDifference:
 def cell_metrics(predictions: pd.DataFrame) -> pd.DataFrame:
     """Return one row an (arm, seed, fold): C-index and response AUC over all test patients.
 
-    `local_only` patients are scored by their own hospital's model, whose scale is its own, so
-    for every arm the comparison inside hospitals is given too (`c_index_within`).
+    Where hospitals are scored by different models (`local_only`, `leave_one_out`), each with a
+    scale of its own, ranking patients of different hospitals means little; so for every arm
+    the comparison inside hospitals is given too (`c_index_within`, `response_auc_within`).
 
     Args:
         predictions: Columns arm, seed, fold, hospital, risk, response_prob, time_months, event,
@@ -52,8 +56,9 @@ def cell_metrics(predictions: pd.DataFrame) -> pd.DataFrame:
             dict(zip(CELL, key, strict=True))
             | {
                 "c_index": concordance(cell),
-                "c_index_within": _within_hospitals(cell),
+                "c_index_within": _within_hospitals(cell, concordance, _comparable_pairs),
                 "response_auc": response_auc(cell),
+                "response_auc_within": _within_hospitals(cell, response_auc, _response_pairs),
                 "n_test": len(cell),
                 "n_events": int(np.nansum(cell["event"])),
             }
@@ -83,15 +88,24 @@ def response_auc(rows: pd.DataFrame) -> float:
     return float(roc_auc_score(used["response"], used["response_prob"]))
 
 
-def _within_hospitals(cell: pd.DataFrame) -> float:
-    """Return C over pairs of the same hospital, weighted by comparable pairs."""
+def _within_hospitals(
+    cell: pd.DataFrame,
+    score: Callable[[pd.DataFrame], float],
+    pairs_of: Callable[[pd.DataFrame], float],
+) -> float:
+    """Return a metric over pairs of the same hospital, weighted by comparable pairs."""
     total, agreeing = 0.0, 0.0
     for _, rows in cell.groupby("hospital"):
-        pairs = _comparable_pairs(rows)
+        pairs = pairs_of(rows)
         if pairs:
             total += pairs
-            agreeing += pairs * concordance(rows)
+            agreeing += pairs * score(rows)
     return agreeing / total if total else math.nan
+
+
+def _response_pairs(rows: pd.DataFrame) -> float:
+    known = rows[rows[["response", "response_prob"]].notna().all(axis=1)]["response"]
+    return float(known.sum() * (len(known) - known.sum()))
 
 
 def _comparable_pairs(rows: pd.DataFrame) -> float:
@@ -148,7 +162,7 @@ def compare(cells: pd.DataFrame, reference: str, *, test_share: float) -> pd.Dat
         test_share: n_test / n_train, for the corrected interval.
     """
     rows: list[dict[str, Any]] = []
-    for metric in (*METRICS, "c_index_within"):
+    for metric in (*METRICS, *(metric + WITHIN for metric in METRICS)):
         wide = cells.pivot_table(index=["seed", "fold"], columns="arm", values=metric, dropna=False)
         if wide.isna().all(axis=None):
             continue

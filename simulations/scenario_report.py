@@ -23,6 +23,7 @@ METRIC_NAMES = {
     "c_index": "Harrell's C, all test patients",
     "c_index_within": "Harrell's C, pairs inside a hospital",
     "response_auc": "Response ROC AUC, all test patients",
+    "response_auc_within": "Response ROC AUC, pairs inside a hospital",
 }
 
 

@@ -22,7 +22,7 @@ from typing import Any
 import pandas as pd
 
 from simulations.benchmarks.check import Check, progress, run
-from simulations.comparison import cell_metrics, compare
+from simulations.comparison import WITHIN, cell_metrics, compare
 from simulations.multimodal_arms import score_seed
 from simulations.scenario import Scenario, find_scenario
 from simulations.scenario_study import load_cohort
@@ -81,26 +81,33 @@ def checks(data: Path) -> Iterator[Check]:
         patients = int(predictions["patient_id"].nunique())
         hospitals = int(predictions["hospital"].nunique())
         for metric in METRICS:
-            part = table[table["metric"] == metric]
-            if len(part):
-                rows: Rows = {str(arm): dict(row) for arm, row in part.set_index("arm").iterrows()}
+            rows, within = _rows(table, metric), _rows(table, metric + WITHIN)
+            if rows:
                 who = f"{name}, {metric} ({patients} patients, {hospitals} hospitals)"
                 show(who, rows)
-                yield from endpoint_checks(who, rows)
+                yield from endpoint_checks(who, rows, within)
 
 
-def endpoint_checks(who: str, rows: Rows) -> Iterator[Check]:
-    """Yield the checks of one cohort and endpoint from its table."""
+def endpoint_checks(who: str, rows: Rows, within: Rows) -> Iterator[Check]:
+    """Yield the checks of one cohort and endpoint.
+
+    Args:
+        who: Cohort and endpoint.
+        rows: Comparison over all pairs of test patients.
+        within: The same over pairs inside a hospital, for arms whose hospitals have models of
+            their own.
+    """
     federated = rows[REFERENCE]["mean"]
     pooled = verdict_against(rows, "pooled")
     note = f"pooled {rows['pooled']['mean']:.3f}, federated {federated:.3f}, "
     note += f"gain {pooled}; local epochs (FedAvg) {rows['fedavg']['mean']:.3f}"
     yield Check(f"{who}: pooled minus federated", -pooled.gain, MARGIN, "<=", note)
-    alone = verdict_against(rows, "local_only")
-    note = f"federated {federated:.3f}, alone {rows['local_only']['mean']:.3f}, gain {alone}"
+    alone = verdict_against(within, "local_only")
+    note = f"inside hospitals: federated {within[REFERENCE]['mean']:.3f}, "
+    note += f"alone {within['local_only']['mean']:.3f}, gain {alone}"
     yield Check(f"{who}: federated minus each hospital alone", alone.gain, -MARGIN, ">=", note)
-    unseen = rows["leave_one_out"]["mean"]
-    note = f"against {federated:.3f} where the hospital takes part"
+    unseen = within["leave_one_out"]["mean"]
+    note = f"inside hospitals; {within[REFERENCE]['mean']:.3f} where the hospital takes part"
     yield Check(f"{who}: hospitals that took no part in training", unseen, 0.5, ">", note)
     lines = {arm: verdict_against(rows, arm) for arm in rows if arm in _less(rows)}
     helps = [arm for arm, verdict in lines.items() if verdict.words == "helps"]
@@ -127,6 +134,11 @@ def show(who: str, rows: Rows) -> None:
     for arm, row in sorted(rows.items(), key=lambda item: -item[1]["mean"]):
         if arm != REFERENCE:
             progress(f"  {arm:18s} {row['mean']:6.3f}  {verdict_against(rows, arm)}")
+
+
+def _rows(table: pd.DataFrame, metric: str) -> Rows:
+    part = table[table["metric"] == metric].set_index("arm")
+    return {str(arm): dict(row) for arm, row in part.iterrows()}
 
 
 def _less(rows: Rows) -> list[str]:

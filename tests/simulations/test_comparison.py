@@ -84,3 +84,20 @@ def test_compare_gives_every_arm_a_row_and_pairs_by_cell():
     assert c.loc["noisy", "difference"] < -0.1
     assert c.loc["noisy", "mean"] == pytest.approx(by_hand["noisy"].mean())
     assert np.isnan(c.loc["pooled", "difference"])
+
+
+def test_inside_hospitals_only_their_own_pairs_count():
+    table = rows(n=200).assign(arm="one", seed=0, fold=0)
+    table["hospital"] = np.where(table["time_months"] > 15, "a", "b")
+    shifted = table.assign(
+        risk=table["risk"] + 50 * (table["hospital"] == "b"),
+        response_prob=table["response_prob"] + 50 * (table["hospital"] == "b"),
+    )
+    before, after = cell_metrics(table).iloc[0], cell_metrics(shifted).iloc[0]
+    parts = [part for _, part in table.groupby("hospital")]
+    pairs = [part["response"].sum() * (1 - part["response"]).sum() for part in parts]
+    by_hand = np.average([response_auc(part) for part in parts], weights=pairs)
+    assert before["response_auc_within"] == pytest.approx(by_hand)
+    for metric in ("c_index", "response_auc"):
+        assert after[f"{metric}_within"] == pytest.approx(before[f"{metric}_within"])
+        assert abs(after[metric] - before[metric]) > 1e-3

@@ -42,6 +42,6 @@ def test_tidy_table_has_one_row_a_figure_and_empty_keys_where_they_do_not_apply(
     cells, hospitals = cell_metrics(table), hospital_metrics(table)
     long = tidy(cells, hospitals, "made")
     assert list(long.columns) == ["scenario", "arm", "seed", "fold", "hospital", "metric", "value"]
-    assert len(long) == 5 * len(cells) + 3 * len(hospitals)
-    assert long["hospital"].isna().sum() == 5 * len(cells)
+    assert len(long) == 6 * len(cells) + 3 * len(hospitals)
+    assert long["hospital"].isna().sum() == 6 * len(cells)
     assert not long.duplicated(["arm", "seed", "fold", "hospital", "metric"]).any()

@@ -97,13 +97,13 @@ def test_benchmark_says_in_words_what_the_intervals_say():
         "slide_only": row(0.6, -0.1, 0.01),
         "rna_only": row(0.69, -0.01, 0.9),
     }
-    found = list(tcga_multimodal.endpoint_checks("luad", rows))
+    found = list(tcga_multimodal.endpoint_checks("luad", rows, rows))
     assert [check.holds for check in found] == [True, True, True, False, True]
     assert found[0].value == pytest.approx(0.005)
     assert found[3].note == "helps against: slide_only; harms: clinical_floor"
     assert "rna_only +0.010 (-0.010 to +0.030), no difference shown" in found[4].note
     rows["pooled"] = row(0.72, 0.02, 0.01)
-    assert not next(iter(tcga_multimodal.endpoint_checks("luad", rows))).holds
+    assert not next(iter(tcga_multimodal.endpoint_checks("luad", rows, rows))).holds
 
 
 def test_epochs_without_transport_are_the_epochs_of_a_whole_run(tmp_path):

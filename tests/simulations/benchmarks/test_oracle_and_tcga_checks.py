@@ -67,7 +67,7 @@ def comparison(differences):
                 value = base + differences.get(arm, 0.0) + 0.001 * rng.normal()
                 rows.append(
                     {"arm": arm, "seed": seed, "fold": fold, "c_index": value}
-                    | {"response_auc": value, "c_index_within": value}
+                    | {"response_auc": value, "c_index_within": value, "response_auc_within": value}
                 )
     cells = pd.DataFrame(rows)
     table = compare(cells, "pooled", test_share=0.25)
