@@ -54,6 +54,8 @@ class PatientDataset:
         time_months: (n,) float32 follow-up, NaN not known.
         event: (n,) float32; 1 died, 0 censored, NaN not known.
         subgroups: Subgroup of the study -> (n,) int64 index of its level, -1 = in none.
+        screened: Patients in the manifest, and of these with an outcome of the study; a selection
+            keeps those of the whole.
     """
 
     def __init__(
@@ -63,11 +65,12 @@ class PatientDataset:
         stores: Mapping[str, BagStore],
         labels: tuple[Labels, Labels, Labels],
         subgroups: Mapping[str, npt.NDArray[np.int64]],
+        screened: tuple[int, int],
     ) -> None:
         self.study = study
         self.patient_ids = list(patient_ids)
         self.response, self.time_months, self.event = labels
-        self.subgroups = dict(subgroups)
+        self.subgroups, self.screened = dict(subgroups), screened
         self._stores = dict(stores)
 
     @classmethod
@@ -100,7 +103,9 @@ class PatientDataset:
             for name in ("response", "time_months", "event")
         ]
         levels = level_indices(study.subgroups, [row.clinical for row in rows])
-        return cls(study, ids, stores, (labels[0], labels[1], labels[2]), levels)
+        labelled = sum(any(map(row.outcome.observed, study.tasks)) for row in manifest.rows)
+        screened = (len(manifest), labelled)
+        return cls(study, ids, stores, (labels[0], labels[1], labels[2]), levels, screened)
 
     @classmethod
     def from_arrays(
@@ -139,7 +144,10 @@ class PatientDataset:
             name: BagStore(name, spec, check_bags(name, spec, ids, features.get(name, ())))
             for name, spec in study.features.items()
         }
-        return cls(study, ids, stores, labels, level_indices(study.subgroups, records))
+        made = cls(study, ids, stores, labels, level_indices(study.subgroups, records), (0, 0))
+        labelled = np.any([made.observed(task) for task in study.tasks], axis=0)
+        made.screened = (len(ids), int(labelled.sum()))
+        return made
 
     def __len__(self) -> int:
         """Return the number of patients."""
@@ -184,6 +192,7 @@ class PatientDataset:
             self._stores,
             (self.response[chosen], self.time_months[chosen], self.event[chosen]),
             {name: levels[chosen] for name, levels in self.subgroups.items()},
+            self.screened,
         )
 
     def batch(

@@ -10,6 +10,7 @@ from typing import Literal, Protocol
 
 from pydantic import Field, JsonValue
 
+from common.cohort_counts import CohortCounts
 from common.secure_sum.messages import (
     AdvertiseReply,
     AdvertiseRequest,
@@ -142,8 +143,8 @@ class EvaluateReply(WireMessage):
     release: Release
     phase: EvaluationPhase = "tables"
     session: int | None = Field(default=None, description="key agreement that masks the upload")
-    n_patients: int | None = Field(
-        default=None, description="usable patients, train and held out; release internal only"
+    cohort: CohortCounts | None = Field(
+        default=None, description="data funnel of the site; release internal only"
     )
     ledger_head: Hex64 | None = None
     epsilon_spent: float = Field(default=0.0, description="training epsilon of this study so far")

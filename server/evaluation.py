@@ -241,7 +241,7 @@ def _accept(
     session.record(
         session.state.with_site(
             site_id,
-            n_patients=reply.n_patients,
+            cohort=reply.cohort,
             epsilon_spent=reply.epsilon_spent,
             evaluation_epsilon_spent=reply.evaluation_epsilon_spent,
             ledger_head=reply.ledger_head,

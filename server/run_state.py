@@ -9,6 +9,7 @@ from typing import Literal
 from pydantic import Field, ValidationError
 
 from common.atomic_file import write_text
+from common.cohort_counts import CohortCounts
 from common.contract import Contract
 from common.errors import RunError
 from common.protocol import Release
@@ -26,7 +27,9 @@ class SiteState(Contract):
     refusal_code: str | None = None
     modalities: list[Modality] = Field(default_factory=list)
     release: Release = "dp"
-    n_patients: int | None = Field(default=None, description="told under release internal only")
+    cohort: CohortCounts | None = Field(
+        default=None, description="data funnel, told under release internal only"
+    )
     epsilon_spent: float = 0.0
     evaluation_epsilon_spent: float = 0.0
     ledger_head: str | None = None

@@ -66,7 +66,7 @@ def evaluate_held_out(
         label=request.label,
         release=request.release,
         phase=request.phase,
-        n_patients=(len(run.train) + len(run.held_out) if request.release == "internal" else None),
+        cohort=run.counts if request.release == "internal" else None,
         ledger_head=spending.head,
         epsilon_spent=spending.training_epsilon(run.study),
         evaluation_epsilon_spent=spending.evaluation_epsilon(run.study),

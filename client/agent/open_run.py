@@ -17,6 +17,7 @@ from client.site_memory import SiteMemory
 from client.split import load_or_create_split_key, split
 from client.train import block_weights
 from common.atomic_file import write_text
+from common.cohort_counts import CohortCounts
 from common.contract import Contract, canonical_json
 from common.errors import ErrorCode, LedgerError, ProtocolError
 from common.manifest import read_manifest
@@ -52,6 +53,7 @@ class OpenRun:
         modalities: Modalities this hospital has any patient with.
         device: Where to compute.
         memory: What this hospital keeps for itself from round to round.
+        counts: The data funnel; leaves the hospital under release internal only.
     """
 
     run_id: str
@@ -62,6 +64,7 @@ class OpenRun:
     modalities: tuple[Modality, ...]
     device: torch.device
     memory: SiteMemory
+    counts: CohortCounts
 
     @cached_property
     def model(self) -> FusedModel:
@@ -144,6 +147,22 @@ def open_run(policy: SitePolicy, run_id: str, study: Study, provider: DatasetPro
         modalities=dataset.modalities,
         device=choose_device(policy.device),
         memory=SiteMemory(policy.state / "memory" / run_id),
+        counts=_counts(dataset, train, held_out),
+    )
+
+
+def _counts(
+    dataset: PatientDataset, train: PatientDataset, held_out: PatientDataset
+) -> CohortCounts:
+    records, (listed, labelled) = dataset.records, dataset.screened
+    return CohortCounts(
+        listed=listed,
+        labelled=labelled,
+        usable=records.n,
+        train=len(train),
+        held_out=len(held_out),
+        observed={task: records.n_observed[task] for task in dataset.study.tasks},
+        present=records.n_present,
     )
 
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from common.metrics.auc_curve import point_estimates
 from common.metrics.bootstrap import Statistic, bootstrap, percentile_interval
 from common.metrics.estimate import Estimate
 from common.metrics.grid import EvaluationGrid
@@ -31,7 +32,7 @@ def with_bootstrap(
     *,
     seed: int,
 ) -> SiteSummary:
-    """Return the summary with bootstrap intervals of the rank metrics (exact tables).
+    """Return the summary with bootstrap intervals of the rank metrics, and the AUC over time.
 
     With six sites or more, sites are drawn too.
     """
@@ -39,8 +40,9 @@ def with_bootstrap(
     survival = [t.survival for t in tables if t.survival is not None]
     if survival:
         last = last_followed_edge(np.sum(survival, axis=0), grid)
-        drawn = bootstrap(survival, rank_statistics(grid, last, 0.0), n_replicates, seed)
-        metrics = _with_intervals(metrics, drawn)
+        statistic = rank_statistics(grid, last, 0.0)
+        metrics |= point_estimates(statistic(np.sum(survival, axis=0)))
+        metrics = _with_intervals(metrics, bootstrap(survival, statistic, n_replicates, seed))
     response = [t.response for t in tables if t.response is not None]
     if response:
         metrics = _with_intervals(
@@ -53,8 +55,8 @@ def _with_intervals(
     metrics: Mapping[str, Estimate], drawn: Mapping[str, FloatArray]
 ) -> dict[str, Estimate]:
     found = dict(metrics)
-    for name, replicates in drawn.items():
-        found[name] = found[name].with_interval(*percentile_interval(replicates))
+    for name in drawn.keys() & found.keys():
+        found[name] = found[name].with_interval(*percentile_interval(drawn[name]))
     return found
 
 
@@ -67,15 +69,15 @@ def with_noise(
     *,
     seed: int,
 ) -> SiteSummary:
-    """Return the summary with the noise SD of the rank metrics and intervals that include it."""
+    """Return the summary with noise SD, intervals that include it, and the AUC over time."""
     metrics = dict(overall.metrics)
     table, response = total.survival, total.response
     if table is not None:
         variance = noise["survival"].variance * n_shares
         last = last_followed_edge(table, grid)
-        spread = noise_spread(
-            table, rank_statistics(grid, last, variance), noise["survival"], n_shares, seed
-        )
+        statistic = rank_statistics(grid, last, variance)
+        metrics |= point_estimates(statistic(table))
+        spread = noise_spread(table, statistic, noise["survival"], n_shares, seed)
         sampling = sampling_sd(table, rank_statistics(grid, last, 0.0), seed)
         metrics = _widened(metrics, spread, sampling)
         metrics |= _noisy_log_rank(total, grid, noise["survival"], n_shares, seed)
@@ -105,8 +107,8 @@ def _widened(
 ) -> dict[str, Estimate]:
     found = dict(metrics)
     for name, noise_sd in spread.items():
-        estimate = found[name]
-        if estimate.value is None or not np.isfinite(noise_sd):
+        estimate = found.get(name)
+        if estimate is None or estimate.value is None or not np.isfinite(noise_sd):
             continue
         half = Z95 * float(np.hypot(noise_sd, sampling.get(name, 0.0)))
         low, high = np.clip([estimate.value - half, estimate.value + half], 0.0, 1.0)

@@ -156,7 +156,12 @@ def _comparison(value: float, drawn: FloatArray, caveat: str | None = None) -> C
     known = drawn[np.isfinite(drawn)]
     spread = float(np.std(known, ddof=1)) if len(known) > 1 else 0.0
     p_value = float(2 * norm.sf(abs(value) / spread)) if spread > 0 else float(value == 0)
-    return Comparison(Estimate(value, caveat).with_interval(*percentile_interval(drawn)), p_value)
+    low, high = percentile_interval(drawn)
+    if not np.isfinite(low):
+        caveats = [caveat] if caveat else []
+        caveat = "; ".join([*caveats, "too few patients to draw an interval"])
+        return Comparison(Estimate(value, caveat))
+    return Comparison(Estimate(value, caveat).with_interval(low, high), p_value)
 
 
 def _resampled(

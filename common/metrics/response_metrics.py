@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from common.metrics.brier import mean_estimate
 from common.metrics.calibration import recalibration
-from common.metrics.estimate import Estimate, not_estimable
+from common.metrics.estimate import MIN_SHOWN, Estimate, not_estimable
 from common.metrics.kaplan_meier import Z95
 from common.metrics.roc import average_precision, roc_auc, roc_estimate, roc_sd
 from common.metrics.score_scale import FloatArray
 from common.metrics.tables import SiteTables
+
+MIN_CLASS = 2
 
 
 def response_statistic(tables: FloatArray) -> dict[str, FloatArray]:
@@ -19,8 +23,17 @@ def response_statistic(tables: FloatArray) -> dict[str, FloatArray]:
 
 
 def auc_with_interval(table: FloatArray, *, noisy: bool = False) -> Estimate:
-    """Return the AUC of one table (2, R) with DeLong's interval on the log-odds scale."""
-    auc = roc_estimate(table, noisy=noisy)
+    """Return the AUC of one table (2, R) with DeLong's interval on the log-odds scale.
+
+    Of an exact table with one patient in a class it is not estimable, as a C-index from one
+    event is not: that one patient's rank is all it says.
+    """
+    auc, smaller = roc_estimate(table, noisy=noisy), float(table.sum(-1).min())
+    if auc.value is not None and not noisy and smaller < MIN_CLASS:
+        name = "responders" if table[1].sum() < MIN_CLASS else "non-responders"
+        return not_estimable(f"fewer than 2 {name}: an AUC from one is uninformative")
+    if auc.value is not None and not noisy and smaller < MIN_SHOWN:
+        auc = replace(auc, reason="fewer than 5 responders or non-responders")
     if auc.value is None or not 0 < auc.value < 1:
         return auc
     half = Z95 * roc_sd(table) / (auc.value * (1 - auc.value))

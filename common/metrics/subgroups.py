@@ -28,6 +28,8 @@ from common.metrics.table_schema import SUBGROUP, TableNoise
 from common.metrics.tables import SiteTables
 
 MIN_SUBGROUP = 20
+MAX_NOISE_SD = 0.15
+"""More noise than this leaves nothing to read between no and perfect discrimination."""
 METRICS = {"c_index": "survival", "response_auc": "response"}
 """Metric of a level -> the table it is read from."""
 NO_BUDGET = "the study spends no evaluation budget on subgroups (subgroup_epsilon 0)"
@@ -209,6 +211,8 @@ def _noisy(
     sd = float(np.hypot(noise_sd, sampling))
     if estimate.value is None or not np.isfinite(sd):
         return estimate, float("nan")
+    if noise_sd > MAX_NOISE_SD:
+        return not_estimable(f"privacy noise alone has SD {noise_sd:.2f}"), float("nan")
     return _bounded(replace(estimate, noise_sd=noise_sd), sd), sd
 
 

@@ -6,9 +6,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from common.metrics.auc_curve import AucPoint, split_curve
 from common.metrics.calibration import (
     ReliabilityGroup,
     response_reliability,
@@ -46,6 +47,7 @@ class EvaluationSummary:
         release: `internal` or `dp`.
         overall: Metrics of all sites together, by name.
         curves: Kaplan-Meier of all patients and of the risk groups, as far as it may be shown.
+        auc_curve: Cumulative/dynamic AUC at every time edge that may be shown.
         roc: (false positive rate, true positive rate) of the response, or None.
         per_site: By site; empty when only the federation total is visible.
         leave_one_out: Metrics without a site, by the site left out.
@@ -58,6 +60,7 @@ class EvaluationSummary:
     release: Release
     overall: SiteSummary
     curves: list[SurvivalCurve] = field(default_factory=list)
+    auc_curve: list[AucPoint] = field(default_factory=list)
     roc: tuple[list[float], list[float]] | None = None
     per_site: dict[str, SiteSummary] = field(default_factory=dict)
     leave_one_out: dict[str, SiteSummary] = field(default_factory=dict)
@@ -116,6 +119,8 @@ def summarise(
         overall = with_noise(overall, total, grid, noise, n_shares, seed=SEED)
     elif n_replicates:
         overall = with_bootstrap(overall, list(per_site.values()), grid, n_replicates, seed=SEED)
+    metrics, auc_curve = split_curve(overall.metrics, total.survival, grid)
+    overall = replace(overall, metrics=metrics)
     several = len(per_site) > 1
     sites = {k: site_summary(k, t, grid, one) for k, t in per_site.items()} if several else {}
     exact = grid.release == "internal"
@@ -123,6 +128,7 @@ def summarise(
         release=grid.release,
         overall=overall,
         curves=_curves(total, grid, noise, n_shares),
+        auc_curve=auc_curve,
         roc=None if total.response is None else shown_roc(total.response, exact=exact),
         per_site=sites,
         leave_one_out=leave_one_out(per_site, grid, summed) if several else {},
@@ -184,14 +190,16 @@ def _caveats(
     overall: SiteSummary, sites: Mapping[str, SiteSummary], grid: EvaluationGrid
 ) -> list[str]:
     lines = []
-    for name, title in (("c_index", "C-index"), ("response_auc", "response AUC")):
+    for name, title in (("c_index", "C-index"), ("response_auc", "Response AUC")):
         if name not in overall.metrics:
             continue
+        told: dict[str, list[str]] = {}
         for site_id, summary in sites.items():
             metric = summary.metrics[name]
             if metric.reason is not None:
-                state = "is not estimable" if metric.value is None else "is hardly informative"
-                lines.append(f"{title} of {site_id} {state}: {metric.reason}.")
+                state = "not estimable" if metric.value is None else "hardly informative"
+                told.setdefault(f"{state}: {metric.reason}", []).append(site_id)
+        lines += [f"{title} of {', '.join(ids)} {what}." for what, ids in told.items()]
     if grid.release == "dp":
         lines.append(
             "Tables carry privacy noise: intervals hold sampling and noise; counts are noisy."

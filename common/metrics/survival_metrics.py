@@ -34,11 +34,15 @@ from common.metrics.time_auc import (
     uno_c,
 )
 
+AUC_EDGE = "auc_edge_"
 BEYOND = "horizon beyond follow-up"
 
 
 def rank_statistics(grid: EvaluationGrid, last_edge: int, cell_variance: float) -> Statistic:
-    """Return the function that gives all rank metrics of tables (b, 2, T, S), for resampling."""
+    """Return the function that gives all rank metrics of tables (b, 2, T, S), for resampling.
+
+    Beside the named metrics, `auc_edge_<k>` is the AUC at time edge k, for the curve over time.
+    """
 
     def statistic(tables: FloatArray) -> dict[str, FloatArray]:
         pairs = interval_pairs(tables, cell_variance)
@@ -46,6 +50,7 @@ def rank_statistics(grid: EvaluationGrid, last_edge: int, cell_variance: float) 
         if not last_edge:
             return found
         auc = auc_at_edges(tables, np.arange(1, last_edge + 1))
+        found |= {f"{AUC_EDGE}{edge}": auc[..., edge - 1] for edge in range(1, last_edge + 1)}
         found["uno_c"] = uno_c(tables, last_edge, pairs)
         found["iauc"] = integrated_auc(tables, auc)
         for months in grid.horizons:

@@ -9,6 +9,7 @@ from typing import Any
 from common.metrics.estimate import Estimate, not_estimable
 from common.metrics.paired import Comparison
 from common.metrics.summary import EvaluationSummary
+from common.metrics.table_schema import TableNoise, noise_plan
 from server.rounds import FEDERATED, RunResult
 
 HEADLINE = ("response_auc", "c_index")
@@ -72,6 +73,26 @@ class ReportContent:
         """Whether the data is synthetic."""
         return self.result.study.synthetic
 
+    @property
+    def patients_evaluated(self) -> int | None:
+        """Held-out patients behind the larger of both tasks; None where it may not be shown."""
+        counts = (self.summary.overall.n_survival, self.summary.overall.n_response)
+        return max((count for count in counts if count is not None), default=None)
+
+    @property
+    def evaluation_noise(self) -> dict[str, TableNoise]:
+        """Noise of every table of the evaluation; empty for exact ones."""
+        return self.result.evaluations[FEDERATED].noise
+
+    @property
+    def margin_noise(self) -> float:
+        """Epsilon of the margins that were released before the tables."""
+        grid, plan = self.result.evaluations[FEDERATED].grid, self.result.study.privacy.evaluation
+        if not grid.two_phases:
+            return 0.0
+        margins = noise_plan(grid, "margins", plan, two_phases=True)
+        return sum(noise.epsilon for noise in margins.values())
+
     def metric(self, name: str, site_id: str | None = None) -> Estimate:
         """Return a metric of a site, or of all together; with a reason where there is none."""
         if site_id is None:
@@ -100,7 +121,8 @@ def make_content(
     given = {baseline.name: baseline for baseline in baselines}
     reason = "simulations only"
     complete = [given.get(name) or absent_baseline(name, reason) for name in BASELINES]
-    return ReportContent(result, summary, complete, [*_caveats(result), *caveats])
+    told = [*_caveats(result), *summary.caveats, *caveats]
+    return ReportContent(result, summary, complete, told)
 
 
 def _caveats(result: RunResult) -> list[str]:
@@ -112,11 +134,6 @@ def _caveats(result: RunResult) -> list[str]:
         lines.append(
             "The evaluation tables are exact and not differentially private; every hospital "
             "agreed to this. The training guarantee does not cover them."
-        )
-    else:
-        lines.append(
-            "The evaluation tables carry privacy noise, paid by held-out patients; intervals "
-            "include it where it can be computed."
         )
     if facts.mode == "none":
         lines.append("Trained without differential privacy: updates left the hospitals as is.")

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from common.metrics.summary import SiteSummary
+from common.metrics.estimate import MIN_SHOWN
+from common.metrics.summary import EvaluationSummary, SiteSummary
 from server.report.content import DISCLAIMER, HEADLINE, Baseline, ReportContent, as_json
+from server.report.site_rows import SiteRow, site_rows
 
 
 def report_json(content: ReportContent) -> dict[str, Any]:
     """Return the report as plain JSON values; a missing metric is null with its reason."""
-    result, facts = content.result, content.result.privacy
+    result = content.result
     return {
         "disclaimer": DISCLAIMER,
         "synthetic": content.synthetic,
@@ -20,54 +22,50 @@ def report_json(content: ReportContent) -> dict[str, Any]:
         "model_digest": result.model_digest,
         "run_id": result.run_id,
         "rounds": len(result.history),
-        "sites": [_site(content, site_id) for site_id in sorted(result.sites)],
+        "sites": [_site(content, row) for row in site_rows(content)],
         "global": _metrics(content.summary.overall),
-        "baselines": {baseline.name: _baseline(baseline) for baseline in content.baselines},
-        "privacy": {
-            "mode": facts.mode,
-            "unit": facts.unit,
-            "epsilon": facts.epsilon,
-            "delta": facts.delta,
-            "promise": facts.promise,
-            "clip": facts.clip,
-            "sigma": facts.sigma,
-            "mu": facts.mu,
-            "colluders": facts.colluders,
-            "n_min": facts.n_min,
-            "fallback_epsilon": facts.fallback_epsilon,
-            "evaluation_release": facts.release,
-            "epsilon_spent": facts.epsilon_spent,
-            "evaluation_epsilon_spent": facts.evaluation_epsilon_spent,
-            "ledger_heads": facts.ledger_heads,
+        "leave_one_out": {
+            site_id: _headline(summary)
+            for site_id, summary in content.summary.leave_one_out.items()
         },
-        "survival_curves": [
-            {
-                "label": curve.label,
-                "time_months": curve.time_months.tolist(),
-                "survival": curve.survival.tolist(),
-                "at_risk": curve.at_risk.tolist(),
-            }
-            for curve in content.summary.curves
-        ],
+        "worst_site": {
+            name: {"site": site_id, **as_json(estimate, name)}
+            for name, (site_id, estimate) in content.summary.worst_site.items()
+        },
+        "subgroups": {name: group.as_dict() for name, group in content.summary.subgroups.items()},
+        "baselines": {baseline.name: _baseline(baseline) for baseline in content.baselines},
+        "privacy": _privacy(content),
+        **_curves(content.summary),
         "learning_curve": [record.model_dump(mode="json") for record in result.history],
         "caveats": content.caveats,
     }
 
 
-def _site(content: ReportContent, site_id: str) -> dict[str, Any]:
-    state = content.result.sites[site_id]
+def _site(content: ReportContent, row: SiteRow) -> dict[str, Any]:
+    state = content.result.sites[row.site_id]
+    n = state.cohort.usable if state.cohort is not None else None
+    small = n is not None and 0 < n < MIN_SHOWN
     found: dict[str, Any] = {
-        "site_id": site_id,
-        "took_part": state.enrolled,
-        "n": state.n_patients,
+        "site_id": row.site_id,
+        "took_part": row.took_part,
+        "n": None if small else n,
+        "funnel": row.funnel,
         "modalities": list(state.modalities),
+        "available": row.available,
+        "rounds": row.rounds,
+        "missed": row.missed,
+        "share_of_training_patients": row.share,
         "epsilon_spent": state.epsilon_spent,
         "evaluation_epsilon_spent": state.evaluation_epsilon_spent,
     }
-    if state.n_patients is None:
-        found["n_reason"] = "cohort sizes are private; told only with internal evaluation"
+    if n is None or small:
+        found["n_reason"] = (
+            f"fewer than {MIN_SHOWN} patients"
+            if small
+            else "cohort sizes are private; told only with internal evaluation"
+        )
     for name in HEADLINE:
-        found |= as_json(content.metric(name, site_id), name)
+        found |= as_json(content.metric(name, row.site_id), name)
     return found
 
 
@@ -81,6 +79,14 @@ def _metrics(summary: SiteSummary) -> dict[str, Any]:
     return found
 
 
+def _headline(summary: SiteSummary) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name in HEADLINE:
+        if name in summary.metrics:
+            found |= as_json(summary.metrics[name], name)
+    return found
+
+
 def _baseline(baseline: Baseline) -> dict[str, Any]:
     found: dict[str, Any] = {"what": baseline.explanation}
     for name, estimate in baseline.metrics.items():
@@ -90,4 +96,60 @@ def _baseline(baseline: Baseline) -> dict[str, Any]:
             site: {k: v for name, e in metrics.items() for k, v in as_json(e, name).items()}
             for site, metrics in baseline.per_site.items()
         }
+    if baseline.differences:
+        found["federated_minus_it"] = {
+            name: paired.as_dict() for name, paired in baseline.differences.items()
+        }
     return found
+
+
+def _privacy(content: ReportContent) -> dict[str, Any]:
+    facts = content.result.privacy
+    return {
+        "mode": facts.mode,
+        "unit": facts.unit,
+        "epsilon": facts.epsilon,
+        "delta": facts.delta,
+        "promise": facts.promise,
+        "clip": facts.clip,
+        "sigma": facts.sigma,
+        "mu": facts.mu,
+        "colluders": facts.colluders,
+        "n_min": facts.n_min,
+        "fallback_epsilon": facts.fallback_epsilon,
+        "evaluation_release": facts.release,
+        "evaluation_tables": {
+            name: {"epsilon": noise.epsilon, "sensitivity": noise.sensitivity}
+            for name, noise in content.evaluation_noise.items()
+        },
+        "evaluation_margins_epsilon": content.margin_noise,
+        "epsilon_spent": facts.epsilon_spent,
+        "evaluation_epsilon_spent": facts.evaluation_epsilon_spent,
+        "ledger_heads": facts.ledger_heads,
+    }
+
+
+def _curves(summary: EvaluationSummary) -> dict[str, Any]:
+    return {
+        "survival_curves": [
+            {
+                "label": curve.label,
+                "time_months": curve.time_months.tolist(),
+                "survival": curve.survival.tolist(),
+                "ci_low": curve.ci_low.tolist(),
+                "ci_high": curve.ci_high.tolist(),
+                "cumulative_hazard": curve.cumulative_hazard.tolist(),
+                "at_risk": curve.at_risk.tolist(),
+            }
+            for curve in summary.curves
+        ],
+        "auc_over_time": [
+            {"months": point.months, **as_json(point.auc, "auc")} for point in summary.auc_curve
+        ],
+        "roc": None
+        if summary.roc is None
+        else {"false_positive_rate": summary.roc[0], "true_positive_rate": summary.roc[1]},
+        "calibration": {
+            name: [vars(group) for group in groups] for name, groups in summary.reliability.items()
+        },
+    }

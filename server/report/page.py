@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import jinja2
 
 from common.metrics.estimate import Estimate
 from server.report.content import DISCLAIMER, HEADLINE, ReportContent
-from server.report.forest_plot import ForestRow, forest_svg
-from server.report.learning_plot import learning_svg
-from server.report.roc_plot import roc_svg
-from server.report.survival_plot import survival_svg
+from server.report.figures import draw_figures
+from server.report.metric_names import HEADLINE_TITLES, grouped
+from server.report.site_rows import STEPS, site_rows
 
-NAMES = {"response_auc": "Response, ROC AUC", "c_index": "Survival, Harrell's C"}
-MODALITIES = ("pathology", "radiology", "genomics", "clinical")
+MINUS = "\N{MINUS SIGN}"
 
 
 def report_html(content: ReportContent) -> str:
@@ -26,24 +22,27 @@ def report_html(content: ReportContent) -> str:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    environment.filters |= {"estimate": show, "number": _number}
-    metrics = [name for name in HEADLINE if name in content.summary.overall.metrics]
+    environment.filters |= {
+        "estimate": show,
+        "interval": interval,
+        "number": number,
+        "signed": signed,
+    }
+    overall = content.summary.overall
+    others = {name: found for name, found in overall.metrics.items() if name not in HEADLINE}
     return environment.get_template("report.html.j2").render(
         content=content,
+        summary=content.summary,
         study=content.result.study,
         privacy=content.result.privacy,
-        sites=content.result.sites,
         history=content.result.history,
-        names=NAMES,
-        metrics=metrics,
-        modalities=MODALITIES,
+        rows=site_rows(content),
+        steps=STEPS,
+        titles=HEADLINE_TITLES,
+        metrics=[name for name in HEADLINE if name in overall.metrics],
         disclaimer=DISCLAIMER,
-        figures=_figures(content, metrics),
-        others={
-            name: estimate
-            for name, estimate in content.summary.overall.metrics.items()
-            if name not in HEADLINE
-        },
+        figures=draw_figures(content),
+        others=grouped(others),
     )
 
 
@@ -51,13 +50,32 @@ def show(estimate: Estimate) -> str:
     """Return an estimate as a reader sees it, or why there is none."""
     if estimate.value is None:
         return f"not estimable: {estimate.reason}"
-    text = _number(estimate.value)
-    if estimate.ci_low is not None:
-        text += f" ({estimate.ci_low:.2f}–{estimate.ci_high:.2f})"
-    return text
+    limits = interval(estimate)
+    text = _value(estimate.value) + (f" ({limits})" if limits else "")
+    return f"{text}; {estimate.reason}" if estimate.reason else text
 
 
-def _number(value: float) -> str:
+def interval(estimate: Estimate) -> str:
+    """Return the 95 % interval of an estimate, or an empty text."""
+    if estimate.ci_low is None or estimate.ci_high is None:
+        return ""
+    between = " to " if estimate.ci_low < 0 else "–"
+    text = f"{_limit(estimate.ci_low)}{between}{_limit(estimate.ci_high)}"
+    return text.replace("-", MINUS)
+
+
+def signed(estimate: Estimate) -> str:
+    """Return a difference with its sign, or why there is none."""
+    if estimate.value is None:
+        return f"not estimable: {estimate.reason}"
+    text = "0.000" if abs(estimate.value) < 0.0005 else f"{estimate.value:+.3f}"
+    if estimate.ci_low is not None and estimate.ci_high is not None:
+        text += f" ({estimate.ci_low:+.3f} to {estimate.ci_high:+.3f})"
+    return text.replace("-", MINUS)
+
+
+def number(value: float) -> str:
+    """Return a number with as many digits as a reader can use."""
     if value != 0 and abs(value) < 0.001:
         return f"{value:.1e}"
     if value == int(value) and value != 0:
@@ -65,31 +83,11 @@ def _number(value: float) -> str:
     return f"{value:.3f}" if abs(value) < 100 else f"{value:.0f}"
 
 
-def _figures(content: ReportContent, metrics: list[str]) -> dict[str, Any]:
-    figures: dict[str, Any] = {"learning": learning_svg(content.result.history), "forests": []}
-    if content.summary.curves:
-        p_value = content.summary.overall.metrics.get("log_rank_p")
-        figures["survival"] = survival_svg(
-            content.summary.curves,
-            exact=content.summary.release == "internal",
-            p_value=_p_in_words(p_value),
-        )
-    if content.summary.roc is not None:
-        auc = content.metric("response_auc")
-        figures["roc"] = roc_svg(content.summary.roc, str(auc))
-    for name in metrics:
-        rows = [ForestRow("federated, all sites", content.metric(name), "overall")]
-        rows += [ForestRow(s, content.metric(name, s)) for s in sorted(content.summary.per_site)]
-        rows += [
-            ForestRow(b.title.lower(), b.metrics[name], "baseline")
-            for b in content.baselines
-            if name in b.metrics
-        ]
-        figures["forests"].append(forest_svg(rows, name=f"forest-{name}", title=NAMES[name]))
-    return figures
+def _value(value: float) -> str:
+    if 0 < abs(value) < 0.001:
+        return f"{value:.1e}"
+    return (f"{value:.3f}" if abs(value) < 100 else f"{value:.0f}").replace("-", MINUS)
 
 
-def _p_in_words(p_value: Estimate | None) -> str:
-    if p_value is None or p_value.value is None:
-        return "not estimable"
-    return "p < 0.001" if p_value.value < 0.001 else f"p = {p_value.value:.3f}"
+def _limit(value: float) -> str:
+    return f"{value:.2f}" if abs(value) < 10 else f"{value:.1f}"

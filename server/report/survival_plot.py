@@ -8,10 +8,11 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from common.metrics.kaplan_meier import SurvivalCurve
-from server.report.svg import BLUE, GREY, ORANGE, figure, to_svg
+from server.report.svg import BLUE, GREY, ORANGE, WIDTH, figure, to_svg
 
 COLOURS = {"low risk": BLUE, "high risk": ORANGE, "all patients": GREY}
-TABLE_TIMES = 6
+TABLE_TIMES = 9
+TICK_MONTHS = (1, 2, 3, 6, 12, 24, 36, 60)
 MINIMUM_SHOWN = 5
 
 
@@ -25,17 +26,19 @@ def survival_svg(curves: Sequence[SurvivalCurve], *, exact: bool, p_value: str) 
     """
     shown = [curve for curve in curves if curve.label != "all patients"] or list(curves)
     last = max(_last_time(curve) for curve in shown)
-    with figure(7.2, 4.6) as made:
+    with figure(WIDTH, 3.9) as made:
         plot, table = made.subplots(2, 1, height_ratios=[5, 0.5 + 0.4 * len(shown)], sharex=True)
         for curve in shown:
             _draw(plot, curve)
         plot.set_ylim(0, 1.02)
         plot.set_xlim(0, last)
         plot.set_ylabel("alive")
-        plot.set_title(f"Overall survival by predicted risk (log-rank {p_value})")
+        plot.set_title(f"Survival by predicted risk (log-rank {p_value})")
         plot.legend(loc="lower left")
         plot.yaxis.set_major_formatter(lambda value, _at: f"{value:.0%}")
-        _at_risk(table, shown, np.linspace(0, last, TABLE_TIMES), exact=exact)
+        ticks = _ticks(last)
+        plot.set_xticks(ticks)
+        _at_risk(table, shown, ticks, exact=exact)
         label = "Kaplan-Meier curves: " + "; ".join(_in_words(curve) for curve in shown)
         return to_svg(made, name="km", label=label)
 
@@ -66,14 +69,22 @@ def _at_risk(
     axis.spines[:].set_visible(False)
     axis.tick_params(length=0)
     axis.tick_params(axis="y", pad=18)
-    axis.set_xlabel("months from start of follow-up (below the curves: patients at risk)")
+    axis.set_xlabel("months of follow-up; rows: patients at risk")
     for row, curve in enumerate(curves):
         start = np.concatenate(([0.0], curve.time_months))
         at_risk = np.concatenate(([curve.n_patients], curve.at_risk))
         for time in times:
             count = float(at_risk[np.searchsorted(start, time, side="right") - 1])
-            text = "<5" if exact and 0 < count < MINIMUM_SHOWN else f"{max(count, 0):.0f}"
+            # An exact curve is only shown while enough are followed; beyond its end there are few.
+            few = exact and (0 < count < MINIMUM_SHOWN or time > start[-1])
+            text = "<5" if few else f"{max(count, 0):.0f}"
             axis.text(float(time), row, text, ha="center", va="center", fontsize=9)
+
+
+def _ticks(last: float) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
+    """Return round months up to the last, at most `TABLE_TIMES` of them."""
+    step = next((s for s in TICK_MONTHS if last / s < TABLE_TIMES), TICK_MONTHS[-1])
+    return np.arange(0, last + 1e-9, step, dtype=np.float64)
 
 
 def _last_time(curve: SurvivalCurve) -> float:

@@ -12,6 +12,9 @@ import matplotlib as mpl
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
+WIDTH = 5.4
+"""Inches: at the width of a phone text of 10 pt is still 9 pixels high."""
+
 INK, GREY, GRID = "#1f2933", "#6b7680", "#e3e8ee"
 BLUE, ORANGE, GREEN, PURPLE = "#1b6ca8", "#c8501e", "#2a7f4f", "#6f4a8e"
 

@@ -5,10 +5,16 @@ import math
 import numpy as np
 import pytest
 
+from common.cohort_counts import CohortCounts
 from common.errors import ErrorCode, ProtocolError
-from common.protocol import TrainReply, TrainRequest
+from common.protocol import EvaluateReply, EvaluateRequest, TrainReply, TrainRequest
 from common.wire import arrays_digest
-from server.validate_reply import RoundExpectation, check_train_reply, norm_bound
+from server.validate_reply import (
+    RoundExpectation,
+    check_evaluate_identity,
+    check_train_reply,
+    norm_bound,
+)
 from simulations.tiny_consortium import tiny_study
 
 MODEL = {
@@ -144,3 +150,26 @@ def test_private_update_may_be_as_long_as_clip_times_patients_plus_noise():
     noise = 3.0 * (math.sqrt(10_000) + 8)
     assert norm_bound(10_000, "site-a", expected) == pytest.approx(0.5 * 2 * 40 + noise)
     assert norm_bound(10_000, "site-b", expected) == pytest.approx(0.5 * 10 * 90 + noise)
+
+
+@pytest.mark.parametrize("release", ["dp", "internal"])
+def test_exact_counts_are_taken_only_with_exact_tables(release):
+    asked = EvaluateRequest(run_id="r", round=0, model_digest="0" * 64, release=release)
+    counts = CohortCounts(
+        listed=9, labelled=9, usable=9, train=6, held_out=3, observed={}, present={}
+    )
+    reply = EvaluateReply(
+        site_id="a",
+        run_id="r",
+        round=0,
+        model_digest="0" * 64,
+        label=asked.label,
+        release=release,
+        cohort=counts,
+    )
+    if release == "internal":
+        check_evaluate_identity(reply, "a", asked)
+        return
+    with pytest.raises(ProtocolError, match="exact counts") as refused:
+        check_evaluate_identity(reply, "a", asked)
+    assert refused.value.code == ErrorCode.PAYLOAD

@@ -80,3 +80,21 @@ def test_shown_roc_joins_small_steps():
     assert steps.min() >= 5
     assert found[0][-1] == found[1][-1] == 1
     assert shown_roc(np.array([[0.0], [9.0]]), exact=True) is None
+
+
+@pytest.mark.parametrize(("responders", "others"), [(1, 9), (9, 1)])
+def test_an_auc_from_one_patient_of_a_class_is_uninformative_and_says_so(responders, others):
+    table = np.zeros((2, 4))
+    table[1, 2], table[0, 1] = responders, others
+    estimate = auc_with_interval(table)
+    assert estimate.value is None
+    assert "an AUC from one is uninformative" in estimate.reason
+    assert auc_with_interval(table, noisy=True).value == 1
+
+
+def test_few_of_a_class_carry_a_caveat():
+    table = np.zeros((2, 4))
+    table[1, 1:3], table[0, :2] = 2, 10
+    estimate = auc_with_interval(table)
+    assert estimate.value is not None
+    assert estimate.reason == "fewer than 5 responders or non-responders"

@@ -6,73 +6,15 @@ import xml.etree.ElementTree as ET
 from html.parser import HTMLParser
 
 import numpy as np
-import pandas as pd
 import pytest
 
-from common.cli_output import Output
 from common.metrics.estimate import Estimate
-from common.metrics.kaplan_meier import survival_curve
-from common.study import Study
+from common.metrics.kaplan_meier import shown, survival_curve
 from server.finished_run import read_finished_run
 from server.report.build import build_report
-from server.report.content import Baseline, make_content
-from server.report.page import show
+from server.report.content import make_content
+from server.report.page import show, signed
 from server.report.survival_plot import survival_svg
-from simulations.cells import by_hospital
-from simulations.cohorts.cohort import Cohort
-from simulations.consortium_run import run_in_process
-from simulations.memory_sites import memory_agents
-
-
-def cohort(n=240, seed=0):
-    generator = np.random.default_rng(seed)
-    x = generator.normal(size=(n, 3)).astype(np.float32)
-    death = generator.exponential(40 * np.exp(-x[:, 0]))
-    censor = generator.uniform(10, 90, n)
-    study = make_study()
-    return study, Cohort(
-        name="test",
-        patient_ids=[f"p{i:04d}" for i in range(n)],
-        hospital=generator.choice(["a", "b", "c"], n),
-        specs=dict(study.features),
-        features={"table": [row[None] for row in x]},
-        response=(generator.uniform(size=n) < 1 / (1 + np.exp(-2 * x[:, 1]))).astype(float),
-        time_months=np.minimum(death, censor),
-        event=(death <= censor).astype(float),
-        clinical=pd.DataFrame(x),
-    )
-
-
-def make_study():
-    return Study.model_validate(
-        {
-            "study_id": "report-test",
-            "title": "A <b>title</b> & more",
-            "synthetic": True,
-            "endpoints": {"response": {"positive": "yes"}, "survival": {}},
-            "features": {"table": {"modality": "clinical", "dim": 3}},
-            "model": {"name": "linear"},
-            "training": {"rounds": 15, "nominal_patients": 180, "test_fraction": 0.4},
-            "privacy": {"mode": "none", "evaluation": {"release": "internal"}},
-            "sites": [{"site_id": s} for s in "abc"],
-        }
-    )
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("run")
-    study, patients = cohort()
-    agents = memory_agents(study, by_hospital(patients), folder / "sites")
-    return run_in_process(study, agents, folder / "run", output=Output(json_mode=True))
-
-
-@pytest.fixture(scope="module")
-def written(run, tmp_path_factory):
-    pooled = Baseline("pooled", "Pooled", "one place", {"c_index": Estimate(0.7)})
-    folder = tmp_path_factory.mktemp("report")
-    page, twin = build_report(make_content(run, [pooled]), folder)
-    return page.read_text(), json.loads(twin.read_text())
 
 
 def test_the_twin_holds_what_programs_rely_on(run, written):
@@ -118,9 +60,9 @@ def test_the_page_is_offline_escaped_and_well_formed(written):
     links.feed(page)
     assert all(link.startswith("#") for link in links.found)
     assert "A <b>title</b>" not in page
-    assert "A &lt;b&gt;title&lt;/b&gt; &amp; more" in page
+    assert "A &lt;b&gt;title&lt;/b&gt; &amp; more | less" in page
     figures = re.findall(r"<svg.*?</svg>", page, re.DOTALL)
-    assert len(figures) >= 5
+    assert len(figures) >= 10
     ids = []
     for figure in figures:
         root = ET.fromstring(figure)
@@ -130,9 +72,8 @@ def test_the_page_is_offline_escaped_and_well_formed(written):
     assert len(ids) == len(set(ids))
 
 
-def test_a_finished_run_is_read_back_and_gives_the_same_report(run, written, tmp_path):
+def test_a_finished_run_is_read_back_and_gives_the_same_report(run, pooled, written, tmp_path):
     again = read_finished_run(run.run_dir)
-    pooled = Baseline("pooled", "Pooled", "one place", {"c_index": Estimate(0.7)})
     page, twin = build_report(make_content(again, [pooled]), tmp_path)
     assert json.loads(twin.read_text()) == written[1]
     assert page.read_text() == written[0]
@@ -150,3 +91,81 @@ def test_an_estimate_reads_like_a_sentence():
     assert show(Estimate(None, "one event")) == "not estimable: one event"
     assert show(Estimate(0.71234, ci_low=0.6, ci_high=0.8)) == "0.712 (0.60–0.80)"
     assert show(Estimate(2e-7)) == "2.0e-07"
+    assert show(Estimate(1.0, "fewer than 5 events")) == "1.000; fewer than 5 events"
+    assert show(Estimate(-0.2, ci_low=-0.5, ci_high=0.1)) == "−0.200 (−0.50 to 0.10)"
+    assert signed(Estimate(-0.00001)) == "0.000"
+    assert signed(Estimate(0.0312, ci_low=-0.01, ci_high=0.07)).startswith("+0.031 (−0.010")
+
+
+def test_curves_end_where_few_are_followed_and_say_so():
+    died = np.array([2.0, 20.0, 2.0, 1.0, 2.0])
+    edges = np.array([0, 10.0, 20, 30, 40, np.inf])
+    curve = shown(survival_curve("low risk", died, np.zeros(5), edges), exact=True)
+    assert curve.time_months.tolist() == [10, 20]  # five are left after 20 months
+    drawn = survival_svg([curve], exact=True, p_value="p = 1")
+    assert ">25<" in drawn
+    assert "&lt;5" not in drawn  # nothing is drawn beyond the last shown time
+    longer = shown(
+        survival_curve("high risk", died, np.array([0, 0, 0, 0, 30.0]), edges), exact=True
+    )
+    assert "&lt;5" in survival_svg([curve, longer], exact=True, p_value="p = 1")
+
+
+def test_every_section_of_the_page_is_there_with_its_figure(written):
+    page, _ = written
+    for heading in (
+        "Discrimination, all hospitals together",
+        "Calibration",
+        "Hospitals",
+        "Baselines and floors",
+        "Subgroups",
+        "Privacy, promised and spent",
+        "Training",
+    ):
+        assert f"<h2>{heading}</h2>" in page
+    labels = re.findall(r'aria-label="([^"]+)"', page)
+    for start in ("Kaplan-Meier", "AUC over time", "ROC", "Calibration", "Learning curve"):
+        assert any(label.startswith(start) for label in labels), start
+    assert any("federated minus other: against pooled" in label for label in labels)
+    assert any("sex: female" in label for label in labels)
+
+
+def test_the_paired_difference_stands_on_page_and_twin(written):
+    page, twin = written
+    assert "−0.012 (−0.050 to +0.020)" in page
+    paired = twin["baselines"]["pooled"]["federated_minus_it"]["c_index"]
+    assert (paired["value"], paired["p_value"]) == (-0.0123, 0.2)
+
+
+def test_subgroups_stand_in_the_twin_with_gap_and_reason(written):
+    _, twin = written
+    sex = twin["subgroups"]["sex"]
+    assert 0.4 < sex["levels"]["female"]["response_auc"]["value"] < 1
+    gap = sex["gaps"]["response_auc"]
+    assert gap["ci_low"] < gap["value"] < gap["ci_high"]
+    assert {gap["best"], gap["worst"]} == {"female", "male"}
+    youngest = twin["subgroups"]["age"]["levels"]["below 40"]["c_index"]
+    assert youngest["value"] is None
+    assert "fewer than 20 patients" in youngest["reason"]
+
+
+def test_funnel_and_availability_of_every_hospital(written):
+    page, twin = written
+    site = {entry["site_id"]: entry for entry in twin["sites"]}
+    funnel = {name: int(count) for name, count in site["a"]["funnel"].items()}
+    assert funnel["listed"] == funnel["labelled"] == funnel["usable"] == site["a"]["n"]
+    assert funnel["train"] + funnel["held_out"] == funnel["usable"]
+    assert site["c"]["available"] == {"table": "100 %", "scan": "0 %"}
+    assert re.fullmatch(r"[0-9]{2} %", site["a"]["available"]["scan"])
+    assert sum(entry["share_of_training_patients"] for entry in site.values()) == pytest.approx(1)
+    assert all(entry["rounds"] == 15 for entry in site.values())
+    assert "in the manifest" in page
+
+
+def test_auc_over_time_passes_through_the_figures_at_the_horizons(written):
+    _, twin = written
+    curve = {point["months"]: point for point in twin["auc_over_time"]}
+    assert len(curve) > 10
+    for months in (12, 36):
+        assert curve[months]["auc"] == pytest.approx(twin["global"][f"auc_{months}m"])
+        assert curve[months]["auc_ci"] == twin["global"][f"auc_{months}m_ci"]

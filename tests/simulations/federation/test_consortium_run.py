@@ -109,7 +109,11 @@ def test_tables_become_metrics(tmp_path):
     assert metrics["response_auc"].value is not None
     assert metrics["c_index"].value is not None
     assert result.privacy.mode == "none"
-    assert result.sites["site-a"].n_patients == 30
+    counts = result.sites["site-a"].cohort
+    assert (counts.listed, counts.usable) == (30, 30)
+    assert counts.train + counts.held_out == 30
+    assert 0 < counts.present["radiology"] < 30 == counts.present["pathology"]
+    assert 0 < counts.observed["response"] < 30
 
 
 def test_finished_run_is_read_back_without_asking_anybody(tmp_path):
@@ -182,7 +186,7 @@ def test_private_run_spends_what_it_says(tmp_path):
     for record in result.history:
         assert record.sites == ["site-a", "site-b", "site-c"]
         assert record.loss is None
-    assert all(site.n_patients is None for site in result.sites.values())
+    assert all(site.cohort is None for site in result.sites.values())
     assert result.privacy.release == "dp"
 
 

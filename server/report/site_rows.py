@@ -1,0 +1,111 @@
+"""What a report says of each hospital: data funnel, modalities, part in training.
+
+Exact counts below five are never shown, nor a share from which one could be told.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+from common.cohort_counts import CohortCounts
+from common.metrics.estimate import MIN_SHOWN
+from server.report.content import ReportContent
+
+PRIVATE = "private"
+STEPS = {
+    "listed": "in the manifest",
+    "labelled": "with an outcome",
+    "usable": "and with features",
+    "train": "trained on",
+    "held_out": "held out",
+}
+
+
+@dataclass(frozen=True)
+class SiteRow:
+    """One hospital.
+
+    Attributes:
+        site_id: The hospital.
+        name: Its name on the roster, or empty.
+        took_part: Whether it accepted the study.
+        absence: Why not; empty where it did.
+        funnel: Step -> count as text.
+        available: Feature set -> share of usable patients as text, "yes" or "no".
+        rounds: Rounds its update counted in.
+        missed: Code, or silent -> rounds in which it did not count.
+        share: Its share of all training patients, or None where that is private.
+    """
+
+    site_id: str
+    name: str
+    took_part: bool
+    absence: str
+    funnel: dict[str, str]
+    available: dict[str, str]
+    rounds: int
+    missed: dict[str, int]
+    share: float | None
+
+
+def site_rows(content: ReportContent) -> list[SiteRow]:
+    """Return one row a hospital of the roster, sorted."""
+    result = content.result
+    names = {entry.site_id: entry.name for entry in result.study.sites}
+    cohorts = [state.cohort for state in result.sites.values() if state.cohort is not None]
+    trained = sum(cohort.train for cohort in cohorts)
+    rows = []
+    for site_id, state in sorted(result.sites.items()):
+        cohort = state.cohort
+        missed = Counter(
+            record.dropped[site_id] for record in result.history if site_id in record.dropped
+        )
+        rows.append(
+            SiteRow(
+                site_id=site_id,
+                name=names.get(site_id, ""),
+                took_part=state.enrolled,
+                absence="" if state.enrolled else state.refusal_code or "did not answer",
+                funnel={step: _count(cohort, step) for step in STEPS},
+                available={
+                    feature: _available(content, site_id, feature)
+                    for feature in result.study.features
+                },
+                rounds=sum(site_id in record.sites for record in result.history),
+                missed=dict(sorted(missed.items())),
+                share=_share(cohort, trained),
+            )
+        )
+    return rows
+
+
+def shown_count(count: int) -> str:
+    """Return an exact count that may be shown.
+
+    >>> shown_count(3), shown_count(0), shown_count(17)
+    ('<5', '0', '17')
+    """
+    return f"<{MIN_SHOWN}" if 0 < count < MIN_SHOWN else str(count)
+
+
+def _share(cohort: CohortCounts | None, trained: int) -> float | None:
+    if cohort is None or not trained or 0 < cohort.train < MIN_SHOWN:
+        return None
+    return cohort.train / trained
+
+
+def _count(cohort: CohortCounts | None, step: str) -> str:
+    return PRIVATE if cohort is None else shown_count(int(getattr(cohort, step)))
+
+
+def _available(content: ReportContent, site_id: str, feature: str) -> str:
+    state = content.result.sites[site_id]
+    has = content.result.study.features[feature].modality in state.modalities
+    cohort = state.cohort
+    if cohort is None or feature not in cohort.present or not cohort.usable:
+        return "yes" if has else "no"
+    present, absent = cohort.present[feature], cohort.usable - cohort.present[feature]
+    if any(0 < n < MIN_SHOWN for n in (present, absent)):
+        return "nearly all" if present > absent else "a few"
+    return f"{100 * present / cohort.usable:.0f} %"
