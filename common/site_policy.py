@@ -48,7 +48,8 @@ class SitePolicy(Contract):
     minimum_cohort: int = Field(default=20, ge=1, description="fewer usable patients: no training")
     allowed_modes: list[Mode] = Field(default=["distributed", "local"])
     allow_internal_evaluation: bool = Field(
-        default=False, description="exact evaluation tables and cohort counts may leave (not differentially private)"
+        default=False,
+        description="exact evaluation tables and cohort counts may leave, without privacy guarantee",
     )
 
     def resolved(self, folder: Path) -> SitePolicy:
