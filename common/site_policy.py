@@ -49,7 +49,7 @@ class SitePolicy(Contract):
     allowed_modes: list[Mode] = Field(default=["distributed", "local"])
     allow_internal_evaluation: bool = Field(
         default=False,
-        description="exact evaluation tables and cohort counts may leave, without privacy guarantee",
+        description="exact tables and cohort counts may leave (not differentially private)",
     )
 
     def resolved(self, folder: Path) -> SitePolicy:
