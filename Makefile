@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install demo test lint slow clean
+.PHONY: install demo consortium test lint slow clean
 install: $(STAMP)
 
 $(STAMP): pyproject.toml
@@ -16,6 +16,9 @@ $(STAMP): pyproject.toml
 
 demo: install
 	$(BIN)/tumorboard demo --out demo-run
+
+consortium: install
+	$(BIN)/tumorboard simulate consortium --out consortium-run
 
 lint: install
 	$(BIN)/ruff format --check .

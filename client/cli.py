@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from client import join_cli, page_cli
+from client import join_cli, node_cli, page_cli
 from client.ledger_cli import app as ledger_app
 from common.cli_output import Output
 
@@ -18,6 +18,7 @@ app = typer.Typer(no_args_is_help=True, help=__doc__, rich_markup_mode=None)
 app.add_typer(ledger_app, name="ledger")
 join_cli.register(app)
 page_cli.register(app)
+node_cli.register(app)
 
 SiteOption = Annotated[
     Path, typer.Option("--site", help="The hospital's site.yaml, or the folder that holds it.")

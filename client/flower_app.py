@@ -1,11 +1,12 @@
 """Relay between Flower and the site agent: it sees bytes and opens none.
 
-Started by the SuperNode for every message, so its imports stay light, and without access to
-data. Whatever runs here can at most ask the agent for what the agent would release anyway.
-Every exception becomes a fixed code: Flower would carry its text, patient ids included, to the
-coordinator.
+It has no access to data and keeps its imports light: Flower would start it anew for every
+message. `client.relay` keeps it in one lasting process instead. Whatever runs here can at most
+ask the agent for what the agent would release anyway. Every exception becomes a fixed code:
+Flower would carry its text, patient ids included, to the coordinator.
 
-This is the only file of the client side that imports Flower.
+This is the only file of the client side that uses Flower's public interface; `relay`,
+`supernode` and `site_gate` lean on its inside.
 """
 
 from __future__ import annotations
@@ -23,14 +24,20 @@ import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
-from client.agent.socket_call import call_agent
+from client.agent.socket_call import PATIENCE_S, call_agent
 
 Call = Callable[[Context, str, str, bytes], tuple[str, bytes]]
 """(context, method, header, payload) -> (header, payload); raises with `.code` to refuse."""
 
 CONFIG, ARRAYS, PAYLOAD = "tumorboard", "payload", "bytes"
+INLINE_BYTES = 1 << 20
+"""Largest payload that travels inside the record."""
+
 INTERNAL = "TB900"
 SOCKET_KEY = "agent-socket"
+STATUS_PATIENCE_S = 2.0
+"""Seconds an agent that is away is tried for its status; for all else it is given longer."""
+
 _CODE = re.compile(r"^TB\d{3}$")
 
 
@@ -51,14 +58,16 @@ def make_client_app(call: Call) -> ClientApp:
 
 
 def pack(method: str, header: str, payload: bytes) -> RecordDict:
-    """Return one request or reply as a Flower record."""
+    """Return one request or reply as a Flower record.
+
+    A small payload travels inside the one record: Flower sends every part of a message, and
+    every chunk of an array, in a request of its own.
+    """
+    told: dict[str, str | bytes] = {"method": method, "header": header}
+    if len(payload) <= INLINE_BYTES:
+        return RecordDict({CONFIG: ConfigRecord({**told, PAYLOAD: payload})})
     array = Array(np.frombuffer(payload, dtype=np.uint8))
-    return RecordDict(
-        {
-            CONFIG: ConfigRecord({"method": method, "header": header}),
-            ARRAYS: ArrayRecord({PAYLOAD: array}),
-        }
-    )
+    return RecordDict({CONFIG: ConfigRecord({**told}), ARRAYS: ArrayRecord({PAYLOAD: array})})
 
 
 def unpack(content: RecordDict) -> tuple[str, str, bytes]:
@@ -66,13 +75,18 @@ def unpack(content: RecordDict) -> tuple[str, str, bytes]:
 
     Raises:
         KeyError: A part is missing.
-        ValueError: The payload is not a vector of bytes.
+        ValueError: The payload is not bytes.
     """
     config = content.config_records[CONFIG]
-    array = content.array_records[ARRAYS][PAYLOAD].numpy()
-    if array.dtype != np.uint8 or array.ndim != 1:
-        raise ValueError("the payload is not a vector of bytes")
-    return str(config["method"]), str(config["header"]), array.tobytes()
+    payload = config.get(PAYLOAD)
+    if payload is None:
+        array = content.array_records[ARRAYS][PAYLOAD].numpy()
+        if array.dtype != np.uint8 or array.ndim != 1:
+            raise ValueError("the payload is not a vector of bytes")
+        payload = array.tobytes()
+    if not isinstance(payload, bytes):
+        raise ValueError("the payload is not bytes")
+    return str(config["method"]), str(config["header"]), payload
 
 
 def _answer(call: Call, message: Message, context: Context) -> RecordDict:
@@ -87,7 +101,9 @@ def _answer(call: Call, message: Message, context: Context) -> RecordDict:
 def _call_over_socket(
     context: Context, method: str, header: str, payload: bytes
 ) -> tuple[str, bytes]:
-    return call_agent(Path(str(context.node_config[SOCKET_KEY])), method, header, payload)
+    socket = Path(str(context.node_config[SOCKET_KEY]))
+    patience_s = STATUS_PATIENCE_S if method == "status" else PATIENCE_S
+    return call_agent(socket, method, header, payload, patience_s=patience_s)
 
 
 app = make_client_app(_call_over_socket)

@@ -1,4 +1,4 @@
-"""The coordinator's commands: state of a run, its live page, its report."""
+"""The coordinator's commands: make a consortium, run studies, live page, report."""
 
 from __future__ import annotations
 
@@ -8,37 +8,15 @@ from typing import Annotated
 import typer
 
 from common.cli_output import Output
-from server import export_cli, page_cli, provision_cli
+from server import export_cli, page_cli, provision_cli, run_cli
 
 app = typer.Typer(no_args_is_help=True, help=__doc__, rich_markup_mode=None)
 provision_cli.register(app)
+run_cli.register(app)
 page_cli.register(app)
 export_cli.register(app)
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 RunOption = Annotated[Path, typer.Argument(help="Folder of the run.")]
-
-
-@app.command(epilog="Example: tumorboard server status runs/study-1")
-def status(run_dir: RunOption, json_output: JsonOption = False) -> None:
-    """Show the phase of a run, its sites and why it failed."""
-    from common.errors import ConfigError
-    from server.run_state import load_run_state
-
-    state = load_run_state(run_dir)
-    if state is None:
-        raise ConfigError(
-            "there is no run in this folder", where=str(run_dir), cure="check the path"
-        )
-    output = Output(json_output)
-    output.say(f"run {state.run_id}: {state.phase}, round {state.round} of {state.rounds}")
-    if state.reason:
-        output.say(f"reason: {state.reason}")
-    rows = [
-        [name, "yes" if s.enrolled else s.refusal_code or "no", s.last_round, s.epsilon_spent]
-        for name, s in sorted(state.sites.items())
-    ]
-    output.table("Sites", ["site", "enrolled", "last round", "epsilon spent"], rows)
-    output.result(state.model_dump(mode="json"))
 
 
 @app.command(epilog="Example: tumorboard server report runs/study-1 --out published")

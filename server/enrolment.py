@@ -116,8 +116,11 @@ def _handshake(session: RunSession, site_ids: Iterable[str], deadline_s: float) 
                 release=reply.release,
                 ledger_head=reply.ledger_head,
             )
+            session.journal.write("enrolled", site=site_id, release=reply.release)
         else:
-            state = state.with_site(site_id, enrolled=False, refusal_code=_code(reply))
+            code = _code(reply)
+            state = state.with_site(site_id, enrolled=False, refusal_code=code)
+            session.journal.write("not_enrolled", site=site_id, code=code or "")
     session.record(state)
 
 

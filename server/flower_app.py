@@ -24,14 +24,19 @@ from flwr.serverapp import Grid, ServerApp
 from common.cli_output import Output
 from common.contract import sha256_hex
 from common.errors import ConfigError, ErrorCode, ProtocolError, RunError, TumorboardError
+from common.event_log import write_events
 from common.protocol import METHODS, StatusReply, StatusRequest
 from common.study import Study
 from common.wire import WireMessage
 from server.node_registry import NodeRegistry
 from server.rounds import run_study
+from server.run_journal import open_journal
 from server.site_link import Refusal
 
 CONFIG, ARRAYS, PAYLOAD = "tumorboard", "payload", "bytes"
+INLINE_BYTES = 1 << 20
+"""Largest payload that travels inside the record."""
+
 MESSAGE_TYPE = "query"
 DISCOVERY_S = 1.0
 MAX_PUSHES = 5
@@ -77,7 +82,7 @@ class GridLink:
     Args:
         grid: Flower's Grid.
         roster: Site -> registered identity (hex), or None where the roster has no key.
-        poll_s: Shortest pause between two looks for replies; grows to ten times that.
+        poll_s: Shortest pause between two looks for replies; grows to five times that.
         report: Told of every node that is not believed: claimed site, node, code.
 
     Every method raises `RunError` (TRANSPORT) when Flower has ended the run.
@@ -88,7 +93,7 @@ class GridLink:
         grid: Grid,
         roster: Mapping[str, str | None],
         *,
-        poll_s: float = 0.02,
+        poll_s: float = 0.05,
         report: Callable[[str, int, ErrorCode], None] | None = None,
     ) -> None:
         self._grid = grid
@@ -135,7 +140,7 @@ class GridLink:
             if now >= end:
                 break
             if waiting:
-                pause = self._poll_s if arrived else min(pause * 1.5, 10 * self._poll_s)
+                pause = self._poll_s if arrived else min(pause * 1.5, 5 * self._poll_s)
                 time.sleep(min(pause, max(end - now, 0)))
         self._out.update(waiting)
         return answers
@@ -157,23 +162,36 @@ class GridLink:
         return self._encoded
 
     def _push(self, method: str, waiting: Iterable[_Pending], deadline_s: float) -> None:
+        """Push what is due, all of it at once: sites that get the same content share it."""
         now = time.monotonic()
+        due: list[_Pending] = []
         for pending in waiting:
             node = self._nodes.node_of(pending.site_id)
             if node is None:
                 continue
             if pending.node != node:
-                pending.message_id = None  # the site has a new node
-            if pending.message_id is not None or now < pending.not_before:
-                continue
-            encoded = self._encode(pending.request)
-            content = pack(method, encoded.header, encoded.payload)
-            ttl = 3 * deadline_s + 600
-            message = Message(content, node, MESSAGE_TYPE, ttl=ttl)
-            pending.message_id = next(iter(self._grid.push_messages([message])), None)
-            pending.node, pending.pushed_at = node, time.monotonic()
+                pending.message_id, pending.node = None, node  # new, or the site has a new node
+            if pending.message_id is None and now >= pending.not_before:
+                due.append(pending)
+        if not due:
+            return
+        ttl = 3 * deadline_s + 600
+        messages = [Message(c, p.node, MESSAGE_TYPE, ttl=ttl) for p, c in self._packed(method, due)]
+        message_ids = list(self._grid.push_messages(messages))
+        for pending, message_id in zip(due, [*message_ids, *[None] * len(due)], strict=False):
+            pending.message_id, pending.pushed_at = message_id, time.monotonic()
             pending.pushes += 1
             pending.not_before = now + 2.0 ** min(pending.pushes - 1, 6)
+
+    def _packed(
+        self, method: str, due: Iterable[_Pending]
+    ) -> Iterator[tuple[_Pending, RecordDict]]:
+        shared: dict[int, RecordDict] = {}
+        for pending in due:
+            encoded = self._encode(pending.request)
+            if id(pending.request) not in shared:
+                shared[id(pending.request)] = pack(method, encoded.header, encoded.payload)
+            yield pending, shared[id(pending.request)]
 
     def _pull(self, method: str, waiting: dict[str, _Pending]) -> dict[str, WireMessage | Refusal]:
         by_id = {p.message_id: p for p in waiting.values() if p.message_id is not None}
@@ -255,14 +273,16 @@ def _transport() -> Iterator[None]:
 
 
 def pack(method: str, header: str, payload: bytes) -> RecordDict:
-    """Return one request as a Flower record."""
+    """Return one request as a Flower record.
+
+    A small payload travels inside the one record: Flower sends every part of a message, and
+    every chunk of an array, in a request of its own.
+    """
+    told: dict[str, str | bytes] = {"method": method, "header": header}
+    if len(payload) <= INLINE_BYTES:
+        return RecordDict({CONFIG: ConfigRecord({**told, PAYLOAD: payload})})
     array = Array(np.frombuffer(payload, dtype=np.uint8))
-    return RecordDict(
-        {
-            CONFIG: ConfigRecord({"method": method, "header": header}),
-            ARRAYS: ArrayRecord({PAYLOAD: array}),
-        }
-    )
+    return RecordDict({CONFIG: ConfigRecord({**told}), ARRAYS: ArrayRecord({PAYLOAD: array})})
 
 
 def _read(method: str, content: RecordDict) -> WireMessage | Refusal:
@@ -271,10 +291,13 @@ def _read(method: str, content: RecordDict) -> WireMessage | Refusal:
         config = content.config_records[CONFIG]
         if "code" in config:
             return Refusal(str(config["code"]))
-        payload = content.array_records[ARRAYS][PAYLOAD].numpy()
-        if payload.dtype != np.uint8 or payload.ndim != 1:
+        payload = config.get(PAYLOAD)
+        if payload is None:
+            array = content.array_records[ARRAYS][PAYLOAD].numpy()
+            payload = array.tobytes() if array.dtype == np.uint8 and array.ndim == 1 else None
+        if not isinstance(payload, bytes):
             return Refusal(str(ErrorCode.PAYLOAD))
-        return METHODS[method][1].decode(str(config["header"]), payload.tobytes())
+        return METHODS[method][1].decode(str(config["header"]), payload)
     except ProtocolError as error:
         return Refusal(str(error.code))
     except (KeyError, TypeError, ValueError, EOFError):
@@ -303,5 +326,12 @@ def main(grid: Grid, context: Context) -> None:
                 cure="start the run with `tumorboard server run`, which fills it in",
             )
     study = Study.from_yaml(Path(str(context.run_config["study"])))
-    link = GridLink(grid, roster_keys(study))
-    run_study(study, link, Path(str(context.run_config["run-dir"])), output=Output())
+    run_dir = Path(str(context.run_config["run-dir"]))
+    write_events(run_dir / "events.jsonl")
+    audit = open_journal(run_dir, str(context.run_id))
+
+    def unproven(site_id: str, node: int, code: ErrorCode) -> None:
+        audit.write("node_refused", site=site_id, code=str(code), node=str(node))
+
+    link = GridLink(grid, roster_keys(study), report=unproven)
+    run_study(study, link, run_dir, output=Output())

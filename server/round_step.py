@@ -141,6 +141,7 @@ def note_reply(session: RunSession, site_id: str, reply: object) -> str:
     handed the study again before the next round.
     """
     code = known_code(reply.code) if isinstance(reply, Refusal) else str(ErrorCode.PROTOCOL)
+    session.journal.write("site_refused", site=site_id, code=code)
     if code in FINAL_REFUSALS:
         session.record(session.state.with_site(site_id, enrolled=False, refusal_code=code))
     elif code == ErrorCode.PROTOCOL:
@@ -160,6 +161,9 @@ def _check(
         check_train_reply(reply, site_id, session.state.sites[site_id].modalities, expected)
     except ProtocolError as error:
         session.output.say(f"round {expected.request.round}: update of {site_id} refused\n{error}")
+        session.journal.write(
+            "update_refused", round=expected.request.round, site=site_id, code=str(error.code)
+        )
         return str(error.code)
     return None
 

@@ -1,8 +1,9 @@
 """A federated run from the first handshake to the last table; resumable at any moment.
 
-`enrolling -> ready -> round k -> evaluating -> done | failed(reason)`. After every round the
-checkpoint is on disk. Running the same study in the same folder again continues after the last
-committed round with identical bytes; a finished run is read back without asking any site.
+`enrolling -> ready -> round k -> evaluating -> done | failed(reason) | stopped`. After every
+round the checkpoint is on disk. Running the same study in the same folder again continues after
+the last committed round with identical bytes; a finished run is read back without asking any
+site.
 """
 
 from __future__ import annotations
@@ -88,10 +89,10 @@ def run_study(study: Study, link: SiteLink, run_dir: Path, *, output: Output) ->
         try:
             return _run(session)
         except TumorboardError as error:
-            session.enter(phase="failed", reason=f"{error.code}: {error.what}")
+            _end(session, error.code, error.what)
             raise
         except Exception as error:
-            session.enter(phase="failed", reason=f"{ErrorCode.INTERNAL}: {type(error).__name__}")
+            _end(session, ErrorCode.INTERNAL, type(error).__name__)
             raise
 
 
@@ -136,6 +137,12 @@ def _run(session: RunSession) -> RunResult:
     if session.state.phase == "done" and checkpoint is not None:
         return _result(session, checkpoint, sums)
     session.enter(phase="enrolling", reason=None)
+    session.journal.write(
+        "run_started",
+        round=0 if checkpoint is None else checkpoint.round,
+        study=session.state.study_digest,
+        model="" if checkpoint is None else arrays_digest(checkpoint.parameters),
+    )
     enrol_all(session)
     if checkpoint is None:
         checkpoint = Checkpoint(round=0, parameters=to_arrays(build_model(session.study)))
@@ -145,7 +152,15 @@ def _run(session: RunSession) -> RunResult:
     session.enter(phase="evaluating")
     result = _result(session, checkpoint, sums)
     session.enter(phase="done")
+    session.journal.write("run_done", round=checkpoint.round, model=result.model_digest)
     return result
+
+
+def _end(session: RunSession, code: ErrorCode, what: str) -> None:
+    """Write why the run ends before it is done."""
+    phase = "stopped" if code == ErrorCode.STOPPED else "failed"
+    session.enter(phase=phase, reason=f"{code}: {what}")
+    session.journal.write(f"run_{phase}", round=session.state.round, code=str(code))
 
 
 def _secure_sums(session: RunSession) -> SecureRounds | None:
@@ -158,14 +173,29 @@ def _train(session: RunSession, checkpoint: Checkpoint, sums: SecureRounds | Non
         if checkpoint.round:
             progress.advance(checkpoint.round, "resumed")
         while checkpoint.round < rounds:
+            session.check_stop()
             if sums is None:
                 checkpoint = run_round(session, checkpoint)
             else:
                 checkpoint = run_secure_round(session, sums, checkpoint)
             save_checkpoint(session.checkpoints, checkpoint)
-            session.enter(round=checkpoint.round)
+            _commit(session, checkpoint)
             progress.advance(1, _note(checkpoint.history[-1]))
     return checkpoint
+
+
+def _commit(session: RunSession, checkpoint: Checkpoint) -> None:
+    """Write a committed round to state and audit log."""
+    record = checkpoint.history[-1]
+    session.note_presence()
+    session.enter(round=checkpoint.round)
+    session.journal.write(
+        "round_committed",
+        round=checkpoint.round,
+        model=arrays_digest(checkpoint.parameters),
+        sites=",".join(record.sites),
+        dropped=",".join(f"{site}:{code}" for site, code in sorted(record.dropped.items())),
+    )
 
 
 def _note(record: RoundRecord) -> str:

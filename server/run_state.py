@@ -1,8 +1,13 @@
-"""Where a run stands, on disk: `enrolling -> ready -> round -> evaluating -> done | failed`."""
+"""Where a run stands, on disk.
+
+`enrolling -> ready -> round -> evaluating -> done | failed | stopped`; a failed or stopped run
+continues after its last committed round.
+"""
 
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
@@ -15,7 +20,7 @@ from common.errors import RunError
 from common.protocol import Release
 from common.study import Identifier, Modality
 
-RunPhase = Literal["enrolling", "ready", "round", "evaluating", "done", "failed"]
+RunPhase = Literal["enrolling", "ready", "round", "evaluating", "done", "failed", "stopped"]
 
 STATE_FILE = "run.json"
 
@@ -34,6 +39,9 @@ class SiteState(Contract):
     evaluation_epsilon_spent: float = 0.0
     ledger_head: str | None = None
     last_round: int = 0
+    online: bool | None = Field(
+        default=None, description="whether its node could be reached after the last round"
+    )
 
 
 class RunState(Contract):
@@ -45,12 +53,15 @@ class RunState(Contract):
     phase: RunPhase = "enrolling"
     round: int = Field(default=0, ge=0, description="last committed round")
     rounds: int = Field(gt=0)
-    reason: str | None = Field(default=None, description="why the run failed")
+    reason: str | None = Field(default=None, description="why the run failed or stopped")
     sites: dict[str, SiteState] = Field(default_factory=dict)
+    updated: str | None = Field(default=None, description="when this was written, UTC")
 
     def save(self, run_dir: Path) -> None:
         """Write the state durably."""
-        text = json.dumps(self.model_dump(mode="json"), indent=1, sort_keys=True)
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        told = self.model_copy(update={"updated": now})
+        text = json.dumps(told.model_dump(mode="json"), indent=1, sort_keys=True)
         write_text(run_dir / STATE_FILE, text)
 
     def with_site(self, site_id: str, **changes: object) -> RunState:

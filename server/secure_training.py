@@ -97,6 +97,9 @@ def _upload(
         check_masked_reply(reply, site_id, request, sums.key_session)
     except ProtocolError as error:
         session.output.say(f"round {request.round}: upload of {site_id} refused\n{error}")
+        session.journal.write(
+            "update_refused", round=request.round, site=site_id, code=str(error.code)
+        )
         return str(error.code)
     session.state = session.state.with_site(
         site_id,

@@ -14,8 +14,12 @@ from common.cli_output import Output
 from common.errors import ErrorCode, RunError
 from common.provenance import code_digest
 from common.study import Study
+from server.run_journal import RunJournal, open_journal
 from server.run_state import RunState, load_run_state
 from server.site_link import SiteLink
+
+STOP_FILE = "stop"
+"""A file of this name in the folder of a run ends it after the round in flight."""
 
 SILENT_ROUNDS = 2
 """After so many silent rounds in a row a site is asked, but no longer waited for."""
@@ -31,6 +35,7 @@ class RunSession:
         run_dir: Folder of the run.
         state: Last state written.
         output: Where progress is shown.
+        journal: The coordinator's audit log.
         silent: Rounds in a row that a site did not answer.
     """
 
@@ -39,6 +44,7 @@ class RunSession:
     run_dir: Path
     state: RunState
     output: Output
+    journal: RunJournal
     silent: dict[str, int] = field(default_factory=dict)
 
     def record(self, state: RunState) -> None:
@@ -63,6 +69,26 @@ class RunSession:
     def away(self) -> frozenset[str]:
         """Sites that are asked but not waited for."""
         return frozenset(s for s, rounds in self.silent.items() if rounds >= SILENT_ROUNDS)
+
+    def note_presence(self) -> None:
+        """Note in the state which sites can be reached now; written with the next change."""
+        here = frozenset(self.link.site_ids())
+        for site_id in self.state.sites:
+            self.state = self.state.with_site(site_id, online=site_id in here)
+
+    def check_stop(self) -> None:
+        """End the run here if the coordinator has asked for it.
+
+        Raises:
+            RunError: With code STOPPED.
+        """
+        if (self.run_dir / STOP_FILE).exists():
+            raise RunError(
+                "the coordinator stopped the run",
+                where=self.state.run_id,
+                cure="`tumorboard server resume` continues after the last committed round",
+                code=ErrorCode.STOPPED,
+            )
 
     @property
     def checkpoints(self) -> Path:
@@ -91,7 +117,9 @@ def open_session(
                 why="two servers would write the same checkpoints",
                 cure="stop it, or choose another folder",
             ) from None
-        yield RunSession(study, link, run_dir, _open_state(study, run_dir), output)
+        state = _open_state(study, run_dir)
+        journal = open_journal(run_dir, state.run_id)
+        yield RunSession(study, link, run_dir, state, output, journal)
 
 
 def _open_state(study: Study, run_dir: Path) -> RunState:

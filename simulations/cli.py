@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -120,6 +120,37 @@ def list_scenarios(
     output.table("Scenarios", ["name", "title", "arms", "cells"], rows)
     output.say("Arms of one: tumorboard simulate list NAME")
     output.result({"scenarios": [scenario_facts(s) for s in found]})
+
+
+@app.command(epilog="Example: tumorboard simulate consortium --out consortium-run")
+def consortium(
+    out: Annotated[Path, typer.Option(help="New folder with a short path; sockets lie below it.")],
+    mode: Annotated[
+        Literal["none", "local", "distributed"], typer.Option(help="Privacy mode of training.")
+    ] = "distributed",
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds of training.")] = 20,
+    sites: Annotated[int, typer.Option(min=2, help="Hospitals.")] = 3,
+    patients: Annotated[int, typer.Option(min=30, help="Patients a hospital.")] = 60,
+    json_output: JsonOption = False,
+) -> None:
+    """Run a whole consortium as processes of this machine: CA, TLS, SuperLink, hospitals, report.
+
+    Patients are SYNTHETIC. At the end status, ledgers and audit logs of both sides are compared.
+    """
+    from simulations.consortium_demo import ConsortiumOptions, run_local_consortium
+
+    output = Output(json_output)
+    options = ConsortiumOptions(sites, patients, rounds, mode)
+    done = run_local_consortium(out, options, output=output)
+    output.say("Seconds: " + ", ".join(f"{k} {v:.0f}" for k, v in done.seconds.items()))
+    output.say(f"Report (SYNTHETIC patients): {done.page}")
+    output.result(
+        {
+            "report": str(done.page),
+            "seconds": done.seconds,
+            "agreements": {a.what: a.holds for a in done.agreements},
+        }
+    )
 
 
 def _chosen(name: str, seeds: int | None, arms: str | None) -> Scenario:

@@ -30,6 +30,7 @@ from client.agent.socket_call import (
     to_frame,
 )
 from common.errors import ConfigError, ErrorCode
+from common.grpc_health import is_serving
 from common.protocol import (
     METHODS,
     AgentApi,
@@ -121,14 +122,7 @@ def serving(
 
 def is_healthy(socket: Path, *, timeout_s: float = 2.0) -> bool:
     """Return whether an agent answers health checks on the socket."""
-    with grpc.insecure_channel(f"unix:{socket}") as channel:
-        try:
-            reply = health_pb2_grpc.HealthStub(channel).Check(
-                health_pb2.HealthCheckRequest(service=SERVICE), timeout=timeout_s
-            )
-        except grpc.RpcError:
-            return False
-        return bool(reply.status == health_pb2.HealthCheckResponse.SERVING)
+    return is_serving(f"unix:{socket}", SERVICE, timeout_s=timeout_s)
 
 
 class AgentClient:

@@ -6,6 +6,7 @@ The relay imports this file, so it imports nothing heavier than grpc.
 from __future__ import annotations
 
 import struct
+import time
 from pathlib import Path
 
 import grpc
@@ -16,6 +17,15 @@ MAX_FRAME_BYTES = 560 * 1024 * 1024
 
 CALL_TIMEOUT_S = 24 * 3600.0
 """A site may train for hours; the server has its own deadline."""
+
+PATIENCE_S = 60.0
+"""How long an agent that cannot be reached, for instance while it restarts, is tried again."""
+
+RETRY_S = 0.25
+MAX_BROKEN = 3
+"""How often a call that an ending agent broke off starts the patience anew."""
+
+AGENT_AWAY = "TB509"
 
 CHANNEL_OPTIONS = [
     ("grpc.max_receive_message_length", MAX_FRAME_BYTES),
@@ -53,24 +63,47 @@ def from_frame(frame: bytes) -> tuple[str, bytes]:
 
 
 def call_agent(
-    socket: Path, method: str, header: str, payload: bytes, *, timeout_s: float = CALL_TIMEOUT_S
+    socket: Path,
+    method: str,
+    header: str,
+    payload: bytes,
+    *,
+    timeout_s: float = CALL_TIMEOUT_S,
+    patience_s: float = PATIENCE_S,
 ) -> tuple[str, bytes]:
     """Return the agent's (header, payload).
+
+    A call that an ending agent breaks off is made again: agents answer a repeated request with
+    the stored reply.
 
     Args:
         socket: Path of the agent's Unix socket.
         method: A method of the protocol.
         header: Header of the request.
         payload: Payload of the request.
-        timeout_s: Seconds to wait at most.
+        timeout_s: Seconds to wait for an answer at most.
+        patience_s: Seconds to try at most while there is no agent.
 
     Raises:
-        AgentRefusalError: With the agent's stable code, or TB900 if it cannot be reached.
+        AgentRefusalError: With the agent's stable code, TB509 if it cannot be reached, or TB900.
     """
-    with grpc.insecure_channel(f"unix:{socket}", options=CHANNEL_OPTIONS) as channel:
-        call = channel.unary_unary(f"/{SERVICE}/{method}")
-        try:
-            return from_frame(call(to_frame(header, payload), timeout=timeout_s))
-        except grpc.RpcError as error:
-            told = error.details() if error.code() == grpc.StatusCode.FAILED_PRECONDITION else None
-            raise AgentRefusalError(told or "TB900") from None
+    frame = to_frame(header, payload)
+    end = time.monotonic() + patience_s
+    broken = 0
+    while True:
+        started = time.monotonic()
+        with grpc.insecure_channel(f"unix:{socket}", options=CHANNEL_OPTIONS) as channel:
+            try:
+                return from_frame(channel.unary_unary(f"/{SERVICE}/{method}")(frame, timeout_s))
+            except grpc.RpcError as error:
+                code, told = error.code(), error.details()
+        if code == grpc.StatusCode.FAILED_PRECONDITION:
+            raise AgentRefusalError(told or "TB900")
+        if code != grpc.StatusCode.UNAVAILABLE:
+            raise AgentRefusalError("TB900")
+        if time.monotonic() - started > RETRY_S and broken < MAX_BROKEN:
+            broken += 1  # it was there, and ended meanwhile
+            end = max(end, time.monotonic() + patience_s)
+        if time.monotonic() >= end:
+            raise AgentRefusalError(AGENT_AWAY)
+        time.sleep(RETRY_S)
