@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import os
 import sys
 from importlib.metadata import EntryPoint, entry_points, version
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 import click
 
 from common.cli_help import with_plain_help
+from common.errors import ErrorCode, TumorboardError
 
 GROUP = "tumorboard.commands"
 
@@ -68,10 +70,19 @@ def root() -> None:
     """
 
 
+def _of_the_system(error: OSError) -> TumorboardError:
+    return TumorboardError(
+        f"the system refuses: {error.strerror or error}",
+        where=str(error.filename or ""),
+        why="a file or folder cannot be read or written",
+        cure="check that the path exists, its permissions and the free space, then run the same "
+        "command again",
+        code=ErrorCode.CONFIG,
+    )
+
+
 def main() -> None:
     """Run the command line; a user's mistake gives one message, never a traceback."""
-    from common.errors import TumorboardError
-
     try:
         status = root.main(standalone_mode=False)
     except click.exceptions.Exit as done:
@@ -85,6 +96,12 @@ def main() -> None:
     except TumorboardError as error:
         sys.stderr.write(f"{error}\n")
         sys.exit(error.exit_status)
+    except BrokenPipeError:  # the reader of a pipe, e.g. `| head`, has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
+    except OSError as error:
+        sys.stderr.write(f"{_of_the_system(error)}\n")
+        sys.exit(1)
     # Outside standalone mode click returns the status of `typer.Exit` instead of raising it.
     if isinstance(status, int):
         sys.exit(status)

@@ -25,6 +25,9 @@ def sha256_hex(data: bytes | str) -> str:
     return hashlib.sha256(data.encode() if isinstance(data, str) else data).hexdigest()
 
 
+_PLAIN_WORDS = {"extra_forbidden": "unknown key", "missing": "this key is needed"}
+
+
 class Contract(BaseModel):
     """A frozen, strictly keyed value with a canonical digest."""
 
@@ -62,6 +65,30 @@ class Contract(BaseModel):
             ) from None
 
 
+class _StrictLoader(yaml.SafeLoader):
+    """The safe loader; a key that is written twice is refused, where YAML takes the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[object] = set()
+        for key_node, _ in node.value:
+            merged = key_node.tag == "tag:yaml.org,2002:merge"
+            key = None if merged else self.construct_object(key_node, deep=True)
+            if key_node.tag == "tag:yaml.org,2002:str" and key in seen:
+                raise yaml.constructor.ConstructorError(
+                    problem=f"the key '{key}' is written twice", problem_mark=key_node.start_mark
+                )
+            seen.add(str(key))
+        return super().construct_mapping(node, deep)
+
+
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    keys = [key for key, _ in pairs]
+    for key in keys:
+        if keys.count(key) > 1:
+            raise ValueError(f"the key '{key}' is written twice")
+    return dict(pairs)
+
+
 def read_yaml_mapping(path: Path) -> dict[str, Any]:
     """Return the mapping a YAML file holds, or a JSON file if its name ends in `.json`.
 
@@ -72,16 +99,27 @@ def read_yaml_mapping(path: Path) -> dict[str, Any]:
     """
     try:
         text = path.read_text(encoding="utf-8")
-        data = json.loads(text) if path.suffix.lower() == ".json" else yaml.safe_load(text)
+        data = (
+            json.loads(text, object_pairs_hook=_without_repeats)
+            if path.suffix.lower() == ".json"
+            else yaml.load(text, _StrictLoader)  # noqa: S506  a safe loader, stricter
+        )
     except FileNotFoundError:
         raise ConfigError(
             "the file does not exist", where=str(path), cure="check the path for a typing error"
         ) from None
-    except (OSError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        raise ConfigError(
+            "the file cannot be read as UTF-8 text",
+            where=str(path),
+            why=str(error),
+            cure="save it as UTF-8",
+        ) from None
+    except OSError as error:
         raise ConfigError(
             "the file cannot be read", where=str(path), why=str(error), cure="check its permissions"
         ) from None
-    except (yaml.YAMLError, json.JSONDecodeError) as error:
+    except (yaml.YAMLError, ValueError) as error:
         raise ConfigError(
             "the file is not valid YAML or JSON",
             where=str(path),
@@ -102,6 +140,13 @@ def _list_problems(error: ValidationError) -> str:
     lines = []
     for problem in error.errors(include_url=False):
         key = ".".join(str(part) for part in problem["loc"]) or "(whole file)"
-        shown = "" if problem["type"] == "missing" else f" (value: {problem['input']!r:.60})"
-        lines.append(f"    - {key}: {problem['msg']}{shown}")
+        said = _PLAIN_WORDS.get(problem["type"], problem["msg"].removeprefix("Value error, "))
+        told = problem["type"] == "missing" or isinstance(problem["input"], dict)
+        shown = "" if told else f" (value: {_cut(problem['input'])})"
+        lines.append(f"    - {key}: {said}{shown}")
     return "\n".join(lines)
+
+
+def _cut(value: object, width: int = 60) -> str:
+    text = repr(value)
+    return text if len(text) <= width else f"{text[: width - 3]}..."

@@ -12,7 +12,9 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, JsonValue, model_validator
 
 from common.contract import Contract
+from common.errors import PrivacyError
 from common.federated_method import AggregationRule, check_method
+from common.privacy.collusion import Collusion
 from common.privacy.plan import PrivacyPlan
 from common.subgroups import Subgroup, SubgroupName
 
@@ -105,6 +107,12 @@ class SurvivalEndpoint(Contract):
             raise ValueError("edges_months must start at 0 and increase")
         if self.hazards is not None and len(self.hazards) != self.n_intervals:
             raise ValueError(f"hazards needs {self.n_intervals} values, one an interval")
+        if self.hazards is not None and not all(0 < hazard < 1 for hazard in self.hazards):
+            raise ValueError(
+                "hazards are probabilities of dying in an interval, above 0 and below 1"
+            )
+        if any(b <= a for a, b in pairwise([0.0, *self.horizons_months])):
+            raise ValueError("horizons_months must be above 0 and increase")
         return self
 
     @property
@@ -224,7 +232,11 @@ class RosterEntry(Contract):
 
     site_id: Identifier
     name: str = ""
-    public_key: str | None = Field(default=None, description="registered identity, hex")
+    public_key: str | None = Field(
+        default=None,
+        pattern=r"^[0-9a-f]{64}$",
+        description="registered identity: Ed25519 public key, 64 hex characters",
+    )
     nominal_patients: int | None = Field(
         default=None,
         gt=0,
@@ -270,8 +282,24 @@ class Study(Contract):
                 "privacy.mode 'distributed' needs at least 3 sites: with fewer, the sum of the "
                 "others is one hospital's own data; use mode 'local'"
             )
+        self._check_promise(len(ids))
         check_method(self.training, self.privacy.mode)
         return self
+
+    def _check_promise(self, n_sites: int) -> None:
+        plan = self.privacy
+        if plan.mode == "distributed":
+            try:
+                Collusion.of_plan(plan, n_sites)
+            except PrivacyError as error:
+                reasons = filter(None, (error.what, error.why, error.cure))
+                raise ValueError("; ".join(reasons)) from None
+        most = 0.1 / self.training.nominal_patients
+        if plan.is_private and plan.delta > most:
+            raise ValueError(
+                f"privacy.delta is above 1 / (10 training.nominal_patients) = {most:.2g}: it would "
+                "allow whole patients to be published; use 1e-5, or less"
+            )
 
     @property
     def nominal_by_site(self) -> dict[str, float]:

@@ -53,9 +53,10 @@ def init(
 def validate(path: StudyArgument, json_output: JsonOption = False) -> None:
     """Check a study, every problem at once, and say what deserves a second look."""
     from common.study import Study
-    from common.study_freeze import open_points
+    from common.study_freeze import check_model, open_points
 
     study = Study.from_yaml(path)
+    check_model(study)
     points = open_points(study)
     output = Output(json_output)
     output.say(f"Valid: {study.study_id} version {study.version}, {len(study.sites)} sites.")
@@ -100,10 +101,11 @@ def freeze(
 ) -> None:
     """Write the canonical form whose SHA-256 every hospital approves, and print it."""
     from common.study import Study
+    from common.study_freeze import check_model, frozen_path, open_points
     from common.study_freeze import freeze as freeze_study
-    from common.study_freeze import frozen_path, open_points
 
     study = Study.from_yaml(path)
+    check_model(study)
     target = out if out is not None else frozen_path(path)
     digest = freeze_study(study, target)
     output = Output(json_output)
@@ -111,7 +113,10 @@ def freeze(
     output.say(f"Frozen: {target} (sha256sum of this file gives the digest)")
     for point in open_points(study):
         output.say(f"  look at {point}")
-    output.say(f"Next, at each hospital: `tumorboard site approve {digest:.16}...`.")
+    output.say(
+        "Next, at each hospital: `tumorboard site approve --site FOLDER --study "
+        f"{target.name} {digest}`."
+    )
     output.result({"study_digest": digest, "frozen": str(target)})
 
 

@@ -40,6 +40,21 @@ def freeze(study: Study, path: Path) -> str:
     return study.digest()
 
 
+def check_model(study: Study) -> None:
+    """Refuse a study whose model no hospital could build, or could not train privately.
+
+    Raises:
+        ConfigError: The model's name or an option is unknown, or the study lacks what it reads.
+        PrivacyError: The study is private and a layer of the model mixes patients.
+    """
+    from common.models.registry import build_model
+    from common.privacy.validators import check_private
+
+    model = build_model(study)
+    if study.privacy.is_private:
+        check_private(model)
+
+
 def open_points(study: Study) -> list[str]:
     """Return what is allowed but deserves a second look before hospitals approve it."""
     points = []

@@ -39,7 +39,7 @@ def read_study(request: HandshakeRequest) -> Study:
             "the study is not the one its digest names",
             where=f"computed {study.digest()[:12]}, announced {request.study_digest[:12]}",
             why="the study was altered on its way",
-            cure="compare `tumorboard study digest` on both sides",
+            cure="compare the digest of `tumorboard study show` on both sides",
             code=ErrorCode.STUDY_DIGEST,
         )
     return study
@@ -81,7 +81,7 @@ def check_policy(study: Study, policy: SitePolicy, digest: str | None = None) ->
         raise ProtocolError(
             "this hospital has not approved the study",
             where=f"study {digest}",
-            cure=f"read it, then `tumorboard site approve {digest}`",
+            cure="read it, then `tumorboard site approve --site FOLDER --study study.yaml`",
             code=ErrorCode.NOT_APPROVED,
         )
     if policy.site_id not in {entry.site_id for entry in study.sites}:

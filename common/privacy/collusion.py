@@ -41,6 +41,12 @@ class Collusion:
                 why="every site knows its own share of the noise",
                 cure="leave privacy.colluders out, or set at least 1",
             )
+        if self.threshold > self.n_sites:
+            raise PrivacyError(
+                f"t = {self.colluders} colluders are too many for {self.n_sites} sites",
+                why="more than (N + t)/2 sites must agree on who survived, and there are only N",
+                cure="leave privacy.colluders out for the default, or admit more sites",
+            )
         if not self.threshold <= self.n_min <= self.n_sites:
             raise PrivacyError(
                 f"n_min = {self.n_min} does not work for {self.n_sites} sites and "

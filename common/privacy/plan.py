@@ -35,7 +35,7 @@ class PrivacyPlan(Contract):
     """
 
     mode: Mode = "distributed"
-    epsilon: float = Field(default=3.0, gt=0)
+    epsilon: float = Field(default=3.0, gt=0, le=500)
     delta: float = Field(default=1e-5, gt=0, lt=1e-2)
     clip: float = Field(default=0.3, gt=0, description="L2 bound C of one patient's gradient")
     colluders: int | None = Field(

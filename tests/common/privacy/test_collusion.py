@@ -26,3 +26,8 @@ def test_numbers_that_break_the_promise_are_refused(
     with pytest.raises(PrivacyError) as caught:
         Collusion(n_sites, colluders, n_min)
     assert caught.value.why
+
+
+def test_too_many_colluders_are_named_as_the_reason() -> None:
+    with pytest.raises(PrivacyError, match="t = 5 colluders are too many for 3 sites"):
+        Collusion.of_plan(PrivacyPlan(colluders=5), 3)
