@@ -58,6 +58,15 @@ def rezipped(**files):
     return out.getvalue()
 
 
+def zipped(manifest, content, compression):
+    """A bundle by hand."""
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", compression) as archive:
+        archive.writestr("pyproject.toml", manifest)
+        archive.writestr(".info/CONTENT", content)
+    return out.getvalue()
+
+
 BAD = {
     "code": bundle(client__flower_app="app = None"),
     "pth": rezipped(start__pth="import os"),
@@ -67,7 +76,8 @@ BAD = {
     "other app": bundle(MANIFEST.replace("client.flower_app:app", "os:system")),
     "truncated": build_bundle()[:-30],
     "nothing": b"",
-    "huge": b"\0" * (1 << 21),
+    "huge": zipped(MANIFEST, "0" * (1 << 21), zipfile.ZIP_STORED),
+    "huge once unpacked": zipped(MANIFEST + "#" * (1 << 21), "", zipfile.ZIP_DEFLATED),
 }
 
 

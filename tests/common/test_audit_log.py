@@ -72,6 +72,16 @@ SPOILED = {
 }
 
 
+def test_a_line_that_only_its_owner_can_write(written):
+    """Changed and hashed anew, and the head with it: the signature alone tells."""
+    lines = resealed(written.read_bytes().splitlines(keepends=True))
+    written.write_bytes(b"".join(lines) + lines[4])  # not the last, which could be torn
+    body = {"sequence": 4, "head": json.loads(lines[4])["sha256"]}
+    head_path(written).write_text(canonical_json(body) + "\n")
+    with pytest.raises(LedgerError, match="not signed by its owner"):
+        read_audit(written)
+
+
 @pytest.mark.parametrize("how", [name for name in SPOILED if name != "repeated"])
 def test_a_spoiled_log_is_refused_by_reader_and_writer(written, how):
     lines = written.read_bytes().splitlines(keepends=True)

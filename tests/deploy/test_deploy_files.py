@@ -73,6 +73,28 @@ def test_agent_and_what_faces_the_network_are_different_users():
         assert "InaccessiblePaths=/srv/tumorboard/site/private" in text
 
 
+@pytest.mark.parametrize("unit", UNITS, ids=lambda path: path.stem)
+def test_options_in_the_units_exist(unit):
+    """Every command line is one that the program itself understands."""
+    line = next(x for x in unit.read_text().splitlines() if x.startswith("ExecStart="))
+    words = line.removeprefix("ExecStart=").split()
+    if words[1] == "-m":
+        entry = words[1:3]
+    else:
+        entry = ["-c", "from common.cli import main; main()", *words[1:3]]
+    done = subprocess.run(
+        [sys.executable, *entry, "--help"],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+        env={"PATH": "/usr/bin:/bin", "COLUMNS": "200", "PYTHONPATH": str(ROOT), "HOME": "/tmp"},
+    )
+    assert done.returncode == 0, done.stderr
+    for option in re.findall(r"(?<= )--[a-z-]+", line):
+        assert option in done.stdout
+
+
 @pytest.mark.parametrize("path", COMPOSE, ids=lambda path: path.parent.name)
 def test_containers_are_hardened(path):
     services = yaml.safe_load(path.read_text())["services"]

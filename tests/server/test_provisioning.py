@@ -11,6 +11,12 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
+from client.agent.identity import (
+    create_identity,
+    load_identity,
+    load_node_key,
+    node_key_path,
+)
 from client.cli import app as site_app
 from client.enrol_connection import SiteConnection
 from client.enrol_install import install_kit
@@ -19,6 +25,7 @@ from client.site_folder import load_policy
 from client.site_template import write_site_template
 from common.audit_log import read_audit
 from common.errors import ConfigError, ErrorCode, ProtocolError
+from common.join_request import SignedJoinRequest, read_join_request
 from common.roster import Roster, SignedRoster, read_roster
 from server.cli import app as server_app
 from server.consortium_folder import ConsortiumFolder
@@ -193,14 +200,34 @@ def test_an_altered_request_is_refused(consortium, hospital, tmp_path, key, valu
     assert consortium.roster().members == []
 
 
-def test_a_node_key_of_somebody_else_is_refused(consortium, hospital, tmp_path):
-    """Without proof of possession a hospital could claim another's SuperNode."""
-    first, second = request_of(hospital("a"), tmp_path), request_of(hospital("b"), tmp_path)
-    stolen = json.loads(second.read_text())
-    stolen["request"]["node_key"] = json.loads(first.read_text())["request"]["node_key"]
-    second.write_text(json.dumps(stolen))
+@pytest.mark.parametrize("stolen", ["identity", "node_key"])
+def test_a_key_of_somebody_else_is_refused(consortium, hospital, tmp_path, stolen):
+    """Each key must sign: else a hospital could claim another's identity, or its SuperNode."""
+    victim, thief = hospital("a"), hospital("b")
+    request = read_join_request(request_of(thief, tmp_path))
+    taken = getattr(read_join_request(request_of(victim, tmp_path)), stolen)
+    identity = load_identity(thief.identity_key)
+    node = load_node_key(node_key_path(thief.identity_key))
+    claim = request.model_copy(update={stolen: taken})
+    SignedJoinRequest.make(claim, identity, node).write(tmp_path / "claim.json")
     with pytest.raises(ProtocolError, match="not signed by its own"):
-        admit(consortium, second)
+        admit(consortium, tmp_path / "claim.json")
+
+
+@pytest.mark.parametrize("kept", ["identity.key", "node.key"])
+def test_a_key_is_used_once(consortium, hospital, tmp_path, kept):
+    policy = hospital("a")
+    admit(consortium, request_of(policy, tmp_path))
+    revoke(consortium, "a", "left")
+    for path in policy.identity_key.parent.glob("*.key*"):
+        if path.name != kept:
+            path.unlink()
+    if kept == "identity.key":
+        make_keys(policy)
+    else:
+        create_identity(policy.identity_key)
+    with pytest.raises(ProtocolError, match="used before"):
+        admit(consortium, request_of(policy, tmp_path))
 
 
 def test_a_second_admission_of_name_or_key_is_refused(consortium, hospital, tmp_path):

@@ -70,16 +70,20 @@ def test_a_line_names_call_round_and_digests_and_no_patient(log, tmp_path):
     hospital.fails = RuntimeError(PATIENT)
     with pytest.raises(AgentRefusalError):
         answer(hospital, "train", *TRAIN.encode(), journal)
+    odd = TRAIN.model_copy(update={"model_digest": f"{PATIENT} "})
+    hospital.fails = PrivacyError(PATIENT, code=ErrorCode.POLICY)
+    with pytest.raises(AgentRefusalError):
+        answer(hospital, "train", *odd.encode(), journal)
     for method, header in (("shell", "{}"), ("train", '{"run_id": "Erika"'), ("train", PATIENT)):
         with pytest.raises(AgentRefusalError):
             answer(hospital, method, header, b"", journal)
     close_events(events)
     lines = read_audit(log.path)
-    codes = ["", "TB504", "TB900", "TB500", "TB505", "TB505"]
+    codes = ["", "TB504", "TB900", "TB504", "TB500", "TB505", "TB505"]
     assert [line.code for line in lines] == codes
     assert (lines[0].run, lines[0].round, lines[0].facts["method"]) == ("run-1", 3, "train")
     assert lines[0].facts["reply_digest"] == sha256_hex(reply[0].encode() + reply[1])
-    assert lines[3].facts["method"] == "unknown"
+    assert lines[4].facts["method"] == "unknown"
     written = log.path.read_text() + (tmp_path / "private" / "agent.jsonl").read_text()
     assert "Erika" not in written
     shown = [json.loads(line) for line in (tmp_path / "private/agent.jsonl").open()]
