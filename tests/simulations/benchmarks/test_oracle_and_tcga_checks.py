@@ -74,7 +74,7 @@ def comparison(differences):
     return ScenarioResult(scenario, pd.DataFrame(), cells, table, {"a": 30, "b": 40}, ())
 
 
-@pytest.mark.parametrize(("fedavg", "holds"), [(-0.015, True), (-0.025, False), (0.05, True)])
+@pytest.mark.parametrize(("fedavg", "holds"), [(-0.045, True), (-0.055, False), (0.05, True)])
 def test_only_a_loss_against_pooled_counts(fedavg, holds):
     made = comparison({"fedavg": fedavg, "clinical_floor": -0.1})
     federated, averaged, floor = tcga_by_hospital.comparison_checks(made)
