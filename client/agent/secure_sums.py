@@ -1,10 +1,14 @@
 """A hospital's part in the secure sums of a run: keys, masked uploads, unmasking.
 
-Its secrets lie in the state folder, so a restarted agent goes on with the same keys.
+Its secrets lie in the state folder, so a restarted agent goes on with the same keys. Those of a
+run that was not heard of for a week are deleted when the next run opens: whoever breaks into the
+hospital later finds no key to uploads that the server may have kept. A run that comes back after
+that agrees on keys anew.
 """
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +30,10 @@ from common.secure_sum.site_state import StateFile
 from common.site_policy import SitePolicy
 from common.study import Study
 from common.wire import Arrays
+
+
+SECRETS_KEPT_S = 7 * 24 * 3600.0
+"""Seconds after their last use for which secrets of another run are kept."""
 
 
 def check_identity(study: Study, policy: SitePolicy) -> None:
@@ -57,6 +65,7 @@ class SecureSums:
     def __init__(self, policy: SitePolicy, study: Study, run_id: str) -> None:
         self._policy, self._study, self.run_id = policy, study, run_id
         self._file: Path = policy.state / "secure_sums" / f"{run_id}.json"
+        _forget_others(self._file)
         stored = StateFile(self._file).load()
         self._site = None if stored is None else self._open(stored.context.session)
 
@@ -115,6 +124,13 @@ class SecureSums:
             session=session,
             state_file=self._file,
         )
+
+
+def _forget_others(own: Path) -> None:
+    oldest = time.time() - SECRETS_KEPT_S
+    for path in own.parent.glob("*.json"):
+        if path != own and path.stat().st_mtime < oldest:
+            path.unlink(missing_ok=True)
 
 
 def _no_keys(what: str) -> ProtocolError:
