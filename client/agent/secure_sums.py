@@ -31,7 +31,6 @@ from common.site_policy import SitePolicy
 from common.study import Study
 from common.wire import Arrays
 
-
 SECRETS_KEPT_S = 7 * 24 * 3600.0
 """Seconds after their last use for which secrets of another run are kept."""
 
