@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from client.split import fraction_held
 from common.features_h5 import feature_path
 from common.funnel import Funnel
 from common.manifest import read_manifest
@@ -39,6 +40,12 @@ def open_points(policy: SitePolicy, study: Study, funnel: Funnel) -> list[str]:
         points.append(f"site.yaml allows {allowed}, not the study's mode '{study.privacy.mode}'")
     if policy.approval_of(study.digest()) is None:
         points.append("this hospital has not approved the study (`tumorboard site approve`)")
+    fraction = study.training.test_fraction
+    held = fraction_held(policy.split_key_file)
+    if held is not None and held != fraction:
+        points.append(
+            f"the study holds out {fraction:.6g} of the patients, this hospital {held:.6g}"
+        )
     for count in funnel.features:
         if count.named > count.extracted:
             missing = count.named - count.extracted

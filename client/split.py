@@ -2,8 +2,9 @@
 
 Membership never changes: not with the order of the manifest, not with new patients, not
 between studies. Held-out patients therefore pay only for evaluation and training patients only
-for training (parallel composition). The key is the hospital's secret, so nobody outside can
-tell from an identifier on which side a patient is.
+for training (parallel composition). Another fraction would move patients from one side to the
+other, who would then pay on both, so a hospital keeps to the fraction of its first study. The key
+is the hospital's secret, so nobody outside can tell from an identifier on which side a patient is.
 """
 
 from __future__ import annotations
@@ -13,9 +14,13 @@ import hmac
 import os
 import secrets
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from client.dataset import PatientDataset
-from common.errors import ConfigError
+from common.atomic_file import write_text
+from common.errors import ConfigError, ErrorCode, PrivacyError
+
+if TYPE_CHECKING:
+    from client.dataset import PatientDataset
 
 KEY_BYTES = 32
 
@@ -57,6 +62,42 @@ def load_or_create_split_key(path: Path) -> bytes:
     return key
 
 
+def fraction_held(key_file: Path) -> float | None:
+    """Return the held-out fraction this hospital keeps to, or None before its first study.
+
+    Raises:
+        ConfigError: The file holds no number.
+    """
+    path = _fraction_file(key_file)
+    try:
+        return float(path.read_text(encoding="ascii"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise _unusable(path, type(error).__name__) from None
+
+
+def hold_fraction(key_file: Path, fraction: float) -> None:
+    """Keep to a held-out fraction from now on; it is written beside the split key.
+
+    Raises:
+        PrivacyError: Another fraction is kept to already (POLICY).
+        ConfigError: The file holds no number.
+    """
+    held = fraction_held(key_file)
+    if held is None:
+        write_text(_fraction_file(key_file), f"{fraction!r}\n")
+    elif held != fraction:
+        raise PrivacyError(
+            f"the study holds out {fraction:.6g} of the patients, this hospital {held:.6g}",
+            where="study.training.test_fraction",
+            why="patients who change sides pay for training and for evaluation, and no budget "
+            "would count both",
+            cure=f"ask the coordinator for test_fraction: {held:.6g}",
+            code=ErrorCode.POLICY,
+        )
+
+
 def split(
     dataset: PatientDataset, key: bytes, fraction: float
 ) -> tuple[PatientDataset, PatientDataset]:
@@ -65,6 +106,10 @@ def split(
     for index, patient in enumerate(dataset.patient_ids):
         sides[is_held_out(patient, key, fraction)].append(index)
     return dataset.select(sides[0]), dataset.select(sides[1])
+
+
+def _fraction_file(key_file: Path) -> Path:
+    return key_file.with_suffix(".fraction")
 
 
 def _create(path: Path) -> None:

@@ -10,11 +10,11 @@ from pathlib import Path
 import torch
 from pydantic import ValidationError
 
-from client.agent.admission import check_cohort, check_policy, parse_study
+from client.agent.admission import agreed_release, check_cohort, check_policy, parse_study
 from client.dataset import PatientDataset
 from client.device import choose_device
 from client.site_memory import SiteMemory
-from client.split import load_or_create_split_key, split
+from client.split import hold_fraction, load_or_create_split_key, split
 from client.train import block_weights
 from common.atomic_file import write_text
 from common.cohort_counts import CohortCounts
@@ -129,7 +129,8 @@ def open_run(policy: SitePolicy, run_id: str, study: Study, provider: DatasetPro
     """Return a run with its patients, split into training and held out.
 
     Raises:
-        PrivacyError: The model of a private study has a layer that mixes patients.
+        PrivacyError: The model of a private study has a layer that mixes patients, or the study
+            would move patients between training and held out (POLICY).
         TumorboardError: The cohort is too small or cannot be read.
     """
     if study.privacy.is_private:
@@ -137,6 +138,8 @@ def open_run(policy: SitePolicy, run_id: str, study: Study, provider: DatasetPro
     dataset = provider(study)
     check_cohort(len(dataset), policy)
     key = load_or_create_split_key(policy.split_key_file)
+    if study.privacy.is_private or agreed_release(study, policy) == "dp":
+        hold_fraction(policy.split_key_file, study.training.test_fraction)
     train, held_out = split(dataset, key, study.training.test_fraction)
     return OpenRun(
         run_id=run_id,

@@ -185,3 +185,20 @@ class TestOnlyCodesLeave:
     @pytest.mark.parametrize("header", ["", "{", json.dumps({"run_id": 3}), '{"evil": 1}'])
     def test_header_that_breaks_the_declaration(self, header):
         assert self.refusal(self.Broken(), header=header).code == ErrorCode.PAYLOAD
+
+
+def test_patients_never_change_sides(tmp_path):
+    """A second study with another held-out share would make some patients pay on both sides."""
+    first, second = (
+        tiny_study(privacy=LOCAL, training={"rounds": 2, "test_fraction": share})
+        for share in (0.25, 0.5)
+    )
+    same = first.model_copy(update={"study_id": "same-share"})
+    approvals = [
+        {"study_digest": study.digest(), "epsilon_ceiling": 8.0} for study in (first, second, same)
+    ]
+    policy = tiny_policy(first, "site-a", tmp_path, approvals=approvals, lifetime_epsilon=30.0)
+    agent = SiteAgent(policy, InMemory(tiny_datasets(first)["site-a"]))
+    assert agent.handshake(handshake(first)).accepted
+    assert agent.handshake(handshake(second, run_id="run-2")).refusal_code == ErrorCode.POLICY
+    assert agent.handshake(handshake(same, run_id="run-3")).accepted
