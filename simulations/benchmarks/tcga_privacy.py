@@ -30,6 +30,9 @@ CLIP = 0.3
 KEPT = 0.9
 """Share of the gain over the clinical floor that a private model must keep at epsilon 3."""
 
+LEAST_GAIN = 0.02
+"""A smaller gain over the floor is not one: half the interval of the difference is larger."""
+
 MOST_LOST = 0.03
 REFERENCE = PrivateArm("together").name
 PRIVATE = PrivateArm("distributed", 3.0).name
@@ -138,7 +141,7 @@ def _gain_kept(what: str, trunk: Comparison, metric: str) -> Check:
         f"({gain.ci_low:+.3f} to {gain.ci_high:+.3f}), at epsilon 3 {private.mean:+.3f} "
         f"({private.ci_low:+.3f} to {private.ci_high:+.3f})"
     )
-    if gain.ci_low > 0:
+    if gain.mean >= LEAST_GAIN:
         return Check(
             f"{what}: share of the trunk's gain over the clinical floor kept at epsilon 3",
             private.mean / gain.mean,
@@ -147,8 +150,8 @@ def _gain_kept(what: str, trunk: Comparison, metric: str) -> Check:
             told,
         )
     return Check(
-        f"{what}: the trunk without privacy is not distinguishable from the clinical floor, so "
-        "there is no gain to keep; at epsilon 3 it lies below the floor by",
+        f"{what}: the trunk without privacy is less than {LEAST_GAIN:g} above the clinical floor, "
+        "so there is no gain to keep; at epsilon 3 it lies below the floor by",
         -private.mean,
         MOST_LOST,
         "<=",
