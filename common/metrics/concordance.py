@@ -193,6 +193,9 @@ def c_index_estimate(table: FloatArray, cell_variance: float = 0.0) -> Estimate:
     counts = pair_counts(table, cell_variance)
     if float(counts.comparable) <= 0:
         return not_estimable("no comparable pair")
+    certain = counts.concordant + counts.discordant + counts.same_score
+    if exact and float(certain) <= 0:
+        return not_estimable("no pair of patients whose order in time the grid knows")
     caveat = "fewer than 5 events" if exact and table[1].sum() < MIN_SHOWN else None
     value = float(np.clip(counts.c_index(), 0.0, 1.0))
     bound = float(counts.error_bound()) if exact else None

@@ -68,6 +68,7 @@ def rows_of(grid, kind, patients):
 @example(sites=[("empty", []), ("empty", [])])
 @example(sites=[("all censored", [(3, True, True, 0)] * 9), ("empty", [])])
 @example(sites=[("one event", [(3, True, True, 1), (3, True, False, 1)]), ("empty", [])])
+@example(sites=[("mixed", [(3, True, True, 0), (3, True, False, 1)])])
 @given(sites=st.lists(site, min_size=1, max_size=4))
 def test_any_mixture_of_hospitals_agrees_with_its_pooled_rows(grid, sites):
     parts = [rows_of(grid, kind, patients) for kind, patients in sites]
@@ -91,7 +92,10 @@ def check_ranks(rows, summary):
         pooled = concordance_index_censored(known.event > 0, known.time_months, known.risk)[0]
         assert abs(c_index.value - pooled) <= c_index.error_bound + 1e-12
     elif known.event.sum() >= 2:
-        assert c_index.reason == "no comparable pair"
+        assert c_index.reason in (
+            "no comparable pair",
+            "no pair of patients whose order in time the grid knows",
+        )
     answered = rows.select(rows.has_response)
     auc = summary.metrics["response_auc"]
     if auc.value is not None:
