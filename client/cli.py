@@ -157,8 +157,7 @@ def agent(
     from client.agent.run_agent import run_agent
     from client.site_folder import load_policy
 
-    policy = load_policy(site)
-    run_agent(policy, socket or policy.state.parent / "agent.sock", share=share)
+    run_agent(lambda: load_policy(site), socket, share=share)
 
 
 @app.command(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from client.agent.call_journal import CallJournal
@@ -34,23 +35,26 @@ def site_audit_log(policy: SitePolicy) -> AuditLog:
     return AuditLog(audit_path(policy), policy.site_id, load_identity(policy.identity_key))
 
 
-def run_agent(policy: SitePolicy, socket: Path, *, share: bool) -> None:
+def run_agent(reload: Callable[[], SitePolicy], socket: Path | None, *, share: bool) -> None:
     """Serve the agent of a hospital until SIGTERM or SIGINT.
 
     Args:
-        policy: The hospital.
-        socket: Path of the Unix socket.
+        reload: Reads the hospital's policy; consents count as soon as they are given.
+        socket: Path of the Unix socket; `agent.sock` in the private folder by default.
         share: Let the socket's group call too.
 
     Raises:
         ConfigError: Socket or identity cannot be used.
         LedgerError: The audit log is damaged (AUDIT_LOG).
     """
+    policy = reload()
+    socket = socket or policy.state.parent / "agent.sock"
     log = site_audit_log(policy)
+    agent = SiteAgent(policy, reload=reload)
     handler = write_events(events_path(policy))
     try:
         log.append("agent_started", socket=str(socket))
-        serve(SiteAgent(policy), socket, journal=CallJournal(policy.site_id, log), share=share)
+        serve(agent, socket, journal=CallJournal(policy.site_id, log), share=share)
         log.append("agent_stopped")
     finally:
         close_events(handler)

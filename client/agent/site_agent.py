@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Literal
 
@@ -64,10 +64,18 @@ class SiteAgent:
         policy: The hospital's policy, with absolute paths and recorded approvals.
         provider: Returns the patients for a study; by default the manifest and feature store
             that the policy names.
+        reload: Reads the policy again; consents given or withdrawn since then count at once,
+            all else when the agent is restarted.
     """
 
-    def __init__(self, policy: SitePolicy, provider: DatasetProvider | None = None) -> None:
-        self._policy = policy
+    def __init__(
+        self,
+        policy: SitePolicy,
+        provider: DatasetProvider | None = None,
+        *,
+        reload: Callable[[], SitePolicy] | None = None,
+    ) -> None:
+        self._policy, self._reload = policy, reload
         self._provider = provider or stored_features(policy)
         self._spending = Spending(policy)
         self._open: OpenRun | None = None
@@ -190,7 +198,21 @@ class SiteAgent:
             site_id=self.site_id, state=state, run_id=run_id, round=number, proof=proof
         )
 
+    def _read_consents(self) -> None:
+        """Take consents that were given or withdrawn since the last call.
+
+        Raises:
+            ConfigError: The policy or a consent cannot be read; nothing is answered then.
+        """
+        if self._reload is None:
+            return
+        approvals = self._reload().approvals
+        if approvals != self._policy.approvals:
+            self._policy = self._policy.model_copy(update={"approvals": approvals})
+            self._spending = Spending(self._policy)
+
     def _accept(self, request: HandshakeRequest) -> HandshakeReply:
+        self._read_consents()
         study = read_study(request)
         check_policy(study, self._policy)
         if study.privacy.mode == "distributed":
@@ -215,6 +237,7 @@ class SiteAgent:
         )
 
     def _run(self, run_id: str) -> OpenRun:
+        self._read_consents()
         if self._open is None or self._open.run_id != run_id:
             self._open = load_run(self._policy, run_id, self._provider)
         else:

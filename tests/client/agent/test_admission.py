@@ -131,6 +131,23 @@ def test_withdrawn_approval_stops_a_running_study(tmp_path):
     assert caught.value.code == ErrorCode.NOT_APPROVED
 
 
+def test_consent_counts_as_soon_as_it_is_given_or_withdrawn(tmp_path):
+    study = tiny_study()
+    agreed = tiny_policy(study, "site-a", tmp_path)
+    none = agreed.model_copy(update={"approvals": []})
+    now = [none]
+    provider = InMemory(tiny_datasets(study)["site-a"])
+    agent = SiteAgent(none, provider, reload=lambda: now[0])
+    assert agent.handshake(handshake(study)).refusal_code == ErrorCode.NOT_APPROVED
+    now[0] = agreed
+    assert agent.handshake(handshake(study)).accepted
+    assert agent.train(train_request(study)).round == 1
+    now[0] = none
+    with pytest.raises(AgentRefusalError) as caught:
+        answer(agent, "train", *train_request(study, round=2).encode())
+    assert caught.value.code == ErrorCode.NOT_APPROVED
+
+
 def test_run_id_cannot_be_given_another_study(tmp_path):
     first, second = tiny_study(), tiny_study(title="another")
     approvals = [{"study_digest": s.digest(), "epsilon_ceiling": 9} for s in (first, second)]

@@ -1,0 +1,1 @@
+"""Pieces of the benchmarks that run over Flower's deployment engine."""

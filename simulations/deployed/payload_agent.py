@@ -1,0 +1,124 @@
+"""A site agent that answers every round with random numbers of the asked size; computes nothing.
+
+It stands in for the real agent where only the transport is measured. Random, since Flower sends
+equal objects once.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+
+from client.agent.identity import load_identity
+from client.agent.service import serve
+from common.errors import ErrorCode, ProtocolError
+from common.protocol import (
+    EvaluateReply,
+    EvaluateRequest,
+    HandshakeReply,
+    HandshakeRequest,
+    StatusReply,
+    StatusRequest,
+    TrainReply,
+    TrainRequest,
+)
+from common.secure_sum.messages import (
+    AdvertiseReply,
+    AdvertiseRequest,
+    AgreeKeysReply,
+    AgreeKeysRequest,
+    UnmaskReply,
+    UnmaskRequest,
+)
+from common.site_proof import prove
+from common.wire import WireMessage
+
+
+class PayloadAgent:
+    """Sends back as many random numbers as it was sent, of the same types.
+
+    Args:
+        site_id: The site.
+        identity_key: Its identity.
+    """
+
+    def __init__(self, site_id: str, identity_key: Path) -> None:
+        self._site_id, self._identity = site_id, load_identity(identity_key)
+        self._random = np.random.default_rng()
+
+    def status(self, request: StatusRequest) -> StatusReply:
+        """Prove to be the site."""
+        proof = prove(self._identity, self._site_id, request.challenge or "0" * 64)
+        return StatusReply(site_id=self._site_id, state="idle", proof=proof)
+
+    def train(self, request: TrainRequest) -> TrainReply:
+        """Return random numbers in the shapes of the request."""
+        reply = TrainReply(
+            site_id=self._site_id,
+            run_id=request.run_id,
+            round=request.round,
+            model_digest=request.model_digest,
+            kind="delta",
+        )
+        arrays = {
+            name: self._random.standard_normal(array.shape, dtype=np.float32)
+            for name, array in request.arrays.items()
+        }
+        return reply.model_copy(update={"arrays": arrays})
+
+    def handshake(self, request: HandshakeRequest) -> HandshakeReply:
+        """Refuse."""
+        raise _not_here(request)
+
+    def evaluate(self, request: EvaluateRequest) -> EvaluateReply:
+        """Refuse."""
+        raise _not_here(request)
+
+    def advertise_keys(self, request: AdvertiseRequest) -> AdvertiseReply:
+        """Refuse."""
+        raise _not_here(request)
+
+    def agree_keys(self, request: AgreeKeysRequest) -> AgreeKeysReply:
+        """Refuse."""
+        raise _not_here(request)
+
+    def unmask(self, request: UnmaskRequest) -> UnmaskReply:
+        """Return random bytes of the size of an answer."""
+        n = len(request.survivors)
+        shapes = {"sealed": (64,), "covered": (n, 33), "tokens": (n, 33)}
+        arrays = {
+            name: self._random.integers(0, 256, shape, dtype=np.uint8)
+            for name, shape in shapes.items()
+        }
+        reply = UnmaskReply(
+            site_id=self._site_id,
+            run_id=request.run_id,
+            session=request.session,
+            round=request.round,
+            list_digest="0" * 64,
+        )
+        return reply.model_copy(update={"arrays": arrays})
+
+
+def _not_here(request: WireMessage) -> ProtocolError:
+    return ProtocolError(
+        f"{type(request).__name__} has no answer here",
+        where="simulations.deployed",
+        code=ErrorCode.PROTOCOL,
+    )
+
+
+def main() -> None:
+    """Serve until the process is ended."""
+    parser = argparse.ArgumentParser(prog="python -m simulations.deployed.payload_agent")
+    parser.add_argument("--site", required=True)
+    parser.add_argument("--identity", type=Path, required=True)
+    parser.add_argument("--socket", type=Path, required=True)
+    given = parser.parse_args()
+    serve(PayloadAgent(given.site, given.identity), given.socket)
+
+
+if __name__ == "__main__":
+    main()
