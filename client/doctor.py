@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from client.agent.identity import node_key_path
-from client.agent.run_agent import audit_path
+from client.agent.log_files import audit_path
 from client.doctor_connection import connection_checks
 from client.enrol_request import public_keys
 from client.site_folder import load_policy

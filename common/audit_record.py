@@ -97,7 +97,7 @@ class AuditRecord(Contract):
         """
         try:
             record = cls.model_validate(json.loads(line))
-        except (ValueError, ValidationError):
+        except (ValueError, ValidationError, RecursionError):
             raise damaged("a line of the audit log cannot be read", where) from None
         body = record.model_dump(mode="json", exclude={"sha256", "signature"})
         if record.line() != line or sha256_hex(canonical_json(body)) != record.sha256:

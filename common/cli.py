@@ -9,13 +9,13 @@ import ast
 import importlib.util
 import os
 import sys
+from difflib import get_close_matches
 from importlib.metadata import EntryPoint, entry_points, version
 from pathlib import Path
 from typing import Any
 
 import click
 
-from common.cli_help import with_plain_help
 from common.errors import ErrorCode, TumorboardError
 
 GROUP = "tumorboard.commands"
@@ -35,8 +35,23 @@ class LazyGroup(click.Group):
             return None
         import typer  # here: importing it costs more than listing names
 
+        from common.cli_help import with_plain_help
+
         app: Any = found.load()
         return with_plain_help(typer.main.get_command(app))
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Return the command that the first word names.
+
+        Raises:
+            UsageError: There is none; one of a similar name is suggested.
+        """
+        near = get_close_matches(args[0], self.list_commands(ctx))
+        if near and args[0] not in near:
+            ctx.fail(f"No such command '{args[0]}'. Did you mean '{near[0]}'?")
+        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the groups by the first line of their modules, without importing them."""

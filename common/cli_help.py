@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from typing import Any, get_type_hints
 
 import click
+import typer
 
 COMPLETION = {"install_completion", "show_completion"}
 SAID_BEFORE = "Positional arguments"
@@ -54,6 +55,8 @@ def with_plain_help(command: click.Command) -> click.Command:
     for param in command.params:
         if getattr(param, "help", None) is None and param.name in helps:
             param.help = helps[param.name]
+    if isinstance(command, typer.core.TyperGroup):
+        command.suggest_commands = False  # click suggests as well
     if isinstance(command, click.Group):
         for below in command.commands.values():
             with_plain_help(below)

@@ -119,7 +119,7 @@ def read_yaml_mapping(path: Path) -> dict[str, Any]:
         raise ConfigError(
             "the file cannot be read", where=str(path), why=str(error), cure="check its permissions"
         ) from None
-    except (yaml.YAMLError, ValueError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ConfigError(
             "the file is not valid YAML or JSON",
             where=str(path),

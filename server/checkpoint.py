@@ -24,6 +24,10 @@ from common.wire import Arrays, arrays_digest
 from server.aggregate.optimizers import OptimizerState
 
 KEPT_ROUNDS = 2
+SILENT = "silent"
+"""Stands for a site without an answer in `RoundRecord.dropped`."""
+VOID = "void"
+"""Key in `RoundRecord.facts` that says why a round left the model as it was."""
 _NAME = re.compile(r"^round_(\d{6})\.json$")
 
 

@@ -14,7 +14,7 @@ from common.wire import Arrays
 from server.aggregate.contribution import Contribution
 from server.aggregate.method import Aggregated, aggregate
 from server.aggregate.optimizers import apply_direction
-from server.checkpoint import Checkpoint, RoundRecord
+from server.checkpoint import SILENT, Checkpoint, RoundRecord
 from server.enrolment import FINAL_REFUSALS, enrol_returned, known_code
 from server.pull_warning import warn_of_sites_against_the_rest
 from server.round_request import asked_sites, train_request
@@ -24,8 +24,6 @@ from server.validate_reply import RoundExpectation, check_train_reply, update_no
 
 MAX_ATTEMPTS = 3
 """How often a round is tried before the run fails."""
-
-SILENT = "silent"
 
 
 @dataclass

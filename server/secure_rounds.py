@@ -13,6 +13,7 @@ from common.errors import ErrorCode, ProtocolError, RunError
 from common.secure_sum.messages import UnmaskReply
 from common.secure_sum.server_rounds import OpenedSum, SecureSumServer
 from common.wire import Arrays
+from server.checkpoint import SILENT
 from server.enrolment import known_code
 from server.key_agreement import agree, confirm, restore
 from server.secure_state import ClosedUploads, SecureState
@@ -20,7 +21,6 @@ from server.session import RunSession
 from server.site_link import Refusal
 
 MAX_ATTEMPTS = 3
-SILENT = "silent"
 
 Ask = Callable[[list[str]], Mapping[str, Arrays | str | None]]
 """Sites -> upload, or refusal code, or None for silence."""

@@ -14,7 +14,7 @@ from common.private_round import encoding_of
 from common.protocol import TrainReply, TrainRequest
 from common.wire import Arrays, arrays_digest
 from server.aggregate.gradient_mean import descent
-from server.checkpoint import Checkpoint, RoundRecord
+from server.checkpoint import VOID, Checkpoint, RoundRecord
 from server.enrolment import enrol_returned
 from server.round_step import advance, note_absence, note_reply
 from server.secure_rounds import SecureRounds, VoidSumError
@@ -28,8 +28,6 @@ from server.validate_reply import (
 
 MAX_VOID_ROUNDS = 3
 """So many void rounds in a row end the run; each has cost its spend."""
-
-VOID = "void"
 
 
 def run_secure_round(session: RunSession, sums: SecureRounds, checkpoint: Checkpoint) -> Checkpoint:

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from pydantic import ValidationError
 
+from client.agent.accepted_run import AcceptedRun
 from client.agent.admission import agreed_release, check_cohort, check_policy, parse_study
 from client.dataset import PatientDataset
 from client.device import choose_device
@@ -18,7 +19,7 @@ from client.split import hold_fraction, load_or_create_split_key, split
 from client.train import block_weights
 from common.atomic_file import write_text
 from common.cohort_counts import CohortCounts
-from common.contract import Contract, canonical_json
+from common.contract import canonical_json
 from common.errors import ErrorCode, LedgerError, ProtocolError
 from common.manifest import read_manifest
 from common.models.base import FusedModel
@@ -26,18 +27,10 @@ from common.models.parameters import expected_shapes
 from common.models.registry import build_model
 from common.privacy.validators import check_private
 from common.site_policy import SitePolicy
-from common.study import MODALITIES, Identifier, Modality, Study
+from common.study import MODALITIES, Modality, Study
 
 DatasetProvider = Callable[[Study], PatientDataset]
 """Returns this hospital's patients for a study."""
-
-
-class AcceptedRun(Contract):
-    """What a hospital keeps of an accepted handshake, so that a restart needs none."""
-
-    run_id: Identifier
-    study_digest: str
-    study_json: str
 
 
 @dataclass(frozen=True)

@@ -7,23 +7,12 @@ from pathlib import Path
 
 from client.agent.call_journal import CallJournal
 from client.agent.identity import load_identity
+from client.agent.log_files import audit_path, events_path
 from client.agent.service import serve
 from client.agent.site_agent import SiteAgent
 from common.audit_log import AuditLog
 from common.event_log import close_events, write_events
 from common.site_policy import SitePolicy
-
-AUDIT_FILE, EVENTS_FILE = "audit.jsonl", "agent.jsonl"
-
-
-def audit_path(policy: SitePolicy) -> Path:
-    """Return where the hospital's audit log lies: in its private folder."""
-    return policy.state.parent / AUDIT_FILE
-
-
-def events_path(policy: SitePolicy) -> Path:
-    """Return where the agent's structured log lies: in the private folder."""
-    return policy.state.parent / EVENTS_FILE
 
 
 def site_audit_log(policy: SitePolicy) -> AuditLog:

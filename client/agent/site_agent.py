@@ -12,11 +12,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Literal
 
+from client.agent.accepted_run import AcceptedRun
 from client.agent.admission import agreed_release, check_policy, read_study
 from client.agent.evaluation import check_evaluation, evaluate_held_out
 from client.agent.identity import load_identity
 from client.agent.open_run import (
-    AcceptedRun,
     DatasetProvider,
     OpenRun,
     load_run,

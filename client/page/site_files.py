@@ -8,8 +8,8 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from client.agent.open_run import AcceptedRun
-from client.agent.run_agent import audit_path
+from client.agent.accepted_run import AcceptedRun
+from client.agent.log_files import audit_path
 from client.agent.socket_call import AgentRefusalError, call_agent
 from client.page.ledger_reading import LedgerReader, LedgerReading
 from client.site_folder import load_policy

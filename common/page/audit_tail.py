@@ -61,8 +61,8 @@ def _row(line: bytes) -> AuditRow | None:
     try:
         record = AuditRecord.model_validate(json.loads(line))
         time = datetime.fromisoformat(record.time)
-    except (ValueError, ValidationError):  # cut by the start of the tail, or just being written
-        return None
+    except (ValueError, ValidationError, RecursionError):
+        return None  # cut by the start of the tail, or just being written
     method = record.facts.get("method")
     what = record.event.replace("_", " ")
     return AuditRow(

@@ -9,12 +9,10 @@ from datetime import datetime
 
 from common.error_guide import guide_of
 from common.page.problem import Problem, Weight
-from server.checkpoint import RoundRecord
+from server.checkpoint import SILENT, VOID, RoundRecord
 from server.enrolment import FINAL_REFUSALS, reason
 from server.page.run_files import RunFiles
-from server.round_step import SILENT
 from server.run_state import RunState
-from server.secure_training import VOID
 
 RECENT = 10
 LATE = 3.0

@@ -17,12 +17,15 @@ from server.page.consortium_files import ConsortiumFiles
 from server.page.run_files import RunFiles
 from server.page.run_problems import run_problems
 from server.page.site_rows import SiteRow, site_rows
-from server.privacy_facts import PROMISES, UNIT
-from server.report.content import DISCLAIMER
+from server.privacy_words import PROMISES, UNIT
 
 RECENT = 10
 """Rounds that speed and troubles are judged by."""
 
+DISCLAIMER = (
+    "Research software for decision support, not a medical device. Nothing here may guide the "
+    "treatment of a patient."
+)
 PHASES = {
     "enrolling": "Enrolling: sites are asked whether they take part",
     "ready": "Ready: enough sites take part",

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from common.study import Study
+from server.checkpoint import SILENT
 from server.enrolment import reason
 from server.page.run_files import RunFiles
-from server.round_step import SILENT
 from server.run_state import SiteState
 
 

@@ -13,7 +13,7 @@ from flower_processes import processes, wait_for
 from small_site import site_study, write_small_site
 
 from client.agent.identity import create_identity
-from client.agent.run_agent import audit_path
+from client.agent.log_files import audit_path
 from client.agent.service import is_healthy
 from client.site_folder import load_policy
 from common.audit_log import read_audit
