@@ -219,7 +219,7 @@ def test_wrong_input_gives_one_message_and_leaves_nothing(home, call, case):
         (f"approve {SITE} 123456789abc", 2, "not the study that was announced"),
         (f"approve {SITE} {STUDY.digest()[:8]}", 2, "not the study that was announced"),
         (f"extract {SITE} --workers 0", 2, "--workers"),
-        ("status", 2, "No such command"),
+        ("nosuch", 2, "No such command"),
     ],
 )
 def test_wrong_arguments_are_refused(home, call, line, status, said):
