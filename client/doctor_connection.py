@@ -9,11 +9,16 @@ from pathlib import Path
 
 from client.enrol_connection import SiteConnection, check_kit
 from client.site_gate import GATED, read_allowed
+from client.site_processes import SitePaths
+from common.connection import split_address
 from common.doctor import Check, Finding
+from common.grpc_health import is_serving
 from common.site_policy import SitePolicy
+from common.supervisor import read_supervised
 from common.tls_probe import probe
 
 WARNING_DAYS = 30.0
+FORBIDDEN = 403
 AHEAD_S, BEHIND_S = 5.0, 300.0
 """Flower refuses a SuperNode whose clock is further off than this."""
 
@@ -34,6 +39,7 @@ def connection_checks(site: Path, policy: SitePolicy, socket: Path) -> list[tupl
         ("site kit", lambda: _kit(connection, policy)),
         ("site gate", lambda: _gate(connection)),
         ("server", lambda: _server(connection)),
+        ("supernode", lambda: _node(site)),
         agent,
     ]
 
@@ -77,6 +83,8 @@ def _server(connection: SiteConnection) -> Iterator[Finding]:
         yield Finding("server", "warning", found, "tell the coordinator to rotate it")
     else:
         yield Finding("server", "ok", f"{address} answers with the right certificate")
+    if not split_address(address)[0].startswith(("127.", "localhost", "::1")):
+        yield from _control(connection, address)
     ahead = seen.clock_ahead_s
     if ahead is None:
         return
@@ -85,6 +93,25 @@ def _server(connection: SiteConnection) -> Iterator[Finding]:
         found = f"this clock is {abs(ahead):.0f} s {side} the server's; Flower will refuse it"
         cure = "synchronise the clock: `timedatectl set-ntp true`, or tell the coordinator"
         yield Finding("clock", "problem", found, cure)
+
+
+def _control(connection: SiteConnection, address: str) -> Iterator[Finding]:
+    status = probe(address, connection.ca_cert, "/v1/control/list-runs").status
+    if status != FORBIDDEN:
+        found = f"{address} lets any hospital reach /v1/control (status {status})"
+        cure = "tell the coordinator to put the shipped proxy before the SuperLink"
+        yield Finding("server", "warning", found, cure)
+
+
+def _node(site: Path) -> Iterator[Finding]:
+    running = read_supervised(SitePaths.of(site).status)
+    if running is None:
+        return
+    if is_serving(str(running.facts.get("supernode_health", ""))):
+        yield Finding("supernode", "ok", "says over gRPC that it serves")
+    else:
+        cure = "see private/log/supernode.log; it is restarted by itself"
+        yield Finding("supernode", "problem", "runs, but does not answer health checks", cure)
 
 
 def _agent(socket: Path) -> Iterator[Finding]:

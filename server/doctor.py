@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,9 +16,9 @@ from common.doctor_machine import (
     check_packages,
     check_secrets,
 )
-from common.tls_probe import probe
 from server.bundle import bundle_digest
 from server.consortium_folder import ConsortiumFolder
+from server.doctor_ports import port_findings, proxy_findings
 from server.provision_certificates import (
     days_left,
     is_issued_by,
@@ -27,6 +26,7 @@ from server.provision_certificates import (
     load_certified,
     names_of,
 )
+from server.superlink import is_superlink_healthy, running_server
 
 WARNING_DAYS = 30.0
 
@@ -47,7 +47,9 @@ def examine_server(root: Path) -> list[Finding]:
         ("disk", lambda: check_disk(folder.root)),
         ("permissions", lambda: check_secrets(_secrets(folder))),
         ("certificates", lambda: certificate_findings(folder)),
-        ("ports", lambda: _ports(folder)),
+        ("ports", lambda: port_findings(folder)),
+        ("superlink", lambda: _superlink(folder)),
+        ("proxy", lambda: proxy_findings(folder)),
         ("roster", lambda: _roster(folder)),
         ("audit log", lambda: _audit(folder)),
         ("bundle", lambda: _bundle(folder)),
@@ -98,37 +100,25 @@ def _secrets(folder: ConsortiumFolder) -> list[Path]:
     ]
 
 
-def _ports(folder: ConsortiumFolder) -> Iterator[Finding]:
-    listen = folder.consortium().listen
-    host, port = split_address(listen)
-    if host not in ("127.0.0.1", "::1", "localhost"):
-        cure = f"set listen: 127.0.0.1:{port} in {folder.config} and use the shipped proxy"
-        found = f"the SuperLink would listen on {listen}: /v1/control is open to all who reach it"
-        yield Finding("ports", "warning", found, cure)
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family) as attempt:
-        attempt.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            attempt.bind((host, port))
-        except OSError as error:
-            yield _taken_port(folder, listen, error)
-        else:
-            yield Finding("ports", "ok", f"{listen} is free; the SuperLink is not running")
-
-
-def _taken_port(folder: ConsortiumFolder, listen: str, error: OSError) -> Finding:
-    if error.errno != 98:  # not EADDRINUSE: no such address, or no permission
-        cure = f"change listen in {folder.config}"
-        return Finding("ports", "problem", f"{listen} cannot be used: {error.strerror}", cure)
-    answer = probe(listen, folder.ca_cert)
-    if answer.status == 404:  # nobody else holds a certificate of this authority
-        cure = "is another program using the server's certificate?"
-        return Finding("ports", "warning", f"{listen} answers, but has no /v1/fleet", cure)
-    return Finding("ports", "ok", f"the SuperLink answers on {listen}")
+def _superlink(folder: ConsortiumFolder) -> Iterator[Finding]:
+    if running_server(folder) is None:
+        cure = "`tumorboard server up` before hospitals join"
+        yield Finding("superlink", "warning", "not running", cure)
+    elif is_superlink_healthy(folder):
+        yield Finding("superlink", "ok", "says over gRPC that it serves")
+    else:
+        cure = f"see {folder.superlink_log}; `tumorboard server stop --down`, then up again"
+        yield Finding("superlink", "problem", "runs, but does not answer health checks", cure)
 
 
 def _roster(folder: ConsortiumFolder) -> Iterator[Finding]:
     roster = folder.roster()
+    seen = [record.facts.get("roster_version") for record in read_audit(folder.audit)]
+    newest = max((version for version in seen if isinstance(version, int)), default=0)
+    if roster.version < newest:
+        found = f"version {roster.version}, but the audit log knows version {newest}"
+        cure = "restore the newest roster.json: a revoked hospital could come back"
+        yield Finding("roster", "problem", found, cure)
     if roster.admitted:
         found = f"version {roster.version}: {len(roster.admitted)} admitted hospitals"
         yield Finding("roster", "ok", found)

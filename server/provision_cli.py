@@ -127,7 +127,7 @@ def revoke(
     shrunk = take_off_roster(ConsortiumFolder.open(folder), site, reason)
     output = Output(json_output)
     output.say(f"Revoked: {site} (roster version {shrunk.version}).")
-    output.say("A running SuperLink refuses it as soon as it is told: `tumorboard server up`.")
+    output.say("`tumorboard server up` puts its node out within seconds, or when it starts.")
     output.result({"site_id": site, "status": "revoked", "roster_version": shrunk.version})
 
 

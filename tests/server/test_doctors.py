@@ -26,6 +26,7 @@ from common.doctor_machine import (
     check_packages,
 )
 from server.cli import app as server_app
+from server.consortium_folder import ConsortiumFolder
 from server.doctor import examine_server
 from server.provision_certificates import issue_server_certificate, load_certified, make_authority
 from server.provision_roster import revoke
@@ -161,6 +162,29 @@ def test_port_in_use_by_a_stranger(folder, monkeypatch):
         assert "cannot be reached" in at_site(folder)["server"]
 
 
+def test_a_server_without_the_proxy_lets_hospitals_at_its_control(folder, server):
+    server()  # answers 404 where the proxy answers 403
+    config = folder / "lab" / "consortium.yaml"
+    config.write_text(config.read_text().replace("address: 127.0.0.1", "address: localhost"))
+    assert "lets /v1/control through" in at_server(folder)["proxy"]
+
+
+def test_a_roster_that_is_older_than_the_audit_log(folder):
+    before = (folder / "lab" / "roster.json").read_bytes()
+    revoke(ConsortiumFolder.open(folder / "lab"), "a", "left")
+    (folder / "lab" / "roster.json").write_bytes(before)
+    assert "the audit log knows version 3" in at_server(folder)["roster"]
+
+
+def test_processes_that_run_but_do_not_answer(folder, monkeypatch):
+    running = type("Running", (), {"facts": {}})
+    monkeypatch.setattr("server.doctor.running_server", lambda _folder: running)
+    monkeypatch.setattr("server.doctor.is_superlink_healthy", lambda _folder: False)
+    monkeypatch.setattr("client.doctor_connection.read_supervised", lambda _path: running)
+    assert "does not answer health checks" in at_server(folder)["superlink"]
+    assert "does not answer health checks" in at_site(folder)["supernode"]
+
+
 def test_superlink_open_to_the_network_is_a_warning(folder):
     config = folder / "lab" / "consortium.yaml"
     config.write_text(config.read_text().replace("listen: 127.0.0.1", "listen: 0.0.0.0"))
@@ -255,8 +279,6 @@ def test_damaged_ledger_and_audit_log_of_a_site(folder):
 
 
 def test_a_revoked_site_learns_it_with_the_next_kit(folder):
-    from server.consortium_folder import ConsortiumFolder
-
     revoke(ConsortiumFolder.open(folder / "lab"), "a", "left")
     shutil.copy(folder / "lab/roster.json", folder / "a/connection/roster.json")
     assert "revoked: left" in at_site(folder)["site kit"]
