@@ -7,7 +7,6 @@ from the study's seed and the round, never from the site, so a run can be repeat
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,12 +15,12 @@ import torch
 from torch import Tensor
 
 from client.patient_source import PatientSource
-from common.batch import PatientBatch
+from client.training_batches import batch_order, batch_preparer
 from common.errors import DataError, ErrorCode
 from common.losses.multitask import PatientObjective
 from common.models.base import FusedModel
 from common.models.parameters import block_of, to_arrays, trainable
-from common.study import LocalTraining, Modality, Study
+from common.study import LocalTraining, Study
 from common.wire import Arrays
 
 
@@ -124,36 +123,6 @@ def block_weights(model: FusedModel, dataset: PatientSource) -> dict[str, float]
     return {b: float(has[b].sum() if b in has else len(dataset)) for b in blocks}
 
 
-def drop_modalities(
-    batch: PatientBatch, model: FusedModel, rate: float, generator: torch.Generator
-) -> PatientBatch:
-    """Return the batch with each modality of each patient hidden at this rate.
-
-    A patient keeps at least one of the modalities they have: if all would go, one drawn at
-    random stays.
-    """
-    kinds: list[Modality] = sorted({spec.modality for spec in model.features.values()})
-    members = {k: [n for n, spec in model.features.items() if spec.modality == k] for k in kinds}
-    has = torch.stack([torch.stack([batch.present[n] for n in members[k]]).any(0) for k in kinds])
-    kept = has & (torch.rand(has.shape, generator=generator) >= rate).to(has.device)
-    draws = torch.rand(has.shape, generator=generator).to(has.device)
-    spared = torch.where(has, draws, -1.0).argmax(0)
-    rows = torch.arange(len(kinds), device=has.device).unsqueeze(1)
-    kept = kept | (has & ~kept.any(0) & (rows == spared))
-    present = dict(batch.present)
-    for row, kind in enumerate(kinds):
-        present.update({name: batch.present[name] & kept[row] for name in members[kind]})
-    return PatientBatch(
-        tokens=batch.tokens,
-        mask=batch.mask,
-        present=present,
-        response=batch.response,
-        time_months=batch.time_months,
-        event=batch.event,
-        observed=batch.observed,
-    )
-
-
 def make_optimizer(
     plan: LocalTraining, weight_decay: float, parameters: list[torch.nn.Parameter]
 ) -> torch.optim.Optimizer:
@@ -182,11 +151,9 @@ def _run(
     parameters = list(trainable(model).values())
     optimizer = make_optimizer(plan, study.training.weight_decay, parameters)
     loss_sum, seen, steps = 0.0, 0, 0
-    for indices in _batches(len(dataset), plan, generator):
-        batch = dataset.batch(indices).to(device)
-        if plan.modality_dropout > 0:
-            batch = drop_modalities(batch, model, plan.modality_dropout, generator)
-        losses = objective(model.prepare(batch))
+    prepared = batch_preparer(model, dataset, study, plan, generator, device)
+    for indices in batch_order(len(dataset), plan, generator):
+        losses = objective(prepared(indices))
         optimizer.zero_grad(set_to_none=True)
         losses.mean().backward()
         _change_gradients(parameters, changes)
@@ -222,18 +189,3 @@ def _change_gradients(parameters: list[torch.nn.Parameter], changes: StepChanges
 
 def _add(parameter: torch.nn.Parameter, change: Tensor) -> None:
     parameter.grad = change.clone() if parameter.grad is None else parameter.grad + change
-
-
-def _batches(
-    n_patients: int, plan: LocalTraining, generator: torch.Generator
-) -> Iterator[list[int]]:
-    per_epoch = math.ceil(n_patients / plan.batch_size)
-    wanted = plan.steps if plan.steps is not None else plan.epochs * per_epoch
-    given = 0
-    while given < wanted:
-        order = torch.randperm(n_patients, generator=generator).tolist()
-        for start in range(0, n_patients, plan.batch_size):
-            if given == wanted:
-                return
-            yield order[start : start + plan.batch_size]
-            given += 1

@@ -73,7 +73,7 @@ def train_together(patients: PatientDataset, trials: Sequence[Trial]) -> list[Ar
             cure="use simulations.mechanism.train_mechanism",
         )
     shapes = expected_shapes(model)
-    gradients = _Gradients(model, study, patients, [trial.rows for trial in trials])
+    gradients = TrialGradients(model, study, patients, [trial.rows for trial in trials])
     releases = [_release(trial.study, shapes) for trial in trials]
     states = [Checkpoint(round=0, parameters=to_arrays(model)) for _ in trials]
     for number in range(1, study.training.rounds + 1):
@@ -127,7 +127,7 @@ def _release(study: Study, shapes: Mapping[str, tuple[int, ...]]) -> Callable[[V
     return release
 
 
-class _Gradients:
+class TrialGradients:
     """Sums of clipped gradients of several models, each over its own patients."""
 
     def __init__(

@@ -2,22 +2,21 @@
 
 What is trained is what the product trains; `simulations.mechanism_trials` computes the gradients
 of many folds, seeds and arms in one call. Sums of gradients over hospitals and over all patients
-in one place differ by rounding alone, so `federated` is trained hospital by hospital.
+in one place differ by rounding alone; `federated` is trained hospital by hospital all the same.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from client.dataset import PatientDataset
 from common.models.parameters import load_arrays
 from common.models.registry import build_model
-from common.study import Study, TrainingPlan
+from common.study import Study
 from common.wire import Arrays
 from simulations.cells import by_hospital
 from simulations.circumstances import Circumstances, as_recorded
@@ -26,10 +25,10 @@ from simulations.cohorts.cohort import Cohort
 from simulations.dataset_predictions import predict_dataset
 from simulations.federated_epochs import train_federated_epochs
 from simulations.folds import within_hospital
-from simulations.mechanism import train_mechanism
 from simulations.mechanism_trials import Trial, train_together
 from simulations.scenario import Arm, Scenario
 from simulations.scenario_study import arm_study
+from simulations.site_trials import SiteTrial, train_by_site
 
 IntArray = npt.NDArray[np.intp]
 FloatArray = npt.NDArray[np.float64]
@@ -83,25 +82,39 @@ def _whole(scenario: Scenario, cohort: Cohort, fold_of: IntArray) -> Iterator[pd
     jobs = list(_pooled_jobs(scenario, cohort, fold_of, "pooled"))
     jobs += _separate_jobs(scenario, cohort, fold_of)
     yield from _together(cohort, jobs)
-    for fold in range(scenario.folds.count):
-        train, test = np.flatnonzero(fold_of != fold), np.flatnonzero(fold_of == fold)
+    yield from _federated(scenario, cohort, fold_of)
+    for fold, train, test in _folds(scenario, fold_of):
         yield _floor(cohort, fold, train, test)
         groups = by_hospital(cohort.take(train))
-        job = _job(scenario, cohort, "federated", fold, train, test, sites=sorted(groups))
-        arrays = train_mechanism(job.study, _datasets(groups, job.study))
+        job = _job(scenario, cohort, "fedavg", fold, train, test, sites=sorted(groups))
+        sites = {site: group.dataset(job.study) for site, group in groups.items()}
+        yield _predicted(job, train_federated_epochs(job.study, sites), cohort)
+
+
+def _federated(scenario: Scenario, cohort: Cohort, fold_of: IntArray) -> Iterator[pd.DataFrame]:
+    """Yield predictions of the federated model, also for patients who lack a feature set."""
+    sites = [str(name) for name in np.unique(cohort.hospital)]
+    jobs = [
+        _job(scenario, cohort, "federated", fold, train, test, sites=sites)
+        for fold, train, test in _folds(scenario, fold_of)
+    ]
+    rows = [{s: j.train[cohort.hospital[j.train] == s] for s in sites} for j in jobs]
+    trials = [SiteTrial(job.study, own) for job, own in zip(jobs, rows, strict=True)]
+    trained = train_by_site(cohort.dataset(jobs[0].study), trials)
+    for job, arrays in zip(jobs, trained, strict=True):
         yield _predicted(job, arrays, cohort)
         for feature in scenario.features:
             absent = _without(cohort, feature)
             yield _predicted(job, arrays, absent).assign(arm=f"{feature}_missing")
-        job = _job(scenario, cohort, "fedavg", fold, train, test, sites=sorted(groups))
-        yield _predicted(
-            job, train_federated_epochs(job.study, _datasets(groups, job.study)), cohort
-        )
+
+
+def _folds(scenario: Scenario, fold_of: IntArray) -> Iterator[tuple[int, IntArray, IntArray]]:
+    for fold in range(scenario.folds.count):
+        yield fold, np.flatnonzero(fold_of != fold), np.flatnonzero(fold_of == fold)
 
 
 def _pooled_jobs(scenario: Scenario, cohort: Cohort, fold_of: IntArray, arm: str) -> Iterator[Job]:
-    for fold in range(scenario.folds.count):
-        train, test = np.flatnonzero(fold_of != fold), np.flatnonzero(fold_of == fold)
+    for fold, train, test in _folds(scenario, fold_of):
         yield _job(scenario, cohort, arm, fold, train, test, sites=["pooled"])
 
 
@@ -131,13 +144,9 @@ def _job(
     sites: Sequence[str],
 ) -> Job:
     plan = next((a.training for a in scenario.arms if a.name == arm), None)
-    made = Arm(name=arm, training=plan or _default(scenario))
+    made = Arm(name=arm, training=plan)
     study = arm_study(scenario, made, cohort, sites, n_train=len(train), seed=0)
     return Job(arm, fold, study, train, test)
-
-
-def _default(scenario: Scenario) -> TrainingPlan:
-    return scenario.training
 
 
 def _together(cohort: Cohort, jobs: Sequence[Job]) -> list[pd.DataFrame]:
@@ -184,10 +193,6 @@ def _frame(
             "response_prob": response_prob,
         }
     )
-
-
-def _datasets(groups: Mapping[str, Cohort], study: Study) -> dict[str, PatientDataset]:
-    return {site: group.dataset(study) for site, group in groups.items()}
 
 
 def _without(cohort: Cohort, feature: str) -> Cohort:

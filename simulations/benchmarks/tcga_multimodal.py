@@ -28,7 +28,7 @@ from simulations.scenario import Scenario, find_scenario
 from simulations.scenario_study import load_cohort
 
 NAME = "tcga_multimodal"
-DURATION = "about 6 minutes on two cores"
+DURATION = "about 8 minutes on two idle cores"
 SEEDS = (0, 1, 2, 3, 4)
 SCENARIOS = ("tcga_luad", "tcga_brca", "tcga_stad")
 METRICS = ("c_index", "response_auc")

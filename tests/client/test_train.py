@@ -5,7 +5,8 @@ import pytest
 import torch
 from random_patients import SMALL_MODELS, Cohort, make_study
 
-from client.train import block_weights, drop_modalities, train_epochs
+from client.train import block_weights, train_epochs
+from client.training_batches import batch_order, drop_modalities
 from common.errors import DataError
 from common.losses.multitask import PatientObjective
 from common.models.parameters import load_arrays, to_arrays, trainable
@@ -56,16 +57,23 @@ def test_one_full_batch_step_of_sgd_is_the_mean_gradient():
 
 
 @pytest.mark.parametrize(("local", "expected"), [({"epochs": 2}, 6), ({"steps": 4}, 4)])
-def test_epochs_and_steps_give_the_stated_number_of_batches(local, expected, monkeypatch):
+def test_epochs_and_steps_give_the_stated_number_of_batches(local, expected):
     study = make_study("linear", training=plan(optimizer="sgd", **local))
-    cohort = Cohort(study, 20)
-    seen = []
-    batch = cohort.batch
-    monkeypatch.setattr(cohort, "batch", lambda i, **k: seen.append(list(i)) or batch(i, **k))
-    run(study, cohort)
+    seen = list(batch_order(20, study.training.local, torch.Generator().manual_seed(0)))
     assert len(seen) == expected
+    assert run(study, Cohort(study, 20)).steps == expected
     if "epochs" in local:
         assert sorted(i for part in seen[:3] for i in part) == list(range(20))
+
+
+def test_batches_kept_over_rounds_are_those_prepared_anew(monkeypatch):
+    study = make_study("linear", training=plan(optimizer="sgd", lr=0.1, epochs=2))
+    cohort = Cohort(study, 20)
+    kept = run(study, cohort)
+    monkeypatch.setattr("common.models.linear.LinearHeads.uniform_shape", False)
+    anew = run(study, cohort)
+    for name, delta in anew.delta.items():
+        np.testing.assert_allclose(kept.delta[name], delta, atol=1e-6)
 
 
 def test_the_proximal_term_pulls_towards_the_global_model():
