@@ -45,6 +45,12 @@ def install_kit(
             or this site, or it is older than the installed one (ROSTER).
     """
     source = SiteConnection(kit.resolve())
+    if not source.is_installed:
+        raise ConfigError(
+            "there is no site kit here",
+            where=str(source.config),
+            cure="name the folder that the coordinator sent: it holds connection.yaml",
+        )
     connection = check_kit(source, policy)
     if fingerprint is not None and _plain(fingerprint) != _plain(connection.fingerprint):
         raise _refused(

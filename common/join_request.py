@@ -19,7 +19,7 @@ from pydantic import Field, ValidationError
 
 from common.atomic_file import write_text
 from common.contract import Contract, canonical_json
-from common.errors import ErrorCode, ProtocolError
+from common.errors import ConfigError, ErrorCode, ProtocolError
 from common.roster import NODE_KEY
 from common.signature import PUBLIC_KEY, SIGNATURE, is_signed, sign, signed_bytes, spoken
 from common.study import Identifier
@@ -71,11 +71,15 @@ def read_join_request(path: Path) -> JoinRequest:
     """Return the request of a file after checking both signatures.
 
     Raises:
+        ConfigError: There is no such file.
         ProtocolError: It cannot be read, was altered, or its sender does not hold the keys
             (JOIN_REQUEST).
     """
     try:
         signed = SignedJoinRequest.model_validate(json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        cure = "check the path; the hospital writes the file with `tumorboard site request`"
+        raise ConfigError("the request does not exist", where=str(path), cure=cure) from None
     except (OSError, ValueError, ValidationError) as error:
         raise refused("the request cannot be read", str(path), type(error).__name__) from None
     request = signed.request

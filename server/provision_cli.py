@@ -91,10 +91,12 @@ def admit(
     Compare the fingerprint with the hospital by telephone before you send the kit.
     """
     from server.consortium_folder import ConsortiumFolder
-    from server.provision_kit import write_kit
+    from server.provision_kit import check_kit_folder, write_kit
     from server.provision_roster import admit as put_on_roster
 
     opened = ConsortiumFolder.open(folder)
+    if kit is not None:
+        check_kit_folder(kit)
     asked, grown = put_on_roster(opened, request)
     output = Output(json_output)
     output.say(f"Admitted: {asked.site_id} (roster version {grown.version})")

@@ -41,6 +41,18 @@ def connection_for(folder: ConsortiumFolder, site_id: str) -> Connection:
     )
 
 
+def check_kit_folder(out: Path) -> None:
+    """Refuse a folder that holds something already.
+
+    Raises:
+        ConfigError: It is not empty, or a file.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ConfigError(
+            "the folder of the kit is not empty", where=str(out), cure="name a new folder"
+        )
+
+
 def write_kit(folder: ConsortiumFolder, site_id: str, out: Path) -> Connection:
     """Write the kit of one admitted site to a new or empty folder.
 
@@ -48,12 +60,7 @@ def write_kit(folder: ConsortiumFolder, site_id: str, out: Path) -> Connection:
         ConfigError: No admitted site has this name, or the folder is not empty.
     """
     connection = connection_for(folder, site_id)
-    if out.is_dir() and any(out.iterdir()):
-        raise ConfigError(
-            "the folder of the kit is not empty",
-            where=str(out),
-            cure="name a new one with --out",
-        )
+    check_kit_folder(out)
     out.mkdir(parents=True, exist_ok=True)
     body = yaml.safe_dump(connection.model_dump(mode="json"), sort_keys=False)
     write_bytes(out / "ca.crt", folder.ca_cert.read_bytes())

@@ -320,6 +320,21 @@ def test_a_whole_foreign_kit_needs_the_fingerprint(joined, tmp_path):
             install(policy, tmp_path / "fake-kit", tmp_path, fingerprint)
 
 
+def test_nobody_is_admitted_if_the_kit_cannot_be_written(consortium, hospital, tmp_path):
+    path = request_of(hospital("a"), tmp_path)
+    line = ["admit", str(consortium.root), str(path), "--kit", str(consortium.root)]
+    assert CliRunner().invoke(server_app, line).exception.code == ErrorCode.CONFIG
+    assert consortium.roster().members == []
+
+
+def test_missing_files_are_named_as_such(joined, tmp_path):
+    consortium, policy, _ = joined
+    with pytest.raises(ConfigError, match="does not exist"):
+        admit(consortium, tmp_path / "no.json")
+    with pytest.raises(ConfigError, match="there is no site kit here"):
+        install(policy, tmp_path / "no-kit", tmp_path)
+
+
 def test_the_kit_of_a_revoked_hospital_is_not_written(joined, tmp_path):
     consortium, policy, _ = joined
     revoke(consortium, policy.site_id, "left")
