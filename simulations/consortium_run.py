@@ -17,7 +17,7 @@ from common.cli_output import Output
 from common.errors import ConfigError
 from common.protocol import AgentApi
 from common.study import Study
-from server.flower_app import GridLink, roster_keys
+from server.grid_link import GridLink, roster_keys
 from server.rounds import RunResult, run_study
 from simulations.local_grid import LocalGrid
 from simulations.ray_engine import run_on_ray

@@ -22,7 +22,7 @@ from common.errors import RunError
 from common.optional import require
 from common.protocol import AgentApi
 from common.study import Study
-from server.flower_app import GridLink, roster_keys
+from server.grid_link import GridLink, roster_keys
 from server.rounds import RunResult, run_study
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from flwr.app import Message
 from flwr.serverapp import ServerApp
 
 from common.protocol import StatusRequest
-from server.flower_app import CONFIG, pack
+from server.grid_message import CONFIG, pack
 
 app = ServerApp()
 

@@ -14,7 +14,7 @@ from common.atomic_file import write_text
 from common.protocol import TrainRequest
 from common.secure_sum.messages import UnmaskRequest
 from common.wire import arrays_digest
-from server.flower_app import GridLink
+from server.grid_link import GridLink
 
 DEADLINE_S = 600.0
 PER_ARRAY = 1_000_000

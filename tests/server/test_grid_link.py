@@ -11,7 +11,8 @@ from common.errors import ErrorCode, RunError
 from common.protocol import StatusReply, StatusRequest, TrainReply, TrainRequest
 from common.signature import public_half
 from common.site_proof import prove
-from server.flower_app import GridLink, pack
+from server.grid_link import GridLink
+from server.grid_message import pack
 from server.site_link import Refusal
 
 DIGEST = "a" * 64
@@ -133,7 +134,7 @@ def test_late_reply_to_an_earlier_round_is_dropped():
 
 
 def test_optional_site_is_asked_but_holds_nobody_up(monkeypatch):
-    monkeypatch.setattr("server.flower_app.MIN_GRACE_S", 0.2)
+    monkeypatch.setattr("server.grid_link.MIN_GRACE_S", 0.2)
     link = open_link(FakeGrid(SITES, lambda node, _c: None if node == 12 else 0.0))
     started = time.monotonic()
     assert sorted(ask(link, deadline_s=20.0, optional={"site-b"})) == ["site-a", "site-c"]
@@ -147,7 +148,7 @@ def test_lost_message_is_pushed_again():
 
 
 def test_transport_that_always_fails_is_given_up(monkeypatch):
-    monkeypatch.setattr("server.flower_app.MAX_PUSHES", 1)
+    monkeypatch.setattr("server.grid_link.MAX_PUSHES", 1)
     grid = FakeGrid(SITES, lambda node, _c: "error" if node == 12 else 0.0)
     replies = ask(open_link(grid), deadline_s=30.0)
     assert replies["site-b"] == Refusal(ErrorCode.INTERNAL)
@@ -254,7 +255,7 @@ def test_replayed_proof_is_refused(monkeypatch):
 
 def test_challenges_are_never_repeated(monkeypatch):
     monkeypatch.setattr("server.node_registry.ASK_AGAIN_S", 0.0)
-    monkeypatch.setattr("server.flower_app.DISCOVERY_S", 0.0)
+    monkeypatch.setattr("server.grid_link.DISCOVERY_S", 0.0)
     grid = FakeGrid({66: "site-a"})
     ask(open_link(grid, ROSTER), sites=("site-a",), deadline_s=0.1)
     assert len(grid.challenges) == len(set(grid.challenges)) > 2
@@ -281,7 +282,7 @@ def test_reply_of_another_node_does_not_count():
 
 
 def test_request_that_a_restarted_node_lost_is_pushed_again(monkeypatch):
-    monkeypatch.setattr("server.flower_app.CHASE_S", 0.1)
+    monkeypatch.setattr("server.grid_link.CHASE_S", 0.1)
     grid = FakeGrid({11: "site-a"}, lambda _n, call: None if call == 1 else 0.0)
     assert "site-a" in ask(open_link(grid), sites=("site-a",), deadline_s=5.0)
     assert grid.calls[11] == 2
@@ -289,7 +290,7 @@ def test_request_that_a_restarted_node_lost_is_pushed_again(monkeypatch):
 
 def test_slow_node_is_not_asked_twice(monkeypatch):
     """It answers in order, so its silence to a later question says nothing."""
-    monkeypatch.setattr("server.flower_app.CHASE_S", 0.1)
+    monkeypatch.setattr("server.grid_link.CHASE_S", 0.1)
 
     class InOrder(FakeGrid):
         def _reply(self, message):
@@ -304,7 +305,7 @@ def test_slow_node_is_not_asked_twice(monkeypatch):
 
 
 def test_node_that_no_longer_proves_its_site_loses_it(monkeypatch):
-    monkeypatch.setattr("server.flower_app.CHASE_S", 0.05)
+    monkeypatch.setattr("server.grid_link.CHASE_S", 0.05)
     count = []
 
     def once(_node, site, challenge):
@@ -318,8 +319,8 @@ def test_node_that_no_longer_proves_its_site_loses_it(monkeypatch):
 
 
 def test_offline_node_is_not_waited_for(monkeypatch):
-    monkeypatch.setattr("server.flower_app.MIN_GRACE_S", 0.2)
-    monkeypatch.setattr("server.flower_app.DISCOVERY_S", 0.0)
+    monkeypatch.setattr("server.grid_link.MIN_GRACE_S", 0.2)
+    monkeypatch.setattr("server.grid_link.DISCOVERY_S", 0.0)
     grid = FakeGrid(SITES, lambda node, _c: None if node == 12 else 0.0)
     link = open_link(grid)
     assert len(link.site_ids()) == 3
