@@ -11,6 +11,7 @@ import torch
 
 from client.dataset import PatientDataset
 from client.device import choose_device
+from client.own_parameters import load_own_parameters
 from client.predict import PatientPrediction, predict
 from client.split import is_held_out, load_or_create_split_key
 from client.trained_model import load_trained_model
@@ -72,7 +73,7 @@ class SitePredictions:
 def predict_patients(
     policy: SitePolicy, study: Study, model_file: Path, patient_ids: Sequence[str] | None = None
 ) -> SitePredictions:
-    """Predict all patients of the hospital, or those named.
+    """Predict all patients of the hospital, or those named, with the model the hospital uses.
 
     Outcomes are not needed. Patients without any feature that the model reads are left out,
     since a prediction that rests on nothing is only the published average.
@@ -90,6 +91,7 @@ def predict_patients(
         DataError: A named patient is unknown or has no features; or nobody has.
     """
     trained = load_trained_model(study, model_file)
+    load_own_parameters(trained.model, policy, study, model_file)
     device = choose_device(policy.device)
     manifest = read_manifest(policy.manifest)
     _check_known(manifest, patient_ids or ())
