@@ -131,6 +131,7 @@ def approve(
 ) -> None:
     """Record this hospital's consent to exactly this study, with its ceilings."""
     from client.site_folder import load_policy, make_approval, record_consent
+    from common.private_round import promise_in_words
     from common.study import Study
 
     policy, agreed = load_policy(site), Study.from_yaml(study)
@@ -140,6 +141,7 @@ def approve(
     target = record_consent(policy, approval)
     output = Output(json_output)
     output.say(f"Consent to study {agreed.study_id}, digest {approval.study_digest}: {target}")
+    output.say(f"Privacy {agreed.privacy.mode}: {promise_in_words(agreed)}")
     output.result(approval.model_dump(mode="json"))
 
 

@@ -42,7 +42,7 @@ def show(site: SiteOption, json_output: JsonOption = False) -> None:
     output.say(f"{view.lines} lines, head {view.head}")
     output.table(
         f"Spent at delta {view.delta:g}",
-        ("study", "patients", "releases", "exact", "epsilon", "left", "in"),
+        ("study", "patients", "releases", "exact", "epsilon", "all collude", "left", "in"),
         [
             (
                 (a.study_digest or "all")[:12],
@@ -50,6 +50,7 @@ def show(site: SiteOption, json_output: JsonOption = False) -> None:
                 a.releases,
                 a.exact,
                 a.epsilon,
+                a.fallback_epsilon,
                 a.left,
                 a.currency,
             )

@@ -12,7 +12,7 @@ from common.atomic_file import write_bytes
 from common.errors import BudgetError, ConfigError
 from common.privacy.accounting import gaussian_mu, pure_mu
 from common.privacy.ledger import Ledger, LedgerBudgets
-from common.privacy.ledger_budget import composed_spend
+from common.privacy.ledger_budget import composed_fallback, composed_spend
 from common.privacy.ledger_entry import LedgerRecord, Partition, Reservation, SpendEntry
 from common.privacy.ledger_file import read_ledger
 from common.privacy.ledger_reconcile import reconcile
@@ -24,7 +24,10 @@ SEALED_FOLDER = "replies"
 
 @dataclass(frozen=True)
 class Account:
-    """What one study (None: all) spent from one set of patients, and what is left of it."""
+    """What one study (None: all) spent from one set of patients, and what is left of it.
+
+    `fallback_epsilon` holds if the server and all other hospitals collude; None: not recorded.
+    """
 
     study_digest: str | None
     partition: Partition
@@ -32,6 +35,7 @@ class Account:
     exact: int
     mu_squared: float
     epsilon: float
+    fallback_epsilon: float | None
     left: float | None
     currency: str
 
@@ -162,6 +166,7 @@ def _account(
         exact=len(entries) - len(noised),
         mu_squared=sum(entry.mu_squared for entry in noised),
         epsilon=composed_spend(noised, delta),
+        fallback_epsilon=composed_fallback(noised, delta),
         left=left,
         currency=currency,
     )

@@ -12,6 +12,7 @@ point of n = 63 and 64 the noise differs). Here the divisor is the public size o
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 
 import numpy as np
@@ -26,6 +27,8 @@ from common.privacy.integer_encoding import IntegerEncoding, flatten, unflatten
 from common.private_round import releases_per_round
 from common.study import Study
 from common.wire import Arrays
+
+_log = logging.getLogger(__name__)
 
 
 def train_private_steps(
@@ -61,8 +64,10 @@ def train_private_steps(
     start = {name: parameter.detach().clone() for name, parameter in parameters.items()}
     plan = study.training.local
     optimizer = make_optimizer(plan, study.training.weight_decay, list(parameters.values()))
-    for _ in range(releases_per_round(study)):
+    for step in range(1, releases_per_round(study) + 1):
         total = clipped_gradient_sum(model, dataset, study, device=device, clip=encoding.clip)
+        if total.n_nonfinite:
+            _log.warning("step %d: %d gradients not finite", step, total.n_nonfinite)
         noised = encoding.noised(flatten({name: total.arrays[name] for name in shapes}))
         mean = unflatten(encoding.decode(noised) / nominal_patients, shapes)
         for name, parameter in parameters.items():

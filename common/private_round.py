@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 
 from common.errors import ErrorCode, ProtocolError
-from common.privacy.accounting import training_sigma
+from common.privacy.accounting import fallback_epsilon, training_sigma
 from common.privacy.collusion import Collusion
 from common.privacy.integer_encoding import IntegerEncoding
 from common.study import Study
@@ -19,6 +19,26 @@ def collusion_of(study: Study) -> Collusion:
         PrivacyError: The numbers do not work.
     """
     return Collusion.of_plan(study.privacy, len(study.sites))
+
+
+def promise_in_words(study: Study) -> str:
+    """Return what a study promises a patient: epsilon with t colluders, and if all collude.
+
+    Raises:
+        PrivacyError: The numbers do not work.
+    """
+    plan = study.privacy
+    if not plan.is_private:
+        return "no guarantee; simulation only"
+    told = f"patient-level epsilon {plan.epsilon:g}, delta {plan.delta:g}, clip {plan.clip:g}"
+    if plan.mode == "local":
+        return f"{told}, against everybody outside the hospital"
+    numbers = collusion_of(study)
+    alone = fallback_epsilon(plan.epsilon, plan.delta, numbers.shares)
+    return (
+        f"{told}, with up to t = {numbers.colluders} colluding hospitals; epsilon {alone:.3g} if "
+        f"the server and all others collude; no sum of fewer than {numbers.n_min} is opened"
+    )
 
 
 def releases_per_round(study: Study) -> int:

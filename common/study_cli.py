@@ -132,6 +132,8 @@ def show(path: StudyArgument, json_output: JsonOption = False) -> None:
 
 
 def _show(study: Study, output: Output) -> None:
+    from common.private_round import promise_in_words
+
     stamp = "  SYNTHETIC DATA" if study.synthetic else ""
     output.say(f"{study.study_id} version {study.version}  {study.title}{stamp}".rstrip())
     output.say(f"digest {study.digest()}\n")
@@ -160,11 +162,6 @@ def _show(study: Study, output: Output) -> None:
         f"\nmodel {study.model.name}, {plan.rounds} rounds of {plan.local.kind}, server "
         f"{plan.server.name} (lr {plan.server.lr:g}), {plan.test_fraction:.0%} held out"
     )
-    promise = (
-        f"patient-level epsilon {privacy.epsilon:g}, delta {privacy.delta:g}, clip {privacy.clip:g}"
-        if privacy.is_private
-        else "no guarantee; simulation only"
-    )
-    output.say(f"privacy {privacy.mode}: {promise}")
+    output.say(f"privacy {privacy.mode}: {promise_in_words(study)}")
     output.say(f"sites ({study.quorum.min_sites} needed a round):")
     output.table("", ["site", "name"], [[site.site_id, site.name] for site in study.sites])

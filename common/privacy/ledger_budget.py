@@ -134,3 +134,18 @@ def composed_spend(entries: Sequence[SpendEntry], delta: float) -> float:
     total = math.fsum(e.mu_squared for e in entries)
     pure = math.fsum(e.pure for e in entries if e.pure is not None)
     return min(composed_epsilon(total, delta), composed_epsilon(gaussian, delta) + pure)
+
+
+def composed_fallback(entries: Sequence[SpendEntry], delta: float) -> float | None:
+    """Return epsilon (rounded up) left if the server and all other hospitals collude.
+
+    Each release then has this hospital's share of the noise alone: mu^2 times n_min - t.
+
+    Returns:
+        None if a release does not tell in how many shares its noise was made.
+    """
+    shares = [entry.parameters.get("shares") for entry in entries]
+    if not all(isinstance(number, int) for number in shares):
+        return None
+    spent = [e.mu_squared * int(str(n)) for e, n in zip(entries, shares, strict=True)]
+    return composed_epsilon(math.fsum(spent), delta)

@@ -157,3 +157,24 @@ def test_reconcile_accepts_a_restored_ledger_and_charges(site: Path) -> None:
     ledger.require_head(lost)
     charged = 10 / SIGMA**2 + gaussian_mu(1.0, 1e-5) ** 2
     assert ledger.spent(STUDY, "train") == pytest.approx(charged)
+
+
+def test_both_figures_are_shown(site: Path) -> None:
+    """Five shares of noise: alone, a hospital has a fifth of its variance, five times mu^2."""
+    shared = training(1).model_copy(
+        update={
+            "study_digest": "d4" * 32,
+            "run_id": "run-2",
+            "parameters": {"sigma": SIGMA, "shares": 5},
+        }
+    )
+    policy = load_policy(site)
+    ledger = Ledger(policy.ledger, policy.site_id, LedgerBudgets.unlimited())
+    ledger.commit(ledger.reserve(shared), "c3" * 32)
+    told = call("show", "--site", site, "--json")
+    accounts = {a["study_digest"]: a for a in told["accounts"]}
+    assert accounts["d4" * 32]["epsilon"] == composed_epsilon(1 / SIGMA**2, 1e-5)
+    alone = composed_epsilon(5 / SIGMA**2, 1e-5)
+    assert accounts["d4" * 32]["fallback_epsilon"] == pytest.approx(alone)
+    assert accounts[STUDY]["fallback_epsilon"] is None
+    assert "all collude" in call("show", "--site", site)["text"]

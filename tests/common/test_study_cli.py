@@ -115,6 +115,9 @@ def test_show_is_readable(tmp_path: Path) -> None:
     result = RUNNER.invoke(app, ["show", str(path)], catch_exceptions=False)
     assert "patient-level epsilon 3, delta 1e-05" in result.output
     assert "clinical_table" in result.output
+    # 3 sites, t = 1: two honest shares, so alone a site has mu sqrt(2): epsilon 3 becomes 4.5
+    assert "t = 1 colluding" in result.output
+    assert "epsilon 4.46 if the server and all others collude" in result.output
 
 
 def test_help_has_an_example_for_every_command() -> None:
