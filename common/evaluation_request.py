@@ -8,11 +8,16 @@ from common.metrics.grid import EvaluationGrid
 from common.metrics.table_schema import TableNoise, noise_plan
 from common.protocol import EvaluateRequest, Release
 from common.study import Study, Task
+from common.wire import Arrays
 
 MIN_HELD_OUT_FOR_NOISY_MARGINS = 50
 """Below this public count noisy score margins find the scores too rarely. Above it they are worth
 their tenth of the evaluation epsilon: on real cohorts (100 to 270 held out, six sites) default
 cuts that miss the model's scores cost up to 0.14 of C, refined ones at most 0.02."""
+
+
+SECOND = "second/"
+"""Names of the second model's arrays in a paired request start so."""
 
 
 class GridFields(TypedDict):
@@ -48,6 +53,26 @@ def grid_of(study: Study, request: EvaluateRequest) -> EvaluationGrid:
         censoring=request.censoring,
         risk_threshold=request.risk_threshold,
     )
+
+
+def second_grid_of(study: Study, request: EvaluateRequest) -> EvaluationGrid:
+    """Return the grid for the second model of a paired request; it differs in score cuts alone.
+
+    Raises:
+        ConfigError: Cuts are impossible.
+    """
+    return grid_of(study, request.model_copy(update={"score_cuts": request.second_cuts}))
+
+
+def join_pair(first: Arrays, second: Arrays) -> Arrays:
+    """Return both models' arrays under distinct names."""
+    return {**first, **{f"{SECOND}{name}": array for name, array in second.items()}}
+
+
+def split_pair(arrays: Arrays) -> tuple[Arrays, Arrays]:
+    """Return (first, second) model's arrays under their own names."""
+    second = {n.removeprefix(SECOND): a for n, a in arrays.items() if n.startswith(SECOND)}
+    return {n: a for n, a in arrays.items() if not n.startswith(SECOND)}, second
 
 
 def grid_fields(grid: EvaluationGrid) -> GridFields:

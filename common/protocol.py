@@ -28,7 +28,7 @@ PROTOCOL_VERSION = 1
 Hex64 = str
 
 Release = Literal["dp", "internal"]
-EvaluationPhase = Literal["margins", "tables"]
+EvaluationPhase = Literal["margins", "tables", "paired"]
 
 
 class HandshakeRequest(WireMessage):
@@ -107,10 +107,15 @@ class EvaluateRequest(WireMessage):
     run_id: Identifier
     round: int = Field(ge=0, description="0 = final model")
     model_digest: Hex64
-    label: str = Field(default="federated", pattern=r"^[a-z_]{1,32}$")
+    label: str = Field(default="federated", pattern=r"^[a-z_]{1,48}$")
     release: Release = Field(default="dp", description="never looser than the study's")
     phase: EvaluationPhase = Field(
-        default="tables", description="margins: score and censoring margins that refine the grid"
+        default="tables",
+        description="margins: score and censoring margins that refine the grid; paired: the joint "
+        "table of two models, the second one's arrays named `second/...`; exact release only",
+    )
+    second_cuts: dict[Task, list[float]] | None = Field(
+        default=None, description="cuts for the scores of the second model; phase paired only"
     )
     score_cuts: dict[Task, list[float]] | None = Field(
         default=None, description="cuts from the merged margins; None: the study's defaults"

@@ -79,7 +79,7 @@ def evaluate_model(
     """
     folder = session.run_dir / "evaluation" / label
     release = agreed_release(session)
-    digest = _digest_of(models)
+    digest = models_digest(models)
     stored = load_evaluation(session.study, folder, digest)
     if stored is not None:
         return stored
@@ -92,12 +92,12 @@ def evaluate_model(
         personal=personal,
     )
     if two_phases(session.study, release):
-        margins = _ask(session, models, base.model_copy(update={"phase": "margins"}), sums)
+        margins = ask_phase(session, models, base.model_copy(update={"phase": "margins"}), sums)
         grid = grid_of(session.study, base)
         fields = grid_fields(refined(grid, merge(list(margins.tables.values()))))
         base = base.model_copy(update={**fields})
-    result = _ask(session, models, base, sums)
-    _store(folder, base, result, digest)
+    result = ask_phase(session, models, base, sums)
+    store_evaluation(folder, base, result, digest)
     return result
 
 
@@ -109,13 +109,13 @@ def agreed_release(session: RunSession) -> Release:
     return "internal" if all(site.release == "internal" for site in sites) else "dp"
 
 
-def load_evaluation(study: Study, folder: Path, models_digest: str | None) -> Evaluation | None:
+def load_evaluation(study: Study, folder: Path, digest: str | None) -> Evaluation | None:
     """Return a stored evaluation, or None if there is none of this model."""
     record = folder / "evaluation.json"
     if not record.is_file():
         return None
     facts = json.loads(record.read_text(encoding="utf-8"))
-    if models_digest is not None and facts["models_digest"] != models_digest:
+    if digest is not None and facts["models_digest"] != digest:
         return None
     request = EvaluateRequest.model_validate(facts["request"])
     grid = grid_of(study, request)
@@ -135,7 +135,10 @@ def load_evaluation(study: Study, folder: Path, models_digest: str | None) -> Ev
     )
 
 
-def _store(folder: Path, request: EvaluateRequest, result: Evaluation, digest: str) -> None:
+def store_evaluation(
+    folder: Path, request: EvaluateRequest, result: Evaluation, digest: str
+) -> None:
+    """Write the tables of one model, or of a pair, so that nobody is asked again."""
     for site_id, tables in result.tables.items():
         write_arrays(folder / f"{site_id}.safetensors", tables.to_arrays())
     facts = {
@@ -148,7 +151,8 @@ def _store(folder: Path, request: EvaluateRequest, result: Evaluation, digest: s
     write_text(folder / "evaluation.json", json.dumps(facts, sort_keys=True, indent=1))
 
 
-def _digest_of(models: Mapping[str, Arrays]) -> str:
+def models_digest(models: Mapping[str, Arrays]) -> str:
+    """Return the digest of what the sites evaluate: of the one model, or of all."""
     by_identity = {id(arrays): arrays for arrays in models.values()}
     digests = {key: arrays_digest(arrays) for key, arrays in by_identity.items()}
     distinct = {site_id: digests[id(arrays)] for site_id, arrays in models.items()}
@@ -156,13 +160,17 @@ def _digest_of(models: Mapping[str, Arrays]) -> str:
     return shared.pop() if len(shared) == 1 else sha256_hex(canonical_json(distinct))
 
 
-def _ask(
+def ask_phase(
     session: RunSession,
     models: Mapping[str, Arrays],
     base: EvaluateRequest,
     sums: SecureRounds | None,
 ) -> Evaluation:
-    """Ask every enrolled site that has a model for one phase."""
+    """Return what the enrolled sites that have a model say to one phase of a request.
+
+    Raises:
+        RunError: Too few sites send tables in every attempt.
+    """
     grid = grid_of(session.study, base)
     noise = table_noise(session.study, base)
     if sums is None:

@@ -9,12 +9,13 @@ site.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from common.atomic_file import write_text
 from common.cli_output import Output
 from common.errors import ErrorCode, RunError, TumorboardError
+from common.metrics.paired import Comparison
 from common.models.parameters import to_arrays
 from common.models.registry import build_model
 from common.study import Study
@@ -23,9 +24,11 @@ from server.checkpoint import (
     Checkpoint,
     RoundRecord,
     load_checkpoint,
+    read_arrays,
     save_checkpoint,
     write_arrays,
 )
+from server.comparison import compare_models
 from server.enrolment import enrol_all
 from server.evaluation import Evaluation, evaluate_model
 from server.privacy_facts import PrivacyFacts, privacy_facts
@@ -55,6 +58,8 @@ class RunResult:
             site's own beside it, if the study has them.
         sites: What is known about every site of the roster.
         privacy: What was spent and what the mode promises.
+        comparisons: Label -> that model minus the federated one by metric, paired on the same
+            patients; empty where tables carry noise.
     """
 
     study: Study
@@ -65,6 +70,7 @@ class RunResult:
     evaluations: dict[str, Evaluation]
     sites: dict[str, SiteState]
     privacy: PrivacyFacts
+    comparisons: dict[str, dict[str, Comparison]] = field(default_factory=dict)
 
     @property
     def model_digest(self) -> str:
@@ -129,6 +135,34 @@ def run_evaluation(
             )
         models = by_site or dict.fromkeys(session.state.enrolled, arrays)
         return evaluate_model(session, models, label, sums=_secure_sums(session))
+
+
+def run_comparison(
+    study: Study, link: SiteLink, run_dir: Path, arrays: Arrays, label: str, *, output: Output
+) -> dict[str, Comparison]:
+    """Compare the final model of a finished run with another, paired on the same patients.
+
+    Args:
+        study: The study of the run.
+        link: Way to the sites.
+        run_dir: Folder of the run.
+        arrays: The other model, of the same architecture; e.g. that of the version before.
+        label: Its name, `[a-z_]`.
+        output: Where progress is shown.
+
+    Returns:
+        Final model minus the other by headline metric; empty under release dp.
+
+    Raises:
+        RunError: The run is not finished, or too few sites send tables.
+    """
+    other = run_evaluation(study, link, run_dir, arrays, label, output=output)
+    with open_session(study, link, run_dir, output) as session:
+        sums, sites = _secure_sums(session), session.state.enrolled
+        final = dict.fromkeys(sites, read_arrays(run_dir / MODEL_FILE))
+        ours = evaluate_model(session, final, FEDERATED, sums=sums)
+        theirs = (other, dict.fromkeys(sites, arrays))
+        return compare_models(session, theirs, (ours, final), sums=sums)
 
 
 def _run(session: RunSession) -> RunResult:
@@ -216,8 +250,12 @@ def _result(session: RunSession, checkpoint: Checkpoint, sums: SecureRounds | No
     write_text(session.run_dir / "model.json", json.dumps(facts, sort_keys=True, indent=1))
     models = dict.fromkeys(session.state.enrolled, arrays)
     evaluations = {FEDERATED: evaluate_model(session, models, FEDERATED, sums=sums)}
+    comparisons: dict[str, dict[str, Comparison]] = {}
     if session.study.training.personal is not None:
-        evaluations[PERSONAL] = evaluate_model(session, models, PERSONAL, personal=True)
+        own = evaluate_model(session, models, PERSONAL, personal=True)
+        evaluations[PERSONAL] = own
+        shared = (evaluations[FEDERATED], models)
+        comparisons[PERSONAL] = compare_models(session, shared, (own, models), personal=True)
     return RunResult(
         study=session.study,
         run_id=session.state.run_id,
@@ -225,6 +263,7 @@ def _result(session: RunSession, checkpoint: Checkpoint, sums: SecureRounds | No
         arrays=arrays,
         history=checkpoint.history,
         evaluations=evaluations,
+        comparisons=comparisons,
         sites=session.state.sites,
         privacy=privacy_facts(session),
     )

@@ -9,7 +9,10 @@ from client.agent.spending import Spending, evaluation_entry
 from client.agent.training import check_model_digest
 from client.evaluate import predict_all
 from common.errors import ErrorCode, ProtocolError
-from common.evaluation_request import grid_of, table_noise
+from common.evaluation_request import grid_of, second_grid_of, split_pair, table_noise
+from common.metrics.grid import EvaluationGrid
+from common.metrics.paired import tabulate_pair
+from common.metrics.predictions import Predictions
 from common.metrics.table_schema import TableNoise
 from common.metrics.tables import SiteTables
 from common.metrics.tabulate import tabulate
@@ -17,6 +20,7 @@ from common.models.parameters import load_arrays
 from common.privacy.noise import geometric_share
 from common.protocol import EvaluateReply, EvaluateRequest
 from common.site_policy import SitePolicy
+from common.wire import Arrays
 
 
 def check_evaluation(run: OpenRun, policy: SitePolicy, request: EvaluateRequest) -> None:
@@ -36,6 +40,12 @@ def check_evaluation(run: OpenRun, policy: SitePolicy, request: EvaluateRequest)
         raise ProtocolError(
             "the study has no personal models", where=run.run_id, code=ErrorCode.POLICY
         )
+    if request.phase == "paired" and request.release != "internal":
+        raise ProtocolError(
+            "joint tables of two models leave exact or not at all",
+            where=run.run_id,
+            code=ErrorCode.POLICY,
+        )
     check_model_digest(request.arrays, request.model_digest)
 
 
@@ -52,12 +62,10 @@ def evaluate_held_out(
         ConfigError: The request's cuts are impossible.
         BudgetError: The ledger refuses.
     """
-    grid = grid_of(run.study, request)
-    load_arrays(run.model, own_model(run, request.arrays, personal=request.personal))
+    check_fits(run, request)
     noise = table_noise(run.study, request)
     reservation = spending.reserve(evaluation_entry(run, request, noise))
-    predictions = predict_all(run.model, run.held_out, grid, run.device)
-    tables = _noised(tabulate(predictions, grid, request.phase), noise)
+    tables = _noised(held_out_tables(run, request), noise)
     reply = EvaluateReply(
         site_id=site_id,
         run_id=run.run_id,
@@ -72,6 +80,45 @@ def evaluate_held_out(
         evaluation_epsilon_spent=spending.evaluation_epsilon(run.study),
     ).model_copy(update={"arrays": tables.to_arrays()})
     return spending.seal_and_commit(reservation, request, reply)
+
+
+def check_fits(run: OpenRun, request: EvaluateRequest) -> None:
+    """Refuse cuts or models that do not fit, before anything is spent on them.
+
+    Raises:
+        ProtocolError: A model does not fit the study.
+        ConfigError: The request's cuts are impossible.
+    """
+    grid_of(run.study, request)
+    second_grid_of(run.study, request)
+    models = split_pair(request.arrays) if request.phase == "paired" else (request.arrays,)
+    for arrays in models:
+        load_arrays(run.model, arrays)
+
+
+def held_out_tables(run: OpenRun, request: EvaluateRequest) -> SiteTables:
+    """Return the exact tables of the held-out patients, before any noise.
+
+    Phase `paired`: of two models on the same patients; the site's personal model, where it is
+    asked for, is the second.
+
+    Raises:
+        ProtocolError: A model does not fit the study.
+        ConfigError: The request's cuts are impossible.
+    """
+    grid = grid_of(run.study, request)
+    if request.phase != "paired":
+        predictions = _predict(run, request.arrays, grid, personal=request.personal)
+        return tabulate(predictions, grid, request.phase)
+    arrays, others = split_pair(request.arrays)
+    first = _predict(run, arrays, grid, personal=False)
+    second = _predict(run, others, grid, personal=request.personal)
+    return tabulate_pair(first, second, grid, second_grid_of(run.study, request))
+
+
+def _predict(run: OpenRun, arrays: Arrays, grid: EvaluationGrid, *, personal: bool) -> Predictions:
+    load_arrays(run.model, own_model(run, arrays, personal=personal))
+    return predict_all(run.model, run.held_out, grid, run.device)
 
 
 def _noised(tables: SiteTables, noise: dict[str, TableNoise]) -> SiteTables:

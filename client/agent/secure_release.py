@@ -6,14 +6,13 @@ import logging
 
 import numpy as np
 
+from client.agent.evaluation import check_fits, held_out_tables
 from client.agent.open_run import OpenRun
 from client.agent.secure_sums import SecureSums
 from client.agent.spending import Spending, evaluation_entry, private_round_entry
-from client.evaluate import predict_all
 from client.private_gradient import clipped_gradient_sum
 from common.errors import ErrorCode, ProtocolError
-from common.evaluation_request import grid_of, table_noise
-from common.metrics.tabulate import tabulate
+from common.evaluation_request import table_noise
 from common.models.parameters import load_arrays
 from common.privacy.integer_encoding import flatten
 from common.privacy.noise import geometric_share
@@ -75,14 +74,11 @@ def evaluate_masked(
             where=run.run_id,
             code=ErrorCode.SECURE_SUM,
         )
-    grid = grid_of(run.study, request)
-    load_arrays(run.model, request.arrays)
+    check_fits(run, request)
     noise = table_noise(run.study, request)
     session = sums.session
     reservation = spending.reserve(evaluation_entry(run, request, noise))
-    tables = tabulate(
-        predict_all(run.model, run.held_out, grid, run.device), grid, request.phase
-    ).arrays
+    tables = held_out_tables(run, request).arrays
     shares = collusion_of(run.study).shares
     parts = [
         tables[name]

@@ -10,7 +10,7 @@ joint table is far too fine for noise.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -44,6 +44,14 @@ class Comparison:
 
     difference: Estimate
     p_value: float | None = None
+
+    def reverse(self) -> Comparison:
+        """Return first model minus second."""
+        told = self.difference
+        value, low, high = (
+            None if x is None else -x for x in (told.value, told.ci_high, told.ci_low)
+        )
+        return replace(self, difference=replace(told, value=value, ci_low=low, ci_high=high))
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""

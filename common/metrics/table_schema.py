@@ -3,7 +3,7 @@
 Two phases. `margins`: fine score margins and the censoring margin, from which the server derives
 score cuts and the censoring curve. `tables`: everything else, on the refined grid. A study may
 skip the first phase: cuts are then the study's defaults, and what needs the censoring curve
-(Brier score) is not estimable.
+(Brier score) is not estimable. A third, `paired`, holds the joint tables of two models, exact only.
 
 Every array is int64 and adds up over sites, so it passes a secure sum. Real-valued sums are
 fixed-point integers (`FIXED_POINT`).
@@ -26,7 +26,7 @@ from typing import Literal
 from common.metrics.grid import EvaluationGrid
 from common.privacy.plan import EvaluationRelease
 
-Phase = Literal["margins", "tables"]
+Phase = Literal["margins", "tables", "paired"]
 
 FIXED_POINT = 2.0**32
 """Real sums travel as round(sum * 2^32): error below 2e-10 a site, range above 1e9."""
@@ -41,6 +41,7 @@ SUBGROUP = "subgroup_"
 DP_ARRAYS: dict[Phase, tuple[str, ...]] = {
     "margins": ("margin_survival", "margin_response"),
     "tables": ("survival", "response"),
+    "paired": (),
 }
 
 
@@ -73,7 +74,7 @@ class TableNoise:
 
 def schema(grid: EvaluationGrid, phase: Phase) -> dict[str, ArraySpec]:
     """Return every array a site sends in a phase, by name, for the grid's release."""
-    arrays = _margins(grid) if phase == "margins" else _tables(grid)
+    arrays = {"margins": _margins, "tables": _tables, "paired": _joint}[phase](grid)
     if grid.release == "dp":
         return {
             name: spec for name, spec in arrays.items() if _leaves_with_noise(name, phase, grid)
@@ -99,7 +100,7 @@ def noise_plan(
     """
     if grid.release != "dp":
         return {}
-    share = {"margins": MARGIN_SHARE, "tables": 1 - MARGIN_SHARE if two_phases else 1.0}[phase]
+    share = MARGIN_SHARE if phase == "margins" else 1 - MARGIN_SHARE if two_phases else 1.0
     names = list(schema(grid, phase))
     n_subgroup = sum(name.startswith(SUBGROUP) for name in names)
     noise = {}
@@ -119,6 +120,17 @@ def _margins(grid: EvaluationGrid) -> dict[str, ArraySpec]:
         arrays["margin_time"] = ArraySpec((2, grid.size.times))
     if grid.has_response:
         arrays["margin_response"] = ArraySpec((grid.size.margin,))
+    return arrays
+
+
+def _joint(grid: EvaluationGrid) -> dict[str, ArraySpec]:
+    """Joint tables of two models: the last two axes are their score bins."""
+    arrays: dict[str, ArraySpec] = {}
+    if grid.has_survival:
+        bins = grid.size.scores
+        arrays["joint_survival"] = ArraySpec((2, grid.size.times, bins, bins))
+    if grid.has_response:
+        arrays["joint_response"] = ArraySpec((2, grid.size.response, grid.size.response))
     return arrays
 
 

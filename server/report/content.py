@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from common.metrics.estimate import Estimate, not_estimable
 from common.metrics.paired import Comparison
 from common.metrics.summary import EvaluationSummary
 from common.metrics.table_schema import TableNoise, noise_plan
-from server.rounds import FEDERATED, RunResult
+from server.rounds import FEDERATED, PERSONAL, RunResult
 
 HEADLINE = ("response_auc", "c_index")
 DISCLAIMER = (
@@ -50,6 +50,11 @@ BASELINES = {
     ),
     "oracle": ("Oracle", "the truth that drew the synthetic outcomes; synthetic data only"),
 }
+
+PERSONAL_BASELINE = (
+    "Personal models",
+    "every hospital's own model, trained beside the federated one in this run",
+)
 
 
 def absent_baseline(name: str, reason: str) -> Baseline:
@@ -121,8 +126,25 @@ def make_content(
     given = {baseline.name: baseline for baseline in baselines}
     reason = "simulations only"
     complete = [given.get(name) or absent_baseline(name, reason) for name in BASELINES]
+    if PERSONAL in result.evaluations:
+        complete.insert(0, _personal(result))
     told = [*_caveats(result), *summary.caveats, *caveats]
     return ReportContent(result, summary, complete, told)
+
+
+def _personal(result: RunResult) -> Baseline:
+    """Return the hospitals' personal models; their scores are only ranked inside a hospital."""
+    metrics = result.evaluations[PERSONAL].summary().metrics
+    title, explanation = PERSONAL_BASELINE
+    found = {}
+    for name in HEADLINE:
+        inside = metrics.get(f"{name}_within_sites")
+        if inside is not None:
+            note = "inside hospitals" if inside.value is not None else inside.reason
+            found[name] = replace(inside, reason=note)
+    paired = result.comparisons.get(PERSONAL, {})
+    differences = {name: comparison.reverse() for name, comparison in paired.items()}
+    return Baseline(PERSONAL, title, explanation, found, differences=differences)
 
 
 def _caveats(result: RunResult) -> list[str]:
