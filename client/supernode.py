@@ -2,7 +2,7 @@
 
 Run as `python -m client.supernode`, it takes the arguments of `flower-supernode`. After half a
 minute without a message it looks less and less often, at most once a second. A relay that stops
-sending signs of life is given up after 20 s instead of 60.
+sending signs of life is given up after 20 s instead of 60. A node whose loop has ended ends.
 
 This leans on internal names of Flower; Flower is pinned, and a test drives the real one.
 """
@@ -14,6 +14,7 @@ import os
 os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
 os.environ.setdefault("FLWR_DISABLE_UPDATE_CHECK", "1")
 
+import logging
 import time
 from importlib import import_module
 from typing import Any
@@ -58,7 +59,13 @@ def main() -> None:
     vars(loop)["time"] = ShortSleep()
     tasks = import_module("flwr.supercore.corestate.in_memory_corestate")
     vars(tasks)["HEARTBEAT_DEFAULT_INTERVAL"] = HEARTBEAT_S
-    import_module("flwr.supernode.cli.flower_supernode").flower_supernode()
+    try:
+        import_module("flwr.supernode.cli.flower_supernode").flower_supernode()
+    except Exception as error:
+        logging.getLogger("tumorboard.supernode").error("ended: %s", type(error).__name__)
+    # Its loop is over, for instance after a TLS connection broke off, but its other threads still
+    # run and would say that it serves. Only a new process takes part again.
+    os._exit(1)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,7 @@
 """What the warm relay and the short-polling SuperNode lean on, and what they refuse."""
 
+import subprocess
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -145,3 +147,25 @@ def test_call_is_made_again_when_the_agent_dies_in_the_middle(tmp_path):
         thread.join(30)
     assert len(done) == 1
     assert calls[-1] == 1
+
+
+ENDED = """
+import threading, time, types
+import client.supernode as supernode
+
+def loop_ends():
+    threading.Thread(target=time.sleep, args=(60,)).start()
+    {how}
+
+supernode.import_module = lambda name: types.SimpleNamespace(flower_supernode=loop_ends)
+supernode.main()
+"""
+
+
+@pytest.mark.parametrize("how", ["return", "raise OSError('line broken')"])
+def test_node_whose_loop_has_ended_ends_though_its_threads_live(how):
+    """Else it would say that it serves, and nobody would start it again."""
+    started = time.monotonic()
+    done = subprocess.run([sys.executable, "-c", ENDED.format(how=how)], timeout=50, check=False)
+    assert done.returncode == 1
+    assert time.monotonic() - started < 40
