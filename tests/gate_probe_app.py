@@ -24,5 +24,7 @@ def main(grid, context):
     while not (replies := list(grid.pull_messages(sent))) and time.monotonic() < deadline:
         time.sleep(0.2)
     reply = replies[0]
-    told = {"error": reply.error.reason} if reply.has_error() else dict(reply.content[CONFIG])
+    content = {} if reply.has_error() else reply.content[CONFIG]
+    told = {name: value for name, value in content.items() if not isinstance(value, bytes)}
+    told |= {"error": reply.error.reason} if reply.has_error() else {}
     Path(str(context.run_config["out"])).write_text(json.dumps(told))
