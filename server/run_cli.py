@@ -108,7 +108,10 @@ def stop(
     opened, output = ConsortiumFolder.open(folder), Output(json_output)
     stopped = stop_run(opened, run, now=now, must_exist=not down)
     if stopped is not None:
-        output.say(f"{stopped.name} has stopped; `tumorboard server resume` continues it.")
+        state = stopped.state()
+        done = state is not None and state.phase == "done"
+        more = "is done." if done else "has stopped; `tumorboard server resume` continues it."
+        output.say(f"{stopped.name} {more}")
     if down:
         take_down(opened)
         output.say("The SuperLink has ended.")

@@ -50,13 +50,13 @@ def budget_rows(files: SiteFiles) -> list[BudgetRow]:
         "train": policy.lifetime_epsilon,
         "held_out": policy.lifetime_evaluation_epsilon,
     }
-    rows = [
-        BudgetRow(FOR_LIFE, PATIENTS[partition], 0.0, ceiling, 0, 0)
-        for partition, ceiling in ceilings.items()
-        if (None, partition) not in spent
+    keys: set[tuple[str | None, Partition]] = {*spent, *((None, p) for p in ceilings)}
+    return [
+        _budget(spent[key], policy, files.studies)
+        if key in spent
+        else BudgetRow(FOR_LIFE, PATIENTS[key[1]], 0.0, ceilings[key[1]], 0, 0)
+        for key in sorted(keys, key=lambda key: (key[0] or "", PARTITIONS.index(key[1])))
     ]
-    order = sorted(spent, key=lambda key: (key[0] or "", PARTITIONS.index(key[1])))
-    return rows + [_budget(spent[key], policy, files.studies) for key in order]
 
 
 def _budget(account: Account, policy: SitePolicy, studies: Mapping[str, Study]) -> BudgetRow:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -11,11 +11,14 @@ from pydantic import ValidationError
 from client.agent.accepted_run import AcceptedRun
 from client.agent.log_files import audit_path
 from client.agent.socket_call import AgentRefusalError, call_agent
+from client.enrol_connection import SiteConnection
 from client.page.ledger_reading import LedgerReader, LedgerReading
 from client.site_folder import load_policy
+from common.connection import Connection
 from common.errors import TumorboardError
 from common.page.audit_tail import AuditRow, audit_tail
 from common.page.problem import Problem
+from common.page.processes import ProcessRow, process_rows
 from common.protocol import StatusReply, StatusRequest
 from common.site_policy import SitePolicy
 from common.study import Study
@@ -35,17 +38,21 @@ class SiteFiles:
         ledger: Its ledger.
         agent: What its agent is doing; None if it does not answer.
         audit: Last lines of its audit log, newest first.
+        processes: What `tumorboard site join` runs; None while it does not.
+        connection: The consortium it installed a kit of; None if there is none.
         problems: What cannot be read.
     """
 
     folder: Path
-    policy: SitePolicy | None
-    studies: Mapping[str, Study]
-    runs: Mapping[str, str]
-    ledger: LedgerReading
-    agent: StatusReply | None
-    audit: tuple[AuditRow, ...]
-    problems: tuple[Problem, ...]
+    policy: SitePolicy | None = None
+    studies: Mapping[str, Study] = field(default_factory=dict)
+    runs: Mapping[str, str] = field(default_factory=dict)
+    ledger: LedgerReading = field(default_factory=LedgerReading)
+    agent: StatusReply | None = None
+    audit: tuple[AuditRow, ...] = ()
+    processes: tuple[ProcessRow, ...] | None = None
+    connection: Connection | None = None
+    problems: tuple[Problem, ...] = ()
 
 
 def read_site_files(folder: Path, reader: LedgerReader, socket: Path | None = None) -> SiteFiles:
@@ -59,7 +66,7 @@ def read_site_files(folder: Path, reader: LedgerReader, socket: Path | None = No
     try:
         policy = load_policy(folder)
     except (TumorboardError, OSError) as error:
-        return SiteFiles(folder, None, {}, {}, LedgerReading(), None, (), (_unreadable(error),))
+        return SiteFiles(folder, problems=(_unreadable(error),))
     problems: list[Problem] = []
     accepted = _accepted_runs(policy, problems)
     ledger = reader.read(policy)
@@ -70,6 +77,10 @@ def read_site_files(folder: Path, reader: LedgerReader, socket: Path | None = No
         runs={run.run_id: run.study_digest for run in accepted},
         ledger=ledger,
         audit=audit_tail(audit_path(policy)),
+        processes=process_rows(
+            policy.state.parent / "node" / "processes.json", {"supernode": "supernode_health"}
+        ),
+        connection=_connection(folder, problems),
         agent=ask_agent(socket or default_socket(policy)),
         problems=(*([ledger.problem] if ledger.problem else []), *problems),
     )
@@ -89,6 +100,15 @@ def ask_agent(socket: Path) -> StatusReply | None:
         answer = call_agent(socket, "status", *request, timeout_s=AGENT_TIMEOUT_S)
         return StatusReply.decode(*answer)
     except (AgentRefusalError, TumorboardError, OSError):
+        return None
+
+
+def _connection(folder: Path, problems: list[Problem]) -> Connection | None:
+    try:
+        installed = SiteConnection.of_site(folder)
+        return installed.connection() if installed.is_installed else None
+    except (TumorboardError, OSError) as error:
+        problems.append(_unreadable(error))
         return None
 
 

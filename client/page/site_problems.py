@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from client.page.site_files import SiteFiles
 from common.page.audit_tail import refusals
 from common.page.problem import Problem
+from common.page.processes import process_problems
 
 NEARLY_SPENT = 0.9
 
@@ -17,8 +18,13 @@ def site_problems(files: SiteFiles) -> Iterator[Problem]:
         return
     if files.agent is None:
         what = "The site agent does not answer, so this hospital takes part in nothing."
-        cure = f"Start it as its own user: `tumorboard site agent --site {files.folder}`."
+        cure = f"`tumorboard site join --site {files.folder}` starts agent, SuperNode and relay."
         yield Problem("warns", what, cure)
+    elif files.processes is None and files.connection is not None:
+        what = "SuperNode and relay are not running, so this hospital takes part in nothing."
+        cure = f"`tumorboard site join --site {files.folder}`."
+        yield Problem("warns", what, cure)
+    yield from process_problems(files.processes or ())
     if not files.policy.approvals:
         what = "This hospital has consented to no study."
         cure = "Read the study, then `tumorboard site approve`."

@@ -114,6 +114,7 @@ def content_of(view: SiteView) -> Content:
     plain: Mapping[str, Any] = {
         "site_id": view.files.policy.site_id if view.files.policy else None,
         "agent": agent.model_dump(mode="json") if agent else None,
+        "processes": [vars(row) for row in view.files.processes or ()],
         "ledger_head": head.head if head else None,
         "budgets": [vars(row) for row in view.budgets],
         "consents": [vars(row) for row in view.consents],

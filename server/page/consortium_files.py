@@ -10,10 +10,12 @@ from pathlib import Path
 from common.errors import TumorboardError
 from common.page.audit_tail import AuditRow, audit_tail, refusals
 from common.page.problem import Problem
+from common.page.processes import ProcessRow, process_problems, process_rows
 from common.roster import Roster
 from server.consortium_folder import Consortium, ConsortiumFolder
 from server.provision_certificates import days_left, load_certificate
 from server.run_state import STATE_FILE
+from server.superlink import status_file
 
 SOON_DAYS = 30
 ROTATE = "`tumorboard server provision FOLDER --rotate`, then start the SuperLink and the proxy "
@@ -31,6 +33,7 @@ class ConsortiumFiles:
         roster: The signed roster; None if it cannot be read or is not signed.
         runs: Folders of its runs, the one last touched first.
         audit: Last lines of the audit log, newest first.
+        processes: The coordinator's processes; None while `tumorboard server up` does not run.
         problems: What is wrong with them.
     """
 
@@ -40,6 +43,7 @@ class ConsortiumFiles:
     roster: Roster | None
     runs: tuple[Path, ...]
     audit: tuple[AuditRow, ...]
+    processes: tuple[ProcessRow, ...] | None
     problems: tuple[Problem, ...]
 
 
@@ -64,6 +68,7 @@ def read_consortium(folder: Path, now: datetime) -> ConsortiumFiles | None:
     except (TumorboardError, OSError) as error:
         problems.append(_unreadable(error))
     audit = audit_tail(opened.audit)
+    processes = process_rows(status_file(opened), {"superlink": "superlink_health"})
     return ConsortiumFiles(
         folder=folder,
         consortium=consortium,
@@ -71,7 +76,8 @@ def read_consortium(folder: Path, now: datetime) -> ConsortiumFiles | None:
         roster=roster,
         runs=_runs(opened.runs),
         audit=audit,
-        problems=(*problems, *refusals(audit)),
+        processes=processes,
+        problems=(*problems, *_running(processes), *refusals(audit)),
     )
 
 
@@ -99,6 +105,14 @@ def _touched(run: Path) -> float:
         except OSError:
             continue
     return 0.0
+
+
+def _running(processes: tuple[ProcessRow, ...] | None) -> Iterator[Problem]:
+    if processes is None:
+        what = "The SuperLink is not running: no hospital can take part."
+        yield Problem("warns", what, "`tumorboard server up FOLDER` on this machine.")
+    else:
+        yield from process_problems(processes)
 
 
 def _expiry(days: float) -> Iterator[Problem]:

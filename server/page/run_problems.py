@@ -20,8 +20,10 @@ LATE = 3.0
 LATE_S = 60.0
 """And at least this much longer."""
 
-CONTINUE = "Run `tumorboard server run` on the same folder again: it continues after the last "
-CONTINUE += "committed round, with identical bytes."
+CONTINUE = "`tumorboard server resume FOLDER` continues it after the last committed round, with "
+CONTINUE += "identical bytes."
+ASK = "Ask the hospital whether it takes part (`tumorboard site status`) and its line is up."
+ENDED = ("done", "failed", "stopped")
 _REASON = re.compile(r"^(TB\d{3}): (.*)$", re.DOTALL)
 
 
@@ -38,10 +40,10 @@ def run_problems(files: RunFiles, *, now: datetime, pace: float | None) -> Itera
         return
     yield from _stopped(state, files)
     yield from _refusals(state)
-    if state.phase not in ("done", "failed"):
+    if state.phase not in ENDED:
         yield from _late(files, now, pace)
         yield from _thin(files)
-    yield from _dropped(files.history[-RECENT:], over=state.phase == "done")
+    yield from _dropped(files.history[-RECENT:], over=state.phase in ENDED)
     yield from _hard_rounds(files.history[-RECENT:])
     yield from _overspent(files)
 
@@ -52,6 +54,9 @@ def _stopped(state: RunState, files: RunFiles) -> Iterator[Problem]:
         code, what = told.groups() if told else (None, state.reason or "The run failed.")
         cure = f"{guide_of(code).cure} {CONTINUE}" if code else CONTINUE
         yield Problem("stops", what, cure, code, f"round {state.round}")
+    elif state.phase == "stopped":
+        what = f"The run was stopped on request after round {state.round}."
+        yield Problem("notes", what, CONTINUE)
     elif state.phase != "done" and files.at_work is False:
         what = "No process is running this study; it was stopped, or its machine was."
         yield Problem("stops", what, CONTINUE, where=f"round {state.round}")
@@ -64,8 +69,10 @@ def _refusals(state: RunState) -> Iterator[Problem]:
         why = reason(site.refusal_code).removesuffix(f" ({site.refusal_code})")
         what = f"The site does not take part: {why}."
         if site.refusal_code is None:
-            cure = "Ask the hospital whether its node and its agent are running: `tumorboard site "
-            cure += "agent` there. It joins the next round by itself."
+            cure = (
+                "Ask the hospital whether it takes part: `tumorboard site status` there. It joins "
+            )
+            cure += "the next round by itself."
         else:
             cure = guide_of(site.refusal_code).cure
             if site.refusal_code in FINAL_REFUSALS:
@@ -106,8 +113,7 @@ def _dropped(recent: tuple[RoundRecord, ...], *, over: bool) -> Iterator[Problem
         weight: Weight = "notes" if back or over else "warns"
         again = " It has answered since." if back else ""
         if code == SILENT:
-            cure = "Ask the hospital whether its node and its agent are running and its line is up."
-            yield Problem(weight, f"No answer {when}.{again}", cure, where=site_id)
+            yield Problem(weight, f"No answer {when}.{again}", ASK, where=site_id)
         else:
             what = f"{guide_of(code).happened} This was {when}.{again}"
             yield Problem.of_code(code, weight=weight, where=site_id, what=what)

@@ -15,7 +15,7 @@ from common.study import Study
 from server.checkpoint import RoundRecord
 from server.page.consortium_files import ConsortiumFiles
 from server.page.run_files import RunFiles
-from server.page.run_problems import run_problems
+from server.page.run_problems import ENDED, run_problems
 from server.page.site_rows import SiteRow, site_rows
 from server.privacy_words import PROMISES, UNIT
 
@@ -58,6 +58,7 @@ class RunView:
     consortium: ConsortiumFiles | None = None
     disclaimer: str = DISCLAIMER
     unit: str = UNIT
+    ended: tuple[str, ...] = ENDED
 
     @property
     def title(self) -> str:
@@ -99,7 +100,7 @@ class RunView:
     def left_seconds(self) -> float | None:
         """Seconds to the last round at this speed; None when nothing is running."""
         state = self.files.state
-        if state is None or state.phase in ("done", "failed") or self.files.at_work is False:
+        if state is None or state.phase in ENDED or self.files.at_work is False:
             return None
         pace = self.round_seconds
         return None if pace is None else pace * (self.rounds - self.done_rounds)
@@ -228,6 +229,9 @@ def _plain(view: RunView) -> dict[str, Any]:
         "seconds_left": view.left_seconds,
         "promised": _promised(files.study),
         "sites": [vars(row) for row in view.sites],
+        "processes": [vars(row) for row in (view.consortium.processes or ())]
+        if view.consortium
+        else [],
         "certificate_days": view.consortium.certificate_days if view.consortium else None,
         "problems": [vars(problem) for problem in view.problems],
     }

@@ -89,6 +89,8 @@ def _standing(site_id: str, site: SiteState | None, files: RunFiles) -> tuple[st
     if not site.enrolled:
         return f"does not take part: {reason(site.refusal_code)}", False
     last = files.history[-1] if files.history else None
+    if site.online is False:
+        return "offline", False
     if last is None:
         return "takes part", True
     if site_id in last.sites:

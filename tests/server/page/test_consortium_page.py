@@ -2,6 +2,8 @@
 
 import os
 import shutil
+import threading
+import time
 from datetime import UTC, datetime, timedelta
 from functools import cache
 
@@ -14,13 +16,16 @@ from client.enrol_request import make_keys, write_request
 from client.site_folder import load_policy
 from client.site_template import write_site_template
 from common.page.audit_tail import LINES, audit_tail
+from common.supervisor import Child, Supervisor
 from server.consortium_folder import ConsortiumFolder
 from server.page.consortium_files import newest_run, read_consortium
 from server.page.run_page import run_page
 from server.provision import audit_log, provision
 from server.provision_roster import admit, revoke
+from server.superlink import status_file
 
 NOW = datetime.now(UTC)
+DOWN = "The SuperLink is not running: no hospital can take part."
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +63,8 @@ def page(folder) -> str:
 
 
 def codes(lab, now=NOW):
-    return {(p.weight, p.code) for p in read_consortium(lab.root, now).problems}
+    problems = read_consortium(lab.root, now).problems
+    return {(p.weight, p.code) for p in problems if p.what != DOWN}
 
 
 def test_roster_certificate_and_audit_log(lab):
@@ -70,7 +76,7 @@ def test_roster_certificate_and_audit_log(lab):
         ("site-b", "revoked"),
     ]
     assert [row.what for row in found.audit] == ["revoked", "admitted", "admitted", "provisioned"]
-    assert found.problems == ()
+    assert [p.what for p in found.problems] == [DOWN]
     text = page(lab.root)
     assert "Consortium lab" in text
     assert "left the &lt;b&gt;study&lt;/b&gt;" in text
@@ -104,7 +110,7 @@ def test_refusals_are_noted_once_a_kind(lab):
     log = audit_log(lab)
     for _ in range(3):
         log.append("node_refused", site="site-b", code="TB521")
-    (problem,) = read_consortium(lab.root, NOW).problems
+    (problem,) = [p for p in read_consortium(lab.root, NOW).problems if p.what != DOWN]
     assert (problem.weight, problem.where, problem.code) == ("notes", "site-b", "TB521")
     assert "3 times" in problem.what
     assert "node refused" in problem.what
@@ -157,3 +163,33 @@ def test_in_a_browser(chromium, lab):
         ):
             assert violations(seen) == []
             assert seen.locator("#audit-heading").is_visible()
+
+
+def test_processes_that_run_answer_and_were_restarted(lab):
+    """A real supervisor over two children: one that ends at once, one that stays."""
+    children = [
+        Child("executor", ["sleep", "60"], lab.superlink / "executor.log"),
+        Child("superlink", ["false"], lab.superlink_log),
+    ]
+    stop = threading.Event()
+    health = {"superlink_health": "127.0.0.1:9"}
+    supervisor = Supervisor(children, status_file(lab), facts=health)
+    running = threading.Thread(target=supervisor.run, args=(stop,))
+    running.start()
+    try:
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline:
+            rows = {row.name: row for row in read_consortium(lab.root, NOW).processes or ()}
+            if rows and rows["superlink"].restarts and rows["executor"].healthy:
+                break
+            time.sleep(0.1)
+        assert (rows["executor"].healthy, rows["executor"].restarts) == (True, 0)
+        assert not rows["superlink"].healthy
+        told = [p for p in read_consortium(lab.root, NOW).problems if p.where == "superlink"]
+        assert [p.weight for p in told] == ["warns"]
+        assert str(lab.superlink_log) in told[0].cure
+        assert "not answering" in page(lab.root) or "down" in page(lab.root)
+    finally:
+        stop.set()
+        running.join()
+    assert read_consortium(lab.root, NOW).processes is None
