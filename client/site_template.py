@@ -25,7 +25,7 @@ lifetime_epsilon: 10.0          # training, over all studies
 lifetime_evaluation_epsilon: 20.0
 delta: 1.0e-5
 allowed_modes: [distributed, local]
-allow_internal_evaluation: false  # true: exact tables may leave (not differentially private)
+allow_internal_evaluation: false  # true: exact tables and counts may leave (not private)
 """
 
 MANIFEST_HEADER = (

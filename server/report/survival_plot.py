@@ -24,7 +24,9 @@ def survival_svg(curves: Sequence[SurvivalCurve], *, exact: bool, p_value: str) 
         exact: Whether counts are exact; then cells below five are shown as "<5".
         p_value: Log-rank p-value in words, or why there is none.
     """
-    shown = [curve for curve in curves if curve.label != "all patients"] or list(curves)
+    groups = [curve for curve in curves if curve.label != "all patients"]
+    whole = [curve for curve in curves if curve.label == "all patients"]
+    shown = groups if len(groups) > 1 else whole or groups
     last = max(_last_time(curve) for curve in shown)
     with figure(WIDTH, 3.9) as made:
         plot, table = made.subplots(2, 1, height_ratios=[5, 0.5 + 0.4 * len(shown)], sharex=True)
@@ -33,7 +35,8 @@ def survival_svg(curves: Sequence[SurvivalCurve], *, exact: bool, p_value: str) 
         plot.set_ylim(0, 1.02)
         plot.set_xlim(0, last)
         plot.set_ylabel("alive")
-        plot.set_title(f"Survival by predicted risk (log-rank {p_value})")
+        split = f"Survival by predicted risk (log-rank {p_value})"
+        plot.set_title(split if len(shown) > 1 else "Survival; the scores make one risk group only")
         plot.legend(loc="lower left")
         plot.yaxis.set_major_formatter(lambda value, _at: f"{value:.0%}")
         ticks = _ticks(last)

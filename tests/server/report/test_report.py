@@ -111,6 +111,17 @@ def test_curves_end_where_few_are_followed_and_say_so():
     assert "&lt;5" in survival_svg([curve, longer], exact=True, p_value="p = 1")
 
 
+def test_scores_that_do_not_split_the_patients_give_one_curve_that_says_so():
+    edges = np.array([0, 10.0, 20, 30, np.inf])
+    low, whole = (
+        survival_curve(label, np.array([3.0, 3, 3, 3]), np.full(4, 5.0), edges)
+        for label in ("low risk", "all patients")
+    )
+    drawn = survival_svg([whole, low], exact=True, p_value="not estimable")
+    assert "one risk group only" in drawn
+    assert "low risk" not in drawn
+
+
 def test_every_section_of_the_page_is_there_with_its_figure(written):
     page, _ = written
     for heading in (
