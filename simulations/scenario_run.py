@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 import shutil
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -22,6 +21,7 @@ from simulations.comparison import cell_metrics, compare
 from simulations.folds import whole_hospital, within_hospital
 from simulations.scenario import Scenario
 from simulations.scenario_study import load_cohort
+from simulations.worker_process import start_worker
 
 SCENARIO_FILE = "scenario.json"
 
@@ -94,7 +94,7 @@ def _run_all(
             yield _run_one(scenario, data, folder, cell)
         return
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=_one_thread) as pool:
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=start_worker) as pool:
         futures = [pool.submit(_run_one, scenario, data, folder, cell) for cell in cells]
         try:
             for future in as_completed(futures):
@@ -113,13 +113,6 @@ def _run_one(scenario: Scenario, data: Path, folder: Path, cell: Cell) -> Cell:
         table.to_parquet(partial, index=False)
     shutil.rmtree(work, ignore_errors=True)
     return cell
-
-
-def _one_thread() -> None:
-    import torch
-
-    os.environ["OMP_NUM_THREADS"] = "1"
-    torch.set_num_threads(1)
 
 
 def _result_file(folder: Path, cell: Cell) -> Path:

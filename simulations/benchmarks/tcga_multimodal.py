@@ -26,6 +26,7 @@ from simulations.comparison import WITHIN, cell_metrics, compare
 from simulations.multimodal_arms import score_seed
 from simulations.scenario import Scenario, find_scenario
 from simulations.scenario_study import load_cohort
+from simulations.worker_process import start_worker
 
 NAME = "tcga_multimodal"
 DURATION = "about 8 minutes on two idle cores"
@@ -152,7 +153,7 @@ def _predictions(data: Path) -> Iterator[tuple[str, pd.DataFrame]]:
     found: dict[str, list[pd.DataFrame]] = {name: [] for name in SCENARIOS}
     context = get_context("spawn")
     cores = len(os.sched_getaffinity(0))
-    with ProcessPoolExecutor(cores, mp_context=context, initializer=_one_thread) as pool:
+    with ProcessPoolExecutor(cores, mp_context=context, initializer=start_worker) as pool:
         jobs = {pool.submit(_scored, n, s, data): n for n in SCENARIOS for s in SEEDS}
         for job in as_completed(jobs):
             name = jobs[job]
@@ -165,12 +166,6 @@ def _predictions(data: Path) -> Iterator[tuple[str, pd.DataFrame]]:
 def _scored(name: str, seed: int, data: Path) -> pd.DataFrame:
     scenario = Scenario.from_yaml(find_scenario(name))
     return score_seed(scenario, load_cohort(scenario, data), seed)
-
-
-def _one_thread() -> None:
-    import torch
-
-    torch.set_num_threads(1)
 
 
 if __name__ == "__main__":
