@@ -112,12 +112,12 @@ class Agent:
 def run_probe(folder, app, out):
     done = flwr(folder, "run", app, "lab", "--run-config", f'out="{out}"')
     assert done.returncode == 0, done.stderr + done.stdout
-    wait_for(out.exists, 120)
+    wait_for(out.exists, 240)
     return json.loads(out.read_text())
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 def test_a_real_supernode_starts_the_allowed_bundle_and_no_code_of_the_server():
     with tempfile.TemporaryDirectory(prefix="tb") as name, processes(Path(name)) as start:
         folder = Path(name)
