@@ -136,6 +136,8 @@ def status(
             for name, child in sorted(server["processes"].items())
         ]
         output.table("Processes", ["process", "pid", "restarts", "log"], rows)
+        for warning in server["warnings"]:
+            output.say(f"warning: {warning['found']}\n  cure: {warning['cure']}")
     _say_run(told["run"], output)
     output.result(told)
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from common.doctor import examine
 from common.errors import ConfigError
 from server.consortium_folder import ConsortiumFolder
+from server.doctor import certificate_findings
 from server.enrolment import reason
 from server.run_folder import RunFolder, all_runs, find_run
 from server.run_progress import run_progress
@@ -62,6 +64,11 @@ def _server(folder: ConsortiumFolder) -> dict[str, Any]:
         "listen": folder.consortium().listen,
         "health": "serving" if healthy else "not answering" if running else "down",
         "processes": running.children if running else {},
+        "warnings": [
+            {"found": finding.found, "cure": finding.cure}
+            for finding in examine([("certificates", lambda: certificate_findings(folder))])
+            if finding.status != "ok"
+        ],
     }
 
 

@@ -135,6 +135,8 @@ def test_expiry_warns_a_month_ahead(folder, server, days, status):
     server()
     for found in (at_server(folder).get("certificates"), at_site(folder).get("server")):
         assert (found or "None").startswith(status or "None")
+    shown = CliRunner().invoke(server_app, ["status", str(folder / "lab")]).stdout
+    assert ("warning: server certificate expires in" in shown) == (status == "warning")
 
 
 def test_certificate_of_another_authority(folder, server):
