@@ -55,8 +55,7 @@ def _site(content: ReportContent, row: SiteRow) -> dict[str, Any]:
         "rounds": row.rounds,
         "missed": row.missed,
         "share_of_training_patients": row.share,
-        "epsilon_spent": state.epsilon_spent,
-        "evaluation_epsilon_spent": state.evaluation_epsilon_spent,
+        **_spent(content, state.epsilon_spent, state.evaluation_epsilon_spent),
     }
     if n is None or small:
         found["n_reason"] = (
@@ -66,6 +65,22 @@ def _site(content: ReportContent, row: SiteRow) -> dict[str, Any]:
         )
     for name in HEADLINE:
         found |= as_json(content.metric(name, row.site_id), name)
+    return found
+
+
+def _spent(content: ReportContent, training: float, evaluation: float) -> dict[str, Any]:
+    """Return what a hospital spent; null with its reason where something left without noise.
+
+    A ledger has nothing to add up for exact releases, and zero would read as perfect privacy.
+    """
+    facts = content.result.privacy
+    found: dict[str, Any] = {"epsilon_spent": training, "evaluation_epsilon_spent": evaluation}
+    if facts.mode == "none":
+        found["epsilon_spent"] = None
+        found["epsilon_spent_reason"] = "updates left without noise: no epsilon bounds them"
+    if facts.release == "internal":
+        found["evaluation_epsilon_spent"] = None
+        found["evaluation_epsilon_spent_reason"] = "exact tables left: no epsilon bounds them"
     return found
 
 
@@ -105,6 +120,10 @@ def _baseline(baseline: Baseline) -> dict[str, Any]:
 
 def _privacy(content: ReportContent) -> dict[str, Any]:
     facts = content.result.privacy
+    spent = {
+        site_id: _spent(content, facts.epsilon_spent[site_id], evaluation)
+        for site_id, evaluation in facts.evaluation_epsilon_spent.items()
+    }
     return {
         "mode": facts.mode,
         "unit": facts.unit,
@@ -123,8 +142,10 @@ def _privacy(content: ReportContent) -> dict[str, Any]:
             for name, noise in content.evaluation_noise.items()
         },
         "evaluation_margins_epsilon": content.margin_noise,
-        "epsilon_spent": facts.epsilon_spent,
-        "evaluation_epsilon_spent": facts.evaluation_epsilon_spent,
+        "epsilon_spent": {name: told["epsilon_spent"] for name, told in spent.items()},
+        "evaluation_epsilon_spent": {
+            name: told["evaluation_epsilon_spent"] for name, told in spent.items()
+        },
         "ledger_heads": facts.ledger_heads,
     }
 

@@ -37,6 +37,11 @@ def test_a_missing_metric_is_null_with_its_reason(written):
     assert oracle["c_index"] is None
     assert "simulations only" in oracle["c_index_reason"]
     assert twin["privacy"]["epsilon"] is None
+    for site in twin["sites"]:  # zero would read as perfect privacy
+        assert site["epsilon_spent"] is None
+        assert "without noise" in site["epsilon_spent_reason"]
+        assert site["evaluation_epsilon_spent"] is None
+    assert set(twin["privacy"]["epsilon_spent"].values()) == {None}
 
 
 def test_the_page_shows_the_numbers_of_the_twin(written):
