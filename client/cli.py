@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer.models import CommandInfo
 
 from client import join_cli, node_cli, page_cli
 from client.ledger_cli import app as ledger_app
@@ -194,3 +195,19 @@ def predict(
     done = predict_patients(policy, agreed, model, patient)
     explained = explain_patients(done, explain, output=output) if explain is not None else {}
     show_predictions(done, explained, output)
+
+
+ORDER = (
+    *("init", "keygen", "request", "install-kit"),
+    *("check", "extract", "fingerprints", "approve"),
+    *("doctor", "join", "status", "leave", "page", "agent", "predict"),
+)
+"""A hospital's commands as it needs them, for `--help`."""
+
+
+def _place(command: CommandInfo) -> int:
+    name = command.name or getattr(command.callback, "__name__", "").replace("_", "-")
+    return ORDER.index(name) if name in ORDER else len(ORDER)
+
+
+app.registered_commands.sort(key=_place)

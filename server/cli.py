@@ -16,12 +16,14 @@ run_cli.register(app)
 page_cli.register(app)
 export_cli.register(app)
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
-RunOption = Annotated[Path, typer.Argument(help="Folder of the run.")]
+FolderArgument = Annotated[
+    Path, typer.Argument(help="The coordinator's folder, or that of one run.")
+]
 
 
-@app.command(epilog="Example: tumorboard server report runs/study-1 --out published")
+@app.command(epilog="Example: tumorboard server report consortium --out published")
 def report(
-    run_dir: RunOption,
+    folder: FolderArgument,
     out: Annotated[Path | None, typer.Option(help="Folder; the run's own by default.")] = None,
     json_output: JsonOption = False,
 ) -> None:
@@ -29,9 +31,11 @@ def report(
     import json
 
     from server.finished_run import read_finished_run
+    from server.page.consortium_files import newest_run
     from server.report.build import build_report
     from server.report.content import make_content
 
+    run_dir = newest_run(folder)
     page, twin = build_report(make_content(read_finished_run(run_dir)), out or run_dir)
     output = Output(json_output)
     output.say(f"Report: {page.resolve()}")

@@ -8,6 +8,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
+from client.cli import ORDER
 from common import cli
 from common.cli_help import first_sentence
 
@@ -85,6 +86,12 @@ def test_an_unknown_option_is_one_message(name, capsys, monkeypatch):
 def test_summaries_of_a_group_are_whole_sentences():
     told = CliRunner().invoke(cli.root, ["server", "--help"])
     assert "..." not in told.output.split("Commands:")[1]
+
+
+def test_a_hospital_finds_its_commands_in_the_order_it_needs_them():
+    told = CliRunner().invoke(cli.root, ["site", "--help"]).output.split("Commands:")[1]
+    listed = re.findall(r"^  ([a-z-]+)  ", told, re.MULTILINE)
+    assert listed == [*ORDER, "ledger"]
 
 
 @pytest.mark.parametrize(

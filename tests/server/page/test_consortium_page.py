@@ -120,6 +120,7 @@ def test_only_the_last_lines_are_read_and_torn_ones_left_out(lab):
     log = audit_log(lab)
     for number in range(130):
         log.append("round_committed", run="r", round=number)
+    assert len(audit_tail(lab.audit)) == LINES
     with lab.audit.open("ab") as stream:
         stream.write(b'{"sequence": 9')
     rows = audit_tail(lab.audit)
