@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -67,7 +68,16 @@ def ledger_view(policy: SitePolicy) -> LedgerView:
     Raises:
         LedgerError: It is missing or damaged.
     """
-    records = read_ledger(policy.ledger)
+    return add_up(read_ledger(policy.ledger), policy)
+
+
+def add_up(records: Sequence[LedgerRecord], policy: SitePolicy) -> LedgerView:
+    """Return what verified lines add up to under a hospital's ceilings.
+
+    Raises:
+        LedgerError: The lines contradict each other.
+        PrivacyError: A ceiling of the policy is none.
+    """
     state = LedgerState()
     for record in records:
         state.apply(record, str(policy.ledger))

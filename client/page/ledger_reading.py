@@ -11,8 +11,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from client.ledger_view import LedgerView, ledger_view
-from common.errors import LedgerError
+from client.ledger_view import LedgerView, add_up
+from common.errors import TumorboardError
 from common.page.problem import Problem
 from common.privacy.ledger_entry import LedgerRecord
 from common.privacy.ledger_file import read_ledger
@@ -58,8 +58,9 @@ def _read(policy: SitePolicy) -> LedgerReading:
         try:
             if not policy.ledger.is_file() or policy.ledger.stat().st_size == 0:
                 return LedgerReading()
-            return LedgerReading(ledger_view(policy), tuple(read_ledger(policy.ledger)))
-        except LedgerError as error:
+            records = tuple(read_ledger(policy.ledger))
+            return LedgerReading(add_up(records, policy), records)
+        except TumorboardError as error:
             problem = Problem.of_error(error, weight="stops")
         except OSError as error:
             cure = "Serve this page as the user of the site agent, who alone may read the ledger."

@@ -172,6 +172,13 @@ def test_an_open_reservation_is_noted_and_counts(site, whole):
     assert f"release {len(ledger.entries())}`" in problem.cure
 
 
+def test_an_impossible_ceiling_stops(site):
+    keys = yaml.safe_load((site / "site.yaml").read_text())
+    (site / "site.yaml").write_text(yaml.safe_dump(keys | {"lifetime_epsilon": 1000.0}))
+    assert ("stops", "TB400") in {(p.weight, p.code) for p in seen(site).problems}
+    assert "<h1>" in page(site)[0]
+
+
 def test_a_damaged_ledger_stops(site):
     ledger = site / "private" / "ledger.jsonl"
     ledger.write_bytes(ledger.read_bytes().replace(b'"round":2', b'"round":7', 1))
