@@ -131,6 +131,7 @@ def approve(
     json_output: JsonOption = False,
 ) -> None:
     """Record this hospital's consent to exactly this study, with its ceilings."""
+    from client.agent.log_files import site_audit_log
     from client.site_folder import load_policy, make_approval, record_consent
     from common.private_round import promise_in_words
     from common.study import Study
@@ -140,6 +141,7 @@ def approve(
         policy, agreed, announced=digest, epsilon=epsilon, fallback_epsilon=fallback_epsilon
     )
     target = record_consent(policy, approval)
+    site_audit_log(policy).append("approved", **approval.model_dump(mode="json"))
     output = Output(json_output)
     output.say(f"Consent to study {agreed.study_id}, digest {approval.study_digest}: {target}")
     output.say(f"Privacy {agreed.privacy.mode}: {promise_in_words(agreed)}")

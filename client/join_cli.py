@@ -77,12 +77,17 @@ def install_kit(
 
     Without --fingerprint, compare the printed one by telephone before you take part.
     """
+    from client.agent.log_files import site_audit_log
     from client.enrol_connection import SiteConnection
     from client.enrol_install import install_kit as install
     from client.site_folder import load_policy
 
     target = SiteConnection.of_site(site)
-    connection = install(load_policy(site), kit, target, fingerprint=fingerprint)
+    policy = load_policy(site)
+    connection = install(policy, kit, target, fingerprint=fingerprint)
+    site_audit_log(policy).append(
+        "kit_installed", connection=connection.digest(), roster_version=target.roster().version
+    )
     output = Output(json_output)
     output.say(f"Connected to {connection.consortium} at {connection.superlink}: {target.root}")
     if fingerprint is None:

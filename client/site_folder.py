@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 
-from pydantic import ValidationError
-
+from client.agent.identity import load_identity, public_key
+from client.consent import SignedConsent, read_consent
 from common.atomic_file import whole_or_nothing
-from common.contract import canonical_json
 from common.errors import ConfigError, ErrorCode
 from common.site_policy import Approval, SitePolicy
 from common.study import Study
@@ -40,19 +38,20 @@ def load_policy(path: Path) -> SitePolicy:
 
 
 def record_consent(policy: SitePolicy, approval: Approval) -> Path:
-    """Store the hospital's consent to one study digest and return its file.
+    """Store the hospital's consent to one study digest, signed by its identity; return the file.
 
     A later consent to the same digest replaces the earlier one. The file is written whole, in
     the site's private folder, and readable by its owner only.
 
     Raises:
-        ConfigError: The private folder cannot be written.
+        ConfigError: The hospital has no identity yet, or the private folder cannot be written.
     """
+    consent = SignedConsent.make(approval, load_identity(policy.identity_key))
     folder = writable_folder(_consent_folder(policy), key="state", mode=0o700)
     target = folder / f"{approval.study_digest}.json"
     with whole_or_nothing(target) as partial:
         partial.touch(mode=0o600)
-        partial.write_text(canonical_json(approval.model_dump(mode="json")), encoding="utf-8")
+        partial.write_text(consent.text(), encoding="utf-8")
     return target
 
 
@@ -83,18 +82,11 @@ def writable_folder(folder: Path, *, key: str, mode: int = 0o755) -> Path:
 
 
 def _consents(policy: SitePolicy) -> list[Approval]:
-    consents = []
-    for file in sorted(_consent_folder(policy).glob("*.json")):
-        try:
-            consents.append(Approval.model_validate(json.loads(file.read_text(encoding="utf-8"))))
-        except (OSError, ValueError, ValidationError):
-            raise ConfigError(
-                "a recorded consent cannot be read",
-                where=str(file),
-                why="without it nobody knows what this hospital agreed to",
-                cure="remove the file and run `tumorboard site approve` again",
-            ) from None
-    return consents
+    files = sorted(_consent_folder(policy).glob("*.json"))
+    if not files:
+        return []
+    key = public_key(load_identity(policy.identity_key))
+    return [read_consent(file, key) for file in files]
 
 
 def _consent_folder(policy: SitePolicy) -> Path:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from client.agent.identity import load_identity
+from common.audit_log import AuditLog
 from common.site_policy import SitePolicy
 
 AUDIT_FILE, EVENTS_FILE = "audit.jsonl", "agent.jsonl"
@@ -17,3 +19,12 @@ def audit_path(policy: SitePolicy) -> Path:
 def events_path(policy: SitePolicy) -> Path:
     """Return where the agent's structured log lies: in the private folder."""
     return policy.state.parent / EVENTS_FILE
+
+
+def site_audit_log(policy: SitePolicy) -> AuditLog:
+    """Return the hospital's audit log, signed by its identity.
+
+    Raises:
+        ConfigError: There is no identity yet, or it is damaged.
+    """
+    return AuditLog(audit_path(policy), policy.site_id, load_identity(policy.identity_key))

@@ -6,22 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from client.agent.call_journal import CallJournal
-from client.agent.identity import load_identity
-from client.agent.log_files import audit_path, events_path
+from client.agent.log_files import events_path, site_audit_log
 from client.agent.service import serve
 from client.agent.site_agent import SiteAgent
-from common.audit_log import AuditLog
 from common.event_log import close_events, write_events
 from common.site_policy import SitePolicy
-
-
-def site_audit_log(policy: SitePolicy) -> AuditLog:
-    """Return the hospital's audit log, signed by its identity.
-
-    Raises:
-        ConfigError: There is no identity yet, or it is damaged.
-    """
-    return AuditLog(audit_path(policy), policy.site_id, load_identity(policy.identity_key))
 
 
 def run_agent(reload: Callable[[], SitePolicy], socket: Path | None, *, share: bool) -> None:

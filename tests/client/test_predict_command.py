@@ -8,6 +8,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 from small_site import site_study, write_model, write_small_site
 
+from client.agent.identity import create_identity
 from client.predict_command import predict_patients, training_role
 from client.site_folder import load_policy, make_approval, record_consent
 from client.split import is_held_out, load_or_create_split_key
@@ -80,6 +81,7 @@ def test_roles_follow_the_split_of_training(site):
     roles = {row.patient_id: training_role(row, policy, STUDY) for row in manifest.rows}
     assert set(roles.values()) == {"unknown"}
     assert not policy.split_key_file.exists()
+    create_identity(policy.identity_key)
     record_consent(
         policy,
         make_approval(policy, STUDY, announced=None, epsilon=None, fallback_epsilon=None),

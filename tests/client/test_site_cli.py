@@ -10,10 +10,15 @@ import h5py
 import pytest
 import typer
 import yaml
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from small_site import site_study, write_model, write_small_site, write_study
 
+from client.agent.identity import create_identity
 from client.cli import app
+from client.consent import SignedConsent
+from client.site_folder import load_policy
 from common import cli
+from common.audit_log import read_audit
 
 STUDY = site_study("linear")
 
@@ -177,6 +182,7 @@ WRONG = {
         "approve",
         lambda h: (
             (h / "site/private/consents").mkdir(parents=True),
+            create_identity(h / "site/private/identity.key"),
             (h / "site/private/consents/a.json").write_text("{"),
         ),
         2,
@@ -240,6 +246,9 @@ def test_a_hospital_from_nothing_to_a_prediction(home, call):
     assert "has not approved the study" in out
     assert "pathways: input named, features not extracted for 1" in out
     assert "4 usable patients" not in out
+    status, _out, err = call(f"approve {SITE} {STUDY.digest()[:16]}")
+    assert (status, "site keygen" in err) == (2, True)  # a consent is signed
+    assert call("keygen --site site")[0] == 0
     status, out, _err = call(f"approve {SITE} {STUDY.digest()[:16]}")
     assert (status, STUDY.digest() in out) == (0, True)
     status, out, _err = call(f"check {SITE} --json")
@@ -275,10 +284,30 @@ def test_check_counts_outcomes_of_the_studys_own_tasks(home, call):
 
 
 def test_a_consent_is_private_and_binds_one_digest(home, call):
+    call("keygen --site site")
     call(f"approve {SITE} --epsilon 3")
     consent = home / f"site/private/consents/{STUDY.digest()}.json"
     assert consent.stat().st_mode & 0o077 == 0
-    assert json.loads(consent.read_text())["epsilon_ceiling"] == 3
+    assert json.loads(consent.read_text())["approval"]["epsilon_ceiling"] == 3
+    (line,) = read_audit(home / "site/private/audit.jsonl")
+    assert (line.event, line.facts["epsilon_ceiling"]) == ("approved", 3)
+    assert line.facts["study_digest"] == STUDY.digest()
+
+
+@pytest.mark.parametrize("how", ["altered", "signed by another"])
+def test_a_consent_of_somebody_else_is_refused(home, call, how):
+    """A ceiling cannot be widened by whoever may write the file, but does not hold the identity."""
+    call("keygen --site site")
+    call(f"approve {SITE} --epsilon 3")
+    consent = home / f"site/private/consents/{STUDY.digest()}.json"
+    wider = load_policy(home / "site").approvals[0].model_copy(update={"epsilon_ceiling": 30.0})
+    if how == "altered":
+        told = json.loads(consent.read_text())
+        consent.write_text(json.dumps(told | {"approval": wider.model_dump(mode="json")}))
+    else:
+        consent.write_text(SignedConsent.make(wider, Ed25519PrivateKey.generate()).text())
+    status, _out, err = call(f"check {SITE}")
+    assert (status, "not signed by this hospital's identity" in err) == (2, True)
 
 
 CLINICAL = {

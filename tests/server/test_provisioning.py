@@ -6,6 +6,7 @@ import socket
 import ssl
 import threading
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 import yaml
@@ -371,6 +372,7 @@ def test_commands_from_nothing_to_an_installed_kit(tmp_path, monkeypatch):
     line = ["install-kit", "--site", "a", "--kit", "a-kit", "--json"]
     line += ["--fingerprint", admitted["kit_fingerprint"]]
     assert CliRunner().invoke(site_app, line, catch_exceptions=False).exit_code == 0
+    assert read_audit(Path("a/private/audit.jsonl"))[-1].event == "kit_installed"
     listed = run(server_app, "roster lab")
     assert listed["members"][0]["identity"] == keys["public_key"]
     assert run(server_app, "provision lab --rotate")["certificate_days_left"] > 390

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from small_site import site_study
 
+from client.agent.identity import create_identity
 from client.explain.training_privacy import training_privacy
 from client.site_folder import load_policy, make_approval, record_consent
 from common.privacy.accounting import training_sigma
@@ -37,6 +38,7 @@ def policy(tmp_path: Path):
     (tmp_path / "site.yaml").write_text("site_id: hospital-a\n")
     found = load_policy(tmp_path)
     ceilings = {"announced": None, "epsilon": None, "fallback_epsilon": None}
+    create_identity(found.identity_key)
     record_consent(found, make_approval(found, STUDY, **ceilings))
     return load_policy(tmp_path)
 
