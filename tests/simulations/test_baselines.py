@@ -21,7 +21,7 @@ def trained(tmp_path_factory):
             "endpoints": {"response": {"positive": "yes"}, "survival": {}},
             "features": {"table": {"modality": "clinical", "dim": 3}},
             "model": {"name": "linear"},
-            "training": {"rounds": 5, "nominal_patients": 200},
+            "training": {"rounds": 5, "nominal_patients": 200, "server": {"lr": 0.1}},
             "privacy": {"mode": "none", "evaluation": {"release": "internal"}},
             "sites": [{"site_id": s} for s in "abc"],
         }
@@ -43,6 +43,10 @@ def trained(tmp_path_factory):
     )
     train, test = cohort.take(np.arange(220)), cohort.take(np.arange(220, n))
     work = tmp_path_factory.mktemp("baselines")
+    for site in "abc":  # the same patients are held out in every run of this test
+        private = work / "sites" / site / "private"
+        private.mkdir(parents=True)
+        (private / "split.key").write_text(bytes(range(32)).hex())
     agents = memory_agents(study, by_hospital(train), work / "sites")
     quiet = Output(json_mode=True)
     result = run_in_process(study, agents, work / "run", output=quiet)

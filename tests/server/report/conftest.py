@@ -70,6 +70,10 @@ def make_cohort(study, n=240):
 def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
     study = make_study()
+    for site in "abc":
+        private = folder / "sites" / site / "private"
+        private.mkdir(parents=True)
+        (private / "split.key").write_text(bytes(range(32)).hex())
     agents = memory_agents(study, by_hospital(make_cohort(study)), folder / "sites")
     return run_in_process(study, agents, folder / "run", output=Output(json_mode=True))
 
