@@ -16,6 +16,7 @@ from client.enrol_request import make_keys, write_request
 from client.site_folder import load_policy
 from client.site_template import write_site_template
 from common.page.audit_tail import LINES, audit_tail
+from common.page.processes import process_problems
 from common.supervisor import Child, Supervisor
 from server.consortium_folder import ConsortiumFolder
 from server.page.consortium_files import newest_run, read_consortium
@@ -167,10 +168,11 @@ def test_in_a_browser(chromium, lab):
 
 
 def test_processes_that_run_answer_and_were_restarted(lab):
-    """A real supervisor over two children: one that ends at once, one that stays."""
+    """A real supervisor over children that stay, that end at once, that do not answer."""
     children = [
         Child("executor", ["sleep", "60"], lab.superlink / "executor.log"),
-        Child("superlink", ["false"], lab.superlink_log),
+        Child("helper", ["false"], lab.superlink / "helper.log"),
+        Child("superlink", ["sleep", "60"], lab.superlink_log),
     ]
     stop = threading.Event()
     health = {"superlink_health": "127.0.0.1:9"}
@@ -181,15 +183,20 @@ def test_processes_that_run_answer_and_were_restarted(lab):
         deadline = time.monotonic() + 30
         while time.monotonic() < deadline:
             rows = {row.name: row for row in read_consortium(lab.root, NOW).processes or ()}
-            if rows and rows["superlink"].restarts and rows["executor"].healthy:
+            if rows and rows["executor"].healthy and rows["helper"].pid is None:
                 break
             time.sleep(0.1)
         assert (rows["executor"].healthy, rows["executor"].restarts) == (True, 0)
-        assert not rows["superlink"].healthy
-        told = [p for p in read_consortium(lab.root, NOW).problems if p.where == "superlink"]
-        assert [p.weight for p in told] == ["warns"]
-        assert str(lab.superlink_log) in told[0].cure
-        assert "not answering" in page(lab.root) or "down" in page(lab.root)
+        assert (rows["helper"].healthy, rows["superlink"].healthy) == (False, False)
+        told = {p.where: p for p in process_problems(tuple(rows.values()))}
+        assert {where: p.weight for where, p in told.items()} == {
+            "helper": "warns",
+            "superlink": "warns",
+        }
+        assert "is down" in told["helper"].what
+        assert "does not answer" in told["superlink"].what
+        assert str(lab.superlink_log) in told["superlink"].cure
+        assert "not answering" in page(lab.root)
     finally:
         stop.set()
         running.join()
