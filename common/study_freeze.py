@@ -72,6 +72,8 @@ def open_points(study: Study) -> list[str]:
         points.append(f"privacy.epsilon {study.privacy.epsilon:g} promises little")
     if study.privacy.evaluation.release == "internal":
         points.append("privacy.evaluation.release internal: exact tables leave hospitals")
+    elif study.subgroups and not study.privacy.evaluation.subgroup_epsilon:
+        points.append("privacy.evaluation.subgroup_epsilon 0: no subgroup will be estimable")
     if study.endpoints.survival and not study.endpoints.survival.hazards:
         points.append("endpoints.survival.hazards: none published, biases start at zero")
     points += [

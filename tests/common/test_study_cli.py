@@ -15,6 +15,7 @@ from common.schema_export import SCHEMAS, json_schema, write_schemas
 from common.study import Study
 from common.study_cli import app
 from common.study_freeze import freeze, frozen_path, open_points
+from common.subgroups import Subgroup
 
 RUNNER = CliRunner()
 
@@ -100,6 +101,16 @@ def test_open_points_name_what_weakens_a_study(tmp_path: Path) -> None:
     text = "\n".join(open_points(study))
     for expected in ("features.tiles: no fingerprint", "privacy.mode none", "hazards"):
         assert expected in text
+
+
+def test_subgroups_without_a_budget_are_an_open_point(tmp_path: Path) -> None:
+    study = Study.from_yaml(new_study(tmp_path))
+    sex = Subgroup.model_validate(
+        {"column": "clinical_sex", "levels": {"female": ["f"], "male": ["m"]}}
+    )
+    assert "subgroup_epsilon" not in "".join(open_points(study))
+    grouped = study.model_copy(update={"subgroups": {"sex": sex}})
+    assert "subgroup_epsilon 0: no subgroup will be estimable" in "".join(open_points(grouped))
 
 
 def test_unknown_keys_name_the_file_and_key(tmp_path: Path) -> None:
