@@ -29,7 +29,7 @@ from simulations.flamby.protocol import (
 from simulations.flamby.strategies import STRATEGIES, train_federated
 
 NAME = "flamby_fed_tcga_brca"
-DURATION = "about 4 minutes on two idle cores"
+DURATION = "about 2 minutes on an idle core"
 
 PUBLISHED_POOLED = (0.773, 0.582, 0.706, 0.629, 0.766, 0.600, 0.676, 0.704)
 PUBLISHED: dict[str, tuple[float, float, float, float]] = {

@@ -139,7 +139,7 @@ def test_page_names_every_arm_and_hospital(place, whole):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(900)
 def test_killed_comparison_of_two_scenarios_goes_on_to_the_same_table(place):
     second = yaml.safe_load((place / "tiny.yaml").read_text()) | {"name": "tiny_raw"}
     second["cohort"] = {"kind": "fed_tcga_brca", "standardise_age": False}
