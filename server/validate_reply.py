@@ -153,9 +153,9 @@ def check_evaluate_identity(reply: EvaluateReply, site_id: str, asked: EvaluateR
 
 
 def update_norm(arrays: Arrays) -> float:
-    """Return the joint L2 norm of named arrays, in float64."""
-    total = sum(float(np.sum(np.square(a, dtype=np.float64))) for a in arrays.values())
-    return math.sqrt(total)
+    """Return the joint L2 norm of named arrays, in float64, whatever their order."""
+    squares = (float(np.sum(np.square(a, dtype=np.float64))) for a in arrays.values())
+    return math.sqrt(math.fsum(squares))
 
 
 def _payload(site_id: str, what: str) -> ProtocolError:

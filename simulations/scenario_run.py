@@ -59,8 +59,8 @@ def run_scenario(
         ConfigError: The folder holds the results of another scenario.
         DataError: The public data is missing.
     """
+    cohort = load_cohort(scenario, data)  # before anything is written
     _claim(folder, scenario)
-    cohort = load_cohort(scenario, data)
     cells = list(all_cells(scenario))
     missing = [cell for cell in cells if not _result_file(folder, cell).is_file()]
     with output.progress(len(cells), scenario.name) as progress:

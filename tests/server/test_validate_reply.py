@@ -14,6 +14,7 @@ from server.validate_reply import (
     check_evaluate_identity,
     check_train_reply,
     norm_bound,
+    update_norm,
 )
 from simulations.tiny_consortium import tiny_study
 
@@ -173,3 +174,13 @@ def test_exact_counts_are_taken_only_with_exact_tables(release):
     with pytest.raises(ProtocolError, match="exact counts") as refused:
         check_evaluate_identity(reply, "a", asked)
     assert refused.value.code == ErrorCode.PAYLOAD
+
+
+def test_norm_of_an_update_does_not_depend_on_the_order_of_its_arrays():
+    rng = np.random.default_rng(0)
+    arrays = {f"p{i}": rng.normal(size=50) * 10.0**i for i in range(-4, 5)}
+    reversed_order = dict(reversed(arrays.items()))
+    assert update_norm(arrays) == update_norm(reversed_order)
+    assert update_norm(arrays) == pytest.approx(
+        np.linalg.norm(np.concatenate(list(arrays.values()))), rel=1e-14
+    )

@@ -14,7 +14,7 @@ import yaml
 from tiny_public_cohort import write_data
 
 from common.cli_output import Output
-from common.errors import ConfigError
+from common.errors import ConfigError, DataError
 from simulations.scenario import Scenario
 from simulations.scenario_report import scenario_json, write_scenario_report
 from simulations.scenario_run import run_scenario
@@ -173,3 +173,10 @@ def test_killed_comparison_of_two_scenarios_goes_on_to_the_same_table(place):
     for name in ("results.csv", "results.parquet", "comparison.html"):
         found = [(place / out / name).read_bytes() for out in ("two", "undisturbed")]
         assert found[0] == found[1], name
+
+
+def test_without_the_data_nothing_is_written(place):
+    scenario = Scenario.from_yaml(place / "tiny.yaml")
+    with pytest.raises(DataError, match="missing"):
+        run_scenario(scenario, place, place / "never", workers=1, output=Output(True))
+    assert not (place / "never").exists()
