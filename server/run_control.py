@@ -20,6 +20,8 @@ from server.superlink import running_server, status_file
 
 LOOK_S = 0.3
 STOP_MARGIN_S = 120.0
+SERVER_GONE_S = 120.0
+"""How long a follower bears that the server is down."""
 
 
 def want_run(folder: ConsortiumFolder, run: RunFolder) -> None:
@@ -43,7 +45,8 @@ def follow_run(run: RunFolder, output: Output) -> Path:
     """Show a run's progress until it ends; return its report page.
 
     Raises:
-        RunError: The run failed or was stopped; the code is the run's own reason.
+        RunError: The run failed or was stopped, with the run's own reason and code; or the
+            server has been down for two minutes (TRANSPORT).
     """
     rounds = Study.from_yaml(run.study_file).training.rounds
     with output.progress(rounds, "rounds") as progress:
@@ -115,7 +118,8 @@ def take_down(folder: ConsortiumFolder) -> None:
 
 
 def _until_ended(run: RunFolder, progress: Progress) -> RunState:
-    shown = 0
+    folder = ConsortiumFolder(run.path.parent.parent)
+    shown, seen_up = 0, time.monotonic()
     while True:
         state = run.state()
         if state is not None:
@@ -124,4 +128,14 @@ def _until_ended(run: RunFolder, progress: Progress) -> RunState:
                 shown = state.round
             if state.phase in ENDED and not run.is_wanted:
                 return state
+        now = time.monotonic()
+        seen_up = now if running_server(folder) is not None else seen_up
+        if now - seen_up > SERVER_GONE_S:
+            raise RunError(
+                "the server has ended",
+                where=str(status_file(folder)),
+                why=f"it has been down for {SERVER_GONE_S:.0f} s",
+                cure="`tumorboard server up`: the run goes on by itself",
+                code=ErrorCode.TRANSPORT,
+            )
         time.sleep(LOOK_S)

@@ -134,6 +134,17 @@ def test_follower_tells_the_run_s_own_reason(lab, phase, reason, code):
     assert caught.value.code == code
 
 
+def test_follower_does_not_wait_for_ever_for_a_server_that_is_down(lab, monkeypatch):
+    monkeypatch.setattr("server.run_control.SERVER_GONE_S", 0.5)
+    consortium, study, _ = lab
+    made = new_run(consortium, study)
+    made.want()
+    state(made, "round", 1)
+    with pytest.raises(RunError, match="server has ended"):
+        follow_run(made, Output(json_mode=True))
+    made.unwant()
+
+
 def test_time_left_is_that_of_the_last_rounds(tmp_path):
     made = RunFolder(tmp_path)
     assert run_progress(tmp_path) is None
