@@ -35,6 +35,7 @@ REASONS: dict[str, str] = {
     ErrorCode.LEDGER_DAMAGED: "its ledger is damaged",
     ErrorCode.LEDGER_ROLLBACK: "its ledger is older than the one last seen",
     ErrorCode.FEATURE_FINGERPRINT: "its features were made by another extractor",
+    ErrorCode.UNPROVEN: "a node claims to be it that lacks the key on the roster",
     ErrorCode.AGENT_AWAY: "its node is online, its site agent is not",
 }
 
@@ -51,7 +52,8 @@ def enrol_all(session: RunSession) -> None:
         session.output.say(
             f"believed by name alone, for want of a key on the roster: {', '.join(by_name)}"
         )
-    _handshake(session, roster, session.study.quorum.round_timeout_s)
+    quorum = session.study.quorum
+    _handshake(session, roster, quorum.round_timeout_s, needed=quorum.min_sites)
     for site_id in roster:
         site = session.state.sites[site_id]
         if not site.enrolled:
@@ -93,7 +95,9 @@ def reason(code: str | None) -> str:
     return f"{REASONS.get(code, 'it refused')} ({code})"
 
 
-def _handshake(session: RunSession, site_ids: Iterable[str], deadline_s: float) -> None:
+def _handshake(
+    session: RunSession, site_ids: Iterable[str], deadline_s: float, *, needed: int = 0
+) -> None:
     base = HandshakeRequest(
         run_id=session.state.run_id,
         study_json=canonical_json(session.study.model_dump(mode="json")),
@@ -104,7 +108,7 @@ def _handshake(session: RunSession, site_ids: Iterable[str], deadline_s: float) 
     asked = list(site_ids)
     heads = {site_id: state.sites.get(site_id, SiteState()).ledger_head for site_id in asked}
     requests = {s: base.model_copy(update={"ledger_head": head}) for s, head in heads.items()}
-    replies = session.link.exchange("handshake", requests, deadline_s=deadline_s)
+    replies = session.link.exchange("handshake", requests, deadline_s=deadline_s, needed=needed)
     for site_id in asked:
         reply = replies.get(site_id)
         if isinstance(reply, HandshakeReply) and _agrees(reply, site_id, base):

@@ -195,6 +195,7 @@ def _ask_sites(
             requests,
             deadline_s=session.study.quorum.round_timeout_s,
             optional=session.away,
+            needed=session.needed_of(asked),
         )
         for site_id in asked:
             code = _accept(session, requests[site_id], site_id, replies.get(site_id), grid, tables)

@@ -28,6 +28,7 @@ class NoLink:
         *,
         deadline_s: float,
         optional: Collection[str] = (),
+        needed: int = 0,
     ) -> dict[str, WireMessage | Refusal]:
         """Return no reply."""
         return {}

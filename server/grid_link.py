@@ -110,6 +110,7 @@ class GridLink:
         *,
         deadline_s: float,
         optional: Collection[str] = (),
+        needed: int = 0,
     ) -> dict[str, WireMessage | Refusal]:
         """Send one request a site and return what came back in time; see `SiteLink`."""
         started = time.monotonic()
@@ -125,7 +126,8 @@ class GridLink:
                 self._chase(waiting.values())
             answers |= arrived
             now = time.monotonic()
-            if not graced and all(s in optional or self._is_gone(s) for s in waiting):
+            enough = sum(not isinstance(a, Refusal) for a in answers.values()) >= needed
+            if enough and not graced and all(s in optional or self._is_gone(s) for s in waiting):
                 end = min(end, now + max(MIN_GRACE_S, 0.5 * (now - started)))
                 graced = True
             if now >= end:
@@ -134,9 +136,12 @@ class GridLink:
                 pause = self._poll_s if arrived else min(pause * 1.5, 5 * self._poll_s)
                 time.sleep(min(pause, max(end - now, 0)))
         self._out.update(waiting)
-        return answers
+        disputed = [site_id for site_id in waiting if self._nodes.is_disputed(site_id)]
+        return answers | dict.fromkeys(disputed, Refusal(str(ErrorCode.UNPROVEN)))
 
     def _is_gone(self, site_id: str) -> bool:
+        if self._nodes.is_disputed(site_id):
+            return True
         return self._nodes.was_seen(site_id) and self._nodes.node_of(site_id) is None
 
     def _take(self, site_id: str, method: str, request: WireMessage) -> _Pending:

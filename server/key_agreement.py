@@ -69,6 +69,7 @@ def confirm(session: RunSession, server: SecureSumServer, state: SecureState) ->
         dict.fromkeys(missing, request),
         deadline_s=session.study.quorum.round_timeout_s,
         optional=session.away,
+        needed=session.needed_of(missing),
     )
     confirmed = [
         name
@@ -90,6 +91,7 @@ def _collect(session: RunSession, number: int) -> dict[str, KeyAdvert]:
         dict.fromkeys(asked, request),
         deadline_s=session.study.quorum.round_timeout_s,
         optional=session.away,
+        needed=session.needed_of(asked),
     )
     adverts: dict[str, KeyAdvert] = {}
     for name in asked:

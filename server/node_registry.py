@@ -26,6 +26,7 @@ class _Node:
     challenge: str | None = None
     not_before: float = 0.0
     refused: ErrorCode | None = None
+    claim: str = ""
 
 
 class NodeRegistry:
@@ -82,6 +83,7 @@ class NodeRegistry:
         if code == ErrorCode.UNPROVEN and node.site_id is not None:
             self._holder.pop(node.site_id, None)
             node.site_id = None
+        node.claim = status.site_id if status is not None else ""
         news = code if code != node.refused else None
         node.refused = code
         return news
@@ -94,6 +96,12 @@ class NodeRegistry:
     def was_seen(self, site_id: str) -> bool:
         """Return whether any node has ever spoken for the site."""
         return site_id in self._holder
+
+    def is_disputed(self, site_id: str) -> bool:
+        """Return whether a live node claims the site without proof, and no other has it."""
+        claims = (n for n in self._live if self._nodes[n].claim == site_id)
+        unproven = any(self._nodes[n].refused == ErrorCode.UNPROVEN for n in claims)
+        return unproven and self.node_of(site_id) is None
 
     @property
     def live_sites(self) -> tuple[str, ...]:

@@ -110,6 +110,7 @@ def collect(
         dict.fromkeys(asked, request),
         deadline_s=session.study.quorum.round_timeout_s,
         optional=session.away,
+        needed=session.needed_of(asked),
     )
     valid: list[TrainReply] = []
     dropped: dict[str, str] = {}

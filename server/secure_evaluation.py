@@ -52,6 +52,7 @@ def ask_total(
             {s: numbered[s] for s in asked},
             deadline_s=session.study.quorum.round_timeout_s,
             optional=session.away,
+            needed=session.needed_of(asked),
         )
         return {s: _upload(session, sums, s, replies.get(s), numbered[s]) for s in asked}
 

@@ -102,6 +102,7 @@ class SecureRounds:
                 missing,
                 deadline_s=self._session.study.quorum.round_timeout_s,
                 optional=self._session.away,
+                needed=self._session.needed_of(missing),
             )
             replies |= {n: r for n, r in found.items() if isinstance(r, UnmaskReply)}
             try:

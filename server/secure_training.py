@@ -73,6 +73,7 @@ def _opened(
             dict.fromkeys(site_ids, request),
             deadline_s=session.study.quorum.round_timeout_s,
             optional=session.away,
+            needed=session.needed_of(site_ids),
         )
         return {s: _upload(session, sums, s, replies.get(s), request) for s in site_ids}
 

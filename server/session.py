@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import secrets
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +12,7 @@ from pathlib import Path
 from common.atomic_file import write_text
 from common.cli_output import Output
 from common.errors import ErrorCode, RunError
+from common.private_round import collusion_of
 from common.provenance import code_digest
 from common.study import Study
 from server.run_journal import RunJournal, open_journal
@@ -69,6 +70,17 @@ class RunSession:
     def away(self) -> frozenset[str]:
         """Sites that are asked but not waited for."""
         return frozenset(s for s, rounds in self.silent.items() if rounds >= SILENT_ROUNDS)
+
+    def needed_of(self, asked: Collection[str]) -> int:
+        """Return how many of the asked sites must answer for the quorum.
+
+        Enrolled sites that are not asked have answered before.
+        """
+        plan = self.study.privacy
+        quorum = self.study.quorum.min_sites
+        if plan.mode == "distributed":
+            quorum = max(quorum, collusion_of(self.study).n_min)
+        return max(0, quorum - (len(self.state.enrolled) - len(asked)))
 
     def note_presence(self) -> None:
         """Note in the state which sites can be reached now; written with the next change."""

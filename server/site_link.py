@@ -39,6 +39,7 @@ class SiteLink(Protocol):
         *,
         deadline_s: float,
         optional: Collection[str] = (),
+        needed: int = 0,
     ) -> dict[str, WireMessage | Refusal]:
         """Send one request a site and return what came back in time.
 
@@ -47,7 +48,9 @@ class SiteLink(Protocol):
             requests: Site -> request. Sharing one object between sites encodes it once.
             deadline_s: Seconds to wait at most; also for a site that has yet to appear.
             optional: Sites that are asked but hold nobody up: once all others have answered
-                they get half as long again, two seconds at least.
+                they get half as long again, two seconds at least. So are sites whose node has
+                gone offline.
+            needed: With fewer replies than these nobody is optional, and all are waited for.
 
         Returns:
             Site -> reply of the declared type, or a refusal; silent sites are absent.

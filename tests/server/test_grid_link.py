@@ -1,5 +1,6 @@
 """Exchanges over a Grid that is late, loses messages, and hosts impostors."""
 
+import threading
 import time
 
 import pytest
@@ -238,7 +239,8 @@ def test_node_that_cannot_prove_its_site_gets_nothing(kind):
     told = []
     grid = FakeGrid({66: "site-a"}, proof=IMPOSTORS[kind])
     link = open_link(grid, ROSTER, report=lambda *event: told.append(event))
-    assert ask(link, sites=("site-a",), deadline_s=0.2) == {}
+    replies = ask(link, sites=("site-a",), deadline_s=0.2)
+    assert replies == {"site-a": Refusal(ErrorCode.UNPROVEN)}
     assert grid.pushed == []
     assert told == [("site-a", 66, ErrorCode.UNPROVEN)]
 
@@ -249,7 +251,8 @@ def test_replayed_proof_is_refused(monkeypatch):
     first = FakeGrid({11: "site-a"}, proof=proof)
     assert "site-a" in ask(open_link(first, ROSTER), sites=("site-a",))
     later = FakeGrid({66: "site-a"}, proof=proof)
-    assert ask(open_link(later, ROSTER), sites=("site-a",), deadline_s=0.2) == {}
+    replies = ask(open_link(later, ROSTER), sites=("site-a",), deadline_s=0.2)
+    assert replies == {"site-a": Refusal(ErrorCode.UNPROVEN)}
     assert later.pushed == []
 
 
@@ -314,7 +317,8 @@ def test_node_that_no_longer_proves_its_site_loses_it(monkeypatch):
 
     grid = FakeGrid({11: "site-a"}, lambda *_: None, proof=once)
     link = open_link(grid, ROSTER)
-    assert ask(link, sites=("site-a",), deadline_s=0.5) == {}
+    replies = ask(link, sites=("site-a",), deadline_s=0.5)
+    assert replies == {"site-a": Refusal(ErrorCode.UNPROVEN)}
     assert link.site_ids() == ()
 
 
@@ -328,6 +332,22 @@ def test_offline_node_is_not_waited_for(monkeypatch):
     started = time.monotonic()
     assert sorted(ask(link, deadline_s=20.0)) == ["site-a", "site-c"]
     assert time.monotonic() - started < 5.0
+
+
+@pytest.mark.parametrize("away", ["offline", "optional"])
+def test_nobody_is_optional_below_the_quorum(away, monkeypatch):
+    """Else three attempts at a round were gone before a cut line is back."""
+    monkeypatch.setattr("server.grid_link.MIN_GRACE_S", 0.1)
+    monkeypatch.setattr("server.grid_link.DISCOVERY_S", 0.0)
+    grid = FakeGrid(SITES, lambda node, _c: 1.0 if node == 12 else 0.0)
+    link = open_link(grid)
+    assert len(link.site_ids()) == 3
+    options = {"optional": {"site-b"}} if away == "optional" else {}
+    if away == "offline":
+        del grid.nodes[12]
+        threading.Timer(0.8, lambda: grid.nodes.update({12: "site-b"})).start()
+        grid.behaviour = lambda _node, _call: 0.0
+    assert "site-b" in ask(link, deadline_s=10.0, needed=3, **options)
 
 
 def test_flower_that_ends_the_run_is_one_error():

@@ -279,14 +279,14 @@ def test_study_is_refused(name, tmp_path):
     assert str(caught.value).count(code) == 3
 
 
-def test_roster_with_another_key_for_a_hospital_is_refused_there(tmp_path):
+def test_roster_with_another_key_for_a_hospital_is_not_believed(tmp_path):
     study = make_study(tmp_path)
     other = with_identities(study, tmp_path / "impostors")
     forged = [other.sites[0], *study.sites[1:]]
     study = study.model_copy(update={"sites": forged})
     agents = make_agents(study, tmp_path)
     result = run(study, agents, tmp_path)
-    assert result.sites["site-a"].refusal_code == ErrorCode.POLICY
+    assert result.sites["site-a"].refusal_code == ErrorCode.UNPROVEN
     assert [len(record.sites) for record in result.history] == [4, 4, 4, 4]
 
 
