@@ -29,7 +29,7 @@ from simulations.scenario_study import load_cohort
 from simulations.worker_process import start_worker
 
 NAME = "tcga_multimodal"
-DURATION = "about 8 minutes on two idle cores"
+DURATION = "about 4 minutes on two idle cores"
 SEEDS = (0, 1, 2, 3, 4)
 SCENARIOS = ("tcga_luad", "tcga_brca", "tcga_stad")
 METRICS = ("c_index", "response_auc")
