@@ -6,11 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from client.agent.secure_sums import check_identity
 from client.agent.site_agent import SiteAgent
 from client.split import is_held_out
 from common.cli_output import Output
-from common.errors import ErrorCode, ProtocolError, RunError
+from common.errors import ErrorCode, RunError
 from common.losses.multitask import patient_loss
 from common.models.registry import build_model
 from common.privacy.ledger import Ledger, LedgerBudgets
