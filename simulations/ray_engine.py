@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -70,24 +71,17 @@ def run_on_ray(
         except Exception as error:  # raised again below, out of Flower's thread
             failures.append(error)
 
+    config: BackendConfig = {
+        "client_resources": {"num_cpus": cpus_per_site, "num_gpus": gpus_per_site}
+    }
     _start(ray)
-    chatter = logging.getLogger("flwr")
-    level = chatter.level
-    chatter.setLevel(logging.CRITICAL)
     try:
-        config: BackendConfig = {
-            "client_resources": {"num_cpus": cpus_per_site, "num_gpus": gpus_per_site}
-        }
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)
+        with _quiet_flower():
+            client_app = make_client_app(_call_in_worker(ray, agents))
             run_simulation(
-                server_app,
-                make_client_app(_call_in_worker(ray, agents)),
-                num_supernodes=len(agents),
-                backend_config=config,
+                server_app, client_app, num_supernodes=len(agents), backend_config=config
             )
     finally:
-        chatter.setLevel(level)
         ray.shutdown()
     if failures:
         raise failures[0]
@@ -98,6 +92,20 @@ def run_on_ray(
             cure="run the same command again: it continues after the last committed round",
         )
     return results[0]
+
+
+@contextmanager
+def _quiet_flower() -> Iterator[None]:
+    """Silence Flower's log and its deprecation warnings; errors still arrive as exceptions."""
+    chatter = logging.getLogger("flwr")
+    level = chatter.level
+    chatter.setLevel(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            yield
+    finally:
+        chatter.setLevel(level)
 
 
 def _start(ray: Any) -> None:
