@@ -48,6 +48,9 @@ def test_bytes_pass_unchanged_and_are_counted(echo):
     proxy = TcpProxy(echo)
     payload = bytes(range(256)) * 4096
     assert there_and_back(proxy.port, payload) == payload
+    deadline = time.monotonic() + 10  # a chunk is counted just after it was passed on
+    while proxy.down_bytes < len(payload) and time.monotonic() < deadline:
+        time.sleep(0.01)
     assert proxy.up_bytes == proxy.down_bytes == len(payload)
     proxy.close()
 
