@@ -24,7 +24,7 @@ def load_fed_tcga_brca(data: Path, *, standardise_age: bool = True) -> Cohort:
     Raises:
         DataError: The files are missing.
     """
-    table, split = _read(data)
+    table, split = read_published(data)
     joined = table.loc[split.index]
     columns = [column for column in table.columns if column not in {"E", "T"}]
     rows = joined[columns].to_numpy(dtype=np.float32)
@@ -55,7 +55,7 @@ def load_fed_tcga_brca(data: Path, *, standardise_age: bool = True) -> Cohort:
 
 def published_test_set(data: Path) -> dict[str, bool]:
     """Return patient id -> whether the published split tests on it."""
-    _, split = _read(data)
+    _, split = read_published(data)
     return {str(pid): fold == "test" for pid, fold in split["fold"].items()}
 
 
@@ -73,7 +73,12 @@ def _floor_columns(joined: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def _read(data: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
+def read_published(data: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return the patients and the published split, both by patient id.
+
+    Raises:
+        DataError: A file is missing.
+    """
     folder = data / "multicentre_survival"
     try:
         table = pd.read_csv(folder / "fed_tcga_brca.csv").set_index("pid")

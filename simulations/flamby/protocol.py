@@ -11,12 +11,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import pandas as pd
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from common.errors import DataError
+from simulations.cohorts.fed_tcga_brca import read_published
 
 N_REGIONS = 6
 BATCH_SIZE = 8
@@ -56,16 +55,7 @@ def load_flamby(data: Path, *, standardise_age: bool = False) -> FlambyData:
     Raises:
         DataError: The files are missing.
     """
-    folder = data / "multicentre_survival"
-    try:
-        table = pd.read_csv(folder / "fed_tcga_brca.csv").set_index("pid")
-        split = pd.read_csv(folder / "fed_tcga_brca_split.csv").set_index("pid")
-    except FileNotFoundError as error:
-        raise DataError(
-            "a file of Fed-TCGA-BRCA is missing",
-            where=str(error.filename),
-            cure="pass --data with the folder that holds multicentre_survival/",
-        ) from None
+    table, split = read_published(data)
     if standardise_age:
         age = table["age_at_index"].astype(float)
         trained = age[age.index.isin(split.index[split["fold"] == "train"])]
