@@ -1,0 +1,71 @@
+"""Rounds over our link: TLS, node keys, proof of identity, warm relay, agents behind sockets."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import yaml
+from flwr.cli.build import build_fab_from_disk
+
+from client.enrol_connection import SiteConnection
+from client.site_folder import load_policy
+from client.site_processes import site_processes
+from common.atomic_file import write_text
+from common.contract import sha256_hex
+from common.supervisor import Child
+from server.flower_commands import CONNECTION, flower_environment
+from server.node_enrolment import NodeEnrolment
+from server.superlink import is_superlink_healthy, server_processes, status_file
+from simulations.deployed.bench_run import (
+    Measured,
+    MemoryWatch,
+    bench_bundle,
+    bytes_a_round,
+    run_app,
+    supervised,
+    wait_until,
+)
+from simulations.local_consortium import local_spec, make_consortium
+from simulations.tcp_proxy import TcpProxy
+
+
+def measure_ours(root: Path, sites: int, parameters: int, rounds: int) -> Measured:
+    """Return what rounds of two exchanges take over our link.
+
+    Raises:
+        RunError: It did not finish in time.
+    """
+    consortium = make_consortium(root, local_spec(sites, 30))
+    folder = consortium.folder
+    bundle = bench_bundle(root, "simulations.deployed.round_app:app", "client.flower_app:app")
+    port = int(folder.consortium().listen.rpartition(":")[2])
+    proxies = [TcpProxy(port) for _ in consortium.sites]
+    children, facts = server_processes(folder)
+    hospitals: list[Child] = []
+    for (site_id, home), proxy in zip(consortium.sites.items(), proxies, strict=True):
+        hospitals += _hospital(site_id, home, proxy.port, bundle)
+    keys = {member.site_id: member.identity for member in folder.roster().admitted}
+    write_text(root / "roster.json", json.dumps(keys))
+    config = {"roster": str(root / "roster.json"), "parameters": parameters, "rounds": rounds}
+    with supervised(children, status_file(folder), facts):
+        wait_until(lambda: is_superlink_healthy(folder), "the SuperLink")
+        NodeEnrolment(folder).update()
+        with supervised(hospitals, root / "sites.json", {}), MemoryWatch() as memory:
+            seconds = run_app(root, flower_environment(folder), CONNECTION, bundle, config)
+    return Measured(seconds, bytes_a_round(proxies, rounds), dict(memory.peak_mib))
+
+
+def _hospital(site_id: str, home: Path, port: int, bundle: Path) -> list[Child]:
+    """Return SuperNode, relay and the agent that only sends numbers, behind a counting line."""
+    connection = SiteConnection.of_site(home)
+    told = yaml.safe_load(connection.config.read_text(encoding="utf-8"))
+    write_text(connection.config, yaml.safe_dump(told | {"superlink": f"127.0.0.1:{port}"}))
+    write_text(connection.allowed_bundles, sha256_hex(build_fab_from_disk(bundle)) + "\n")
+    policy = load_policy(home)
+    socket = policy.state.parent / "agent.sock"
+    agent = [sys.executable, "-m", "simulations.deployed.payload_agent", "--site", site_id]
+    agent += ["--identity", str(policy.identity_key), "--socket", str(socket)]
+    relayed, _ = site_processes(home, socket=socket, agent=False)
+    return [Child("agent", agent, home / "agent.log"), *relayed]
