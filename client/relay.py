@@ -41,6 +41,7 @@ from flwr.supercore.runtime import RuntimeHttpClient
 from flwr.supernode.runtime.run_clientapp import pull_task_input, push_message, push_task_output
 
 from client.flower_app import CONFIG, app
+from client.flower_waits import shorten_waits
 from client.site_gate import BundleRefusedError, check_bundle, read_allowed
 from client.supernode import BUSY_S, HEARTBEAT_S
 
@@ -64,6 +65,7 @@ class Relay:
         guard = SuperExecAuthHttpInterceptor(master_secret=secret, protected_methods=_ACQUIRE)
         self._tasks = self._connect("SuperExec", guard)
         vars(heartbeat)["HEARTBEAT_DEFAULT_INTERVAL"] = HEARTBEAT_S
+        shorten_waits()
 
     def run(self) -> None:
         """Relay until the process is ended."""

@@ -19,6 +19,8 @@ import time
 from importlib import import_module
 from typing import Any
 
+from client.flower_waits import shorten_waits
+
 SHORTEST_S = 0.2
 LONGEST_S = 1.0
 BUSY_S = 30.0
@@ -59,6 +61,7 @@ def main() -> None:
     vars(loop)["time"] = ShortSleep()
     tasks = import_module("flwr.supercore.corestate.in_memory_corestate")
     vars(tasks)["HEARTBEAT_DEFAULT_INTERVAL"] = HEARTBEAT_S
+    shorten_waits()
     try:
         import_module("flwr.supernode.cli.flower_supernode").flower_supernode()
     except Exception as error:

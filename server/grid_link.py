@@ -24,6 +24,7 @@ from common.errors import ErrorCode, RunError, TumorboardError
 from common.protocol import StatusReply, StatusRequest
 from common.study import Study
 from common.wire import WireMessage
+from server.flower_waits import shorten_waits
 from server.grid_message import pack, read_reply
 from server.node_registry import NodeRegistry
 from server.site_link import Refusal
@@ -87,6 +88,7 @@ class GridLink:
         poll_s: float = 0.05,
         report: Callable[[str, int, ErrorCode], None] | None = None,
     ) -> None:
+        shorten_waits()
         self._grid = grid
         self._poll_s = poll_s
         self._report = report
