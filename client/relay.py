@@ -42,11 +42,15 @@ from flwr.supernode.runtime.run_clientapp import pull_task_input, push_message, 
 
 from client.flower_app import CONFIG, app
 from client.flower_waits import shorten_waits
+from client.relay_bell import Bell
 from client.site_gate import BundleRefusedError, check_bundle, read_allowed
 from client.supernode import BUSY_S, HEARTBEAT_S
 
 SHORTEST_S = 0.02
 LONGEST_S = 0.25
+RUNG_S = 1.0
+"""So often it looks though the bell did not ring."""
+
 _ACQUIRE = frozenset({"/flwr.proto.Runtime/AcquireTask"})
 _log = logging.getLogger("tumorboard.relay")
 
@@ -56,13 +60,17 @@ class Relay:
 
     Args:
         runtime_api: host:port of the SuperNode's runtime interface, on loopback.
-        secret: Shared with the SuperNode.
+        secret: File shared with the SuperNode.
         allowed: File with the digests of the bundles that may be relayed.
     """
 
-    def __init__(self, runtime_api: str, secret: bytes, allowed: Path) -> None:
+    def __init__(self, runtime_api: str, secret: Path, allowed: Path) -> None:
         self._address, self._allowed = runtime_api, allowed
-        guard = SuperExecAuthHttpInterceptor(master_secret=secret, protected_methods=_ACQUIRE)
+        self._bell = Bell(secret)
+        self._hears = self._bell.listen()
+        guard = SuperExecAuthHttpInterceptor(
+            master_secret=secret.read_bytes(), protected_methods=_ACQUIRE
+        )
         self._tasks = self._connect("SuperExec", guard)
         vars(heartbeat)["HEARTBEAT_DEFAULT_INTERVAL"] = HEARTBEAT_S
         shorten_waits()
@@ -75,7 +83,10 @@ class Relay:
             if token:
                 self._relay(token)
                 busy_until = time.monotonic() + BUSY_S
-            time.sleep(SHORTEST_S if time.monotonic() < busy_until else LONGEST_S)
+            elif self._hears:
+                self._bell.wait(RUNG_S)
+            else:
+                time.sleep(SHORTEST_S if time.monotonic() < busy_until else LONGEST_S)
 
     def _acquire(self) -> str:
         request = AcquireTaskRequest(supported_task_types=[TaskType.CLIENT_APP])
@@ -126,7 +137,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
-    Relay(given.runtime_api, given.secret.read_bytes(), given.allowed).run()
+    Relay(given.runtime_api, given.secret, given.allowed).run()
 
 
 if __name__ == "__main__":

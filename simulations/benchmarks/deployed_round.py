@@ -25,7 +25,7 @@ ROUNDS = {SMALL: 4, LARGE: 3}
 MIB_A_SITE = {SMALL: 450, LARGE: 1600}
 """Memory a site of either side needs; a configuration that does not fit is left out."""
 
-TIMES_STOCK = {SMALL: 0.6, LARGE: 1.6}
+TIMES_STOCK = {SMALL: 0.8, LARGE: 1.6}
 """Most seconds of a round as a multiple of stock's as it comes. A large model passes TLS, a
 database on disk and a second process at the hospital, which stock does without."""
 

@@ -32,6 +32,7 @@ class Echo:
     ("module", "name"),
     [
         ("flwr.supernode.start_client_internal", "time"),
+        ("flwr.supernode.start_client_internal", "_pull_and_store_message"),
         ("flwr.supercore.corestate.in_memory_corestate", "HEARTBEAT_DEFAULT_INTERVAL"),
         ("flwr.supercore.heartbeat", "HEARTBEAT_DEFAULT_INTERVAL"),
     ],
@@ -44,6 +45,9 @@ def test_node_looks_often_after_a_message_and_less_later():
     assert ShortSleep.idle_s(0) == ShortSleep.idle_s(BUSY_S) == SHORTEST_S
     assert SHORTEST_S < ShortSleep.idle_s(2 * BUSY_S) < LONGEST_S
     assert ShortSleep.idle_s(1e6) == LONGEST_S
+    assert ShortSleep.idle_s(0, look_s=0.01) == SHORTEST_S
+    assert ShortSleep.idle_s(0, look_s=0.1) == pytest.approx(0.7)  # an eighth of its time
+    assert ShortSleep.idle_s(0, look_s=5) == LONGEST_S
     sleeper = ShortSleep()
     started = time.monotonic()
     sleeper.sleep(3)
@@ -55,7 +59,8 @@ def test_node_looks_often_after_a_message_and_less_later():
 def answer_to(bundle, allowed, tmp_path):
     TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, 1, 0
     (tmp_path / "allowed").write_text(allowed)
-    relay = Relay("127.0.0.1:9", b"secret", tmp_path / "allowed")
+    (tmp_path / "secret").write_bytes(b"secret")
+    relay = Relay("127.0.0.1:9", tmp_path / "secret", tmp_path / "allowed")
     config = {"agent-socket": str(tmp_path / "agent.sock")}
     context = Context(run_id=1, node_id=1, node_config=config, state=RecordDict(), run_config={})
     message = Message(pack("status", *StatusRequest(run_id="r").encode()), 1, "query")

@@ -1,0 +1,55 @@
+"""A bell between SuperNode and relay: a named pipe into which the one writes, and the other waits.
+
+Without it the relay would ask the SuperNode over HTTP fifty times a second whether there is a
+message, and ten hospitals on one machine would do little else. The pipe lies beside the secret
+that both share, in a folder of their user alone; what is written into it means nothing but "look".
+"""
+
+from __future__ import annotations
+
+import os
+import select
+from contextlib import suppress
+from pathlib import Path
+
+
+class Bell:
+    """One end of the bell; every wait is bounded, so a lost ring costs a moment.
+
+    Args:
+        secret: File that SuperNode and relay share.
+    """
+
+    def __init__(self, secret: Path) -> None:
+        self._path = secret.with_name(f"{secret.name}.bell")
+        self._hears: int | None = None
+
+    def ring(self) -> None:
+        """Wake the relay; does nothing if none listens."""
+        with suppress(OSError):  # no pipe, no listener, or it is full of rings already
+            pipe = os.open(self._path, os.O_WRONLY | os.O_NONBLOCK)
+            try:
+                os.write(pipe, b"\n")
+            finally:
+                os.close(pipe)
+
+    def listen(self) -> bool:
+        """Hang up the bell; return whether it can be heard (False where no pipe can be made)."""
+        try:
+            if not self._path.is_fifo():
+                self._path.unlink(missing_ok=True)
+                os.mkfifo(self._path, 0o600)
+            # Open for writing too: else the end of the last writer is heard for ever.
+            self._hears = os.open(self._path, os.O_RDWR | os.O_NONBLOCK)
+        except OSError:
+            return False
+        return True
+
+    def wait(self, seconds: float) -> bool:
+        """Wait for a ring, but not longer than this; return whether it rang."""
+        if self._hears is None:
+            raise ValueError("nobody listens yet")
+        heard, _, _ = select.select([self._hears], [], [], seconds)
+        if heard:
+            os.read(self._hears, 4096)
+        return bool(heard)
