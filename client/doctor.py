@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from client.agent.identity import node_key_path
 from client.agent.log_files import audit_path
 from client.doctor_connection import connection_checks
 from client.enrol_request import public_keys
+from client.site_disks import CHECK, full_disks, tried_disks
 from client.site_folder import load_policy
 from common.audit_log import read_audit
 from common.doctor import Check, Finding, examine
@@ -21,6 +23,7 @@ from common.doctor_machine import (
     check_packages,
     check_secrets,
 )
+from common.errors import ErrorCode
 from common.privacy.ledger_file import read_ledger
 from common.provenance import source_digests
 from common.site_policy import SitePolicy
@@ -44,6 +47,7 @@ def examine_site(site: Path, socket: Path | None = None) -> list[Finding]:
         ("import names", check_import_names),
         ("clock", lambda: check_clock(_installed_at())),
         ("disk", lambda: check_disk(policy.state)),
+        (CHECK, lambda: _room(policy, where)),
         ("device", lambda: _device(policy)),
         ("policy", lambda: _policy(policy)),
         ("data", lambda: _data(policy)),
@@ -60,6 +64,14 @@ def _installed_at() -> float:
     """Return when the newest of our files was written, s since 1970."""
     root = Path(__file__).resolve().parents[1]
     return max((root / name).stat().st_mtime for name, _ in source_digests("common"))
+
+
+def _room(policy: SitePolicy, socket: Path) -> Iterator[Finding]:
+    found = [*tried_disks(policy)] or [*full_disks(policy, socket)]
+    for finding in found:
+        yield replace(finding, found=f"[{ErrorCode.DISK_FULL}] {finding.found}")
+    if not found:
+        yield Finding(CHECK, "ok", "all that the agent writes can be written")
 
 
 def _device(policy: SitePolicy) -> Iterator[Finding]:

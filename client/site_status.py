@@ -8,22 +8,25 @@ from typing import Any
 from client.agent.service import AgentClient, is_healthy
 from client.agent.socket_call import AgentRefusalError
 from client.enrol_connection import SiteConnection
+from client.site_disks import full_disks
 from client.site_folder import load_policy
 from client.site_processes import SitePaths
+from common.errors import ErrorCode
 from common.grpc_health import is_serving
 from common.protocol import StatusRequest
 from common.supervisor import read_supervised
 
 
 def site_status(site: Path) -> dict[str, Any]:
-    """Return site_id, consortium, superlink, state, healthy, processes and the agent's activity.
+    """Return site_id, consortium, superlink, state, healthy, problems, processes and activity.
 
-    `state` is what the agent does (`idle`, `training`, `evaluating`), or `away`.
+    `healthy` is about the processes; `problems` holds places without room. `state` is what the
+    agent does (`idle`, `training`, `evaluating`), or `away`.
 
     Raises:
         ConfigError: There is no hospital here.
     """
-    paths, connection = SitePaths.of(site), SiteConnection.of_site(site)
+    paths, connection, policy = SitePaths.of(site), SiteConnection.of_site(site), load_policy(site)
     pinned = connection.connection() if connection.is_installed else None
     running = read_supervised(paths.status)
     facts = running.facts if running else {}
@@ -38,11 +41,15 @@ def site_status(site: Path) -> dict[str, Any]:
             up = up and is_serving(str(facts.get("supernode_health", "")))
         processes.append({"name": name, "healthy": up, **child})
     return {
-        "site_id": load_policy(site).site_id,
+        "site_id": policy.site_id,
         "consortium": pinned.consortium if pinned else None,
         "superlink": pinned.superlink if pinned else None,
         "joined": running is not None,
         "healthy": bool(processes) and alive and all(p["healthy"] for p in processes),
+        "problems": [
+            {"code": str(ErrorCode.DISK_FULL), "found": finding.found, "cure": finding.cure}
+            for finding in full_disks(policy, socket)
+        ],
         "processes": processes,
         **_activity(socket, alive),
     }

@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from common.full_disk import names_full_disk
+
 STALE_S = 3600.0
 """Age after which the temporary file of a killed writer is swept away."""
 
@@ -32,10 +34,11 @@ def whole_or_nothing(path: Path) -> Iterator[Path]:
     _sweep(path)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
-        yield temporary
-        sync(temporary)
-        temporary.replace(path)
-        sync(path.parent)
+        with names_full_disk(path):
+            yield temporary
+            sync(temporary)
+            temporary.replace(path)
+            sync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -17,6 +17,7 @@ from typing import Any
 import click
 
 from common.errors import ErrorCode, TumorboardError
+from common.full_disk import disk_full_of
 
 GROUP = "tumorboard.commands"
 
@@ -86,6 +87,9 @@ def root() -> None:
 
 
 def _of_the_system(error: OSError) -> TumorboardError:
+    full = disk_full_of(error)
+    if full is not None:
+        return full
     return TumorboardError(
         f"the system refuses: {error.strerror or error}",
         where=str(error.filename or ""),

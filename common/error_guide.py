@@ -177,6 +177,12 @@ GUIDES: dict[ErrorCode, Guide] = {
         "An unexpected error.",
         "The full text is in the log of the side that failed; please report it.",
     ),
+    ErrorCode.DISK_FULL: Guide(
+        "A disk is full, a quota is used up, or a file may not grow. Nothing was half written and "
+        "no answer left.",
+        "`tumorboard site doctor` at that hospital names the path; free space there. The request "
+        "is asked again by itself.",
+    ),
 }
 
 

@@ -12,7 +12,8 @@ The tree::
     │   └── BudgetError    a ledger refuses to spend
     ├── LedgerError        a ledger is damaged or was rolled back
     ├── ProtocolError      a message between site and server is refused
-    └── RunError           a federated run cannot go on
+    ├── RunError           a federated run cannot go on
+    └── DiskFullError      no room to write (`common.full_disk`)
 
 An error holds four sentences: what is wrong, where, why it matters, how to cure it. Only
 `ErrorCode` values cross the site boundary; the sentences may name patients and stay at home.
@@ -20,6 +21,7 @@ An error holds four sentences: what is wrong, where, why it matters, how to cure
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -63,6 +65,7 @@ class ErrorCode(StrEnum):
     STOPPED = "TB602"
     TRANSPORT = "TB603"
     INTERNAL = "TB900"
+    DISK_FULL = "TB910"
 
 
 class TumorboardError(Exception):
@@ -120,6 +123,36 @@ def _rebuild(
 ) -> TumorboardError:
     error = kind.__new__(kind)
     TumorboardError.__init__(error, what, where=where, why=why, cure=cure, code=code)
+    return error
+
+
+_KEYS = ("where", "why", "cure")
+_STATUS = {"TB1": 2, "TB2": 2, "TB4": 3, "TB5": 4, "TB6": 5}
+"""First characters of a code -> exit status of a command that fails with it."""
+
+
+def error_in(log: str) -> TumorboardError | None:
+    r"""Return the last error that a command printed into a log, in its own words; None if none.
+
+    Example:
+        >>> error_in("starting\n[TB100] the file is gone\n  cure:  restore it\n").cure
+        'restore it'
+    """
+    found = list(re.finditer(r"^\[(TB\d{3})\] (.*)$", log, re.MULTILINE))
+    if not found or found[-1][1] not in set(ErrorCode):
+        return None
+    told, last = {"what": found[-1][2]}, "what"
+    for line in log[found[-1].end() :].splitlines()[1:]:
+        key, _, text = line.strip().partition(":")
+        if key in _KEYS and line.startswith("  "):
+            last, told[key] = key, text.strip()
+        elif line.startswith("  "):
+            told[last] += f"\n{line}"
+        else:
+            break
+    code = ErrorCode(found[-1][1])
+    error = TumorboardError(told["what"], **{k: told.get(k, "") for k in _KEYS}, code=code)
+    error.exit_status = _STATUS.get(code[:3], 1)
     return error
 
 

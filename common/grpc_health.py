@@ -7,7 +7,12 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 
 def is_serving(target: str, service: str = "", *, timeout_s: float = 2.0) -> bool:
-    """Return whether a health service says that it serves.
+    """Return whether a health service says that it serves; see `health_of`."""
+    return health_of(target, service, timeout_s=timeout_s) is True
+
+
+def health_of(target: str, service: str = "", *, timeout_s: float = 2.0) -> bool | None:
+    """Return what a health service says; None if it does not answer or knows no such service.
 
     Args:
         target: Address as gRPC writes it: `127.0.0.1:9092` or `unix:/path`.
@@ -20,5 +25,5 @@ def is_serving(target: str, service: str = "", *, timeout_s: float = 2.0) -> boo
                 health_pb2.HealthCheckRequest(service=service), timeout=timeout_s
             )
         except grpc.RpcError:
-            return False
+            return None
         return bool(reply.status == health_pb2.HealthCheckResponse.SERVING)

@@ -37,6 +37,7 @@ REASONS: dict[str, str] = {
     ErrorCode.FEATURE_FINGERPRINT: "its features were made by another extractor",
     ErrorCode.UNPROVEN: "a node claims to be it that lacks the key on the roster",
     ErrorCode.AGENT_AWAY: "its node is online, its site agent is not",
+    ErrorCode.DISK_FULL: "its disk is full",
 }
 
 

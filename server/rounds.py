@@ -15,6 +15,7 @@ from pathlib import Path
 from common.atomic_file import write_text
 from common.cli_output import Output
 from common.errors import ErrorCode, RunError, TumorboardError
+from common.full_disk import disk_full_of
 from common.metrics.paired import Comparison
 from common.models.parameters import to_arrays
 from common.models.registry import build_model
@@ -95,10 +96,14 @@ def run_study(study: Study, link: SiteLink, run_dir: Path, *, output: Output) ->
         try:
             return _run(session)
         except TumorboardError as error:
-            _end(session, error.code, error.what)
+            _end(session, error.code, _in_short(error))
             raise
         except Exception as error:
-            _end(session, ErrorCode.INTERNAL, type(error).__name__)
+            full = disk_full_of(error)
+            if full is not None:
+                _end(session, full.code, full.what)
+            else:
+                _end(session, ErrorCode.INTERNAL, type(error).__name__)
             raise
 
 
@@ -197,6 +202,12 @@ def _end(session: RunSession, code: ErrorCode, what: str) -> None:
     session.journal.write(f"run_{phase}", round=session.state.round, code=str(code))
 
 
+def _in_short(error: TumorboardError) -> str:
+    """Return what ended the run; too few sites are named with their codes."""
+    named = error.code == ErrorCode.QUORUM and error.why
+    return f"{error.what} ({error.why})" if named else error.what
+
+
 def _secure_sums(session: RunSession) -> SecureRounds | None:
     return SecureRounds(session) if session.study.privacy.mode == "distributed" else None
 
@@ -205,7 +216,7 @@ def _train(session: RunSession, checkpoint: Checkpoint, sums: SecureRounds | Non
     rounds = session.study.training.rounds
     with session.output.progress(rounds, "rounds") as progress:
         if checkpoint.round:
-            progress.advance(checkpoint.round, "resumed")
+            progress.skip(checkpoint.round, "resumed")
         while checkpoint.round < rounds:
             session.check_stop()
             if sums is None:

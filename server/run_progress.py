@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -23,11 +24,13 @@ class RunProgress:
         seconds_per_round: Median of the last rounds; None before the first.
         eta_s: Seconds left for the rounds that are left; None before the first round, or when
             the run has ended.
+        dropped: Site -> code, or `silent`, of those whose part the last committed round lacks.
     """
 
     state: RunState
     seconds_per_round: float | None
     eta_s: float | None
+    dropped: Mapping[str, str] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """Return state and pace for JSON."""
@@ -44,18 +47,19 @@ def run_progress(run_dir: Path) -> RunProgress | None:
     state = load_run_state(run_dir)
     if state is None:
         return None
-    seconds = [s for s in _seconds(run_dir, state.round) if s is not None]
+    history = _history(run_dir, state.round)
+    seconds = [s for r in history if (s := r.get("seconds")) is not None]
     pace = median(seconds[-RECENT:]) if seconds else None
     running = state.phase in ("enrolling", "ready", "round", "evaluating")
     left = state.rounds - state.round
-    return RunProgress(state, pace, pace * left if running and pace is not None else None)
+    dropped = history[-1].get("dropped", {}) if history else {}
+    return RunProgress(state, pace, pace * left if running and pace is not None else None, dropped)
 
 
-def _seconds(run_dir: Path, number: int) -> list[float | None]:
-    """Return the seconds of all rounds so far, as the last checkpoint tells."""
+def _history(run_dir: Path, number: int) -> list[dict[str, Any]]:
+    """Return the records of all rounds so far, as the last checkpoint tells."""
     file = run_dir / "checkpoints" / f"round_{number:06d}.json"
     try:
-        history = json.loads(file.read_text(encoding="utf-8"))["history"]
-        return [record.get("seconds") for record in history]
+        return list(json.loads(file.read_text(encoding="utf-8"))["history"])
     except (OSError, ValueError, KeyError):
         return []

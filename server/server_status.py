@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from common.doctor import examine
+from common.error_guide import guide_of
 from common.errors import ConfigError
+from server.checkpoint import SILENT
 from server.consortium_folder import ConsortiumFolder
 from server.doctor import certificate_findings
 from server.enrolment import reason
@@ -53,7 +55,12 @@ def run_status(run: RunFolder) -> dict[str, Any] | None:
         return None
     told = progress.as_dict() | {"name": run.name, "is_held": run.is_held}
     for name, site in progress.state.sites.items():
-        told["sites"][name]["state"] = _words(site)
+        code = site.refusal_code or progress.dropped.get(name)
+        told["sites"][name] |= {
+            "state": _words(site),
+            "dropped": progress.dropped.get(name),
+            "cure": guide_of(code).cure if code and code != SILENT else None,
+        }
     return told
 
 

@@ -9,9 +9,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
-from client.agent.call_journal import Call, CallJournal
+from client.agent.call_journal import NOT_NOTED, Call, CallJournal
+from client.agent.disk_watch import DiskWatch
 from client.agent.socket_call import AgentRefusalError
 from common.errors import ErrorCode, ProtocolError, TumorboardError
+from common.full_disk import DiskFullError, disk_full_of
 from common.protocol import METHODS, AgentApi
 
 _log = logging.getLogger("tumorboard.agent")
@@ -23,6 +25,7 @@ def answer(
     header: str,
     payload: bytes,
     journal: CallJournal | None = None,
+    disk: DiskWatch | None = None,
 ) -> tuple[str, bytes]:
     """Return the agent's reply to one encoded request.
 
@@ -32,30 +35,36 @@ def answer(
         header: Header of the request.
         payload: Payload of the request.
         journal: Where every call is written down before its reply leaves.
+        disk: Told of every refusal for want of room, and of every call that succeeded.
 
     Raises:
         AgentRefusalError: With the stable code, and without cause or context.
     """
     call = Call(method, header, payload)
-    call.code = _guarded(method, lambda: _call(agent, call))
+    call.code = _guarded(method, lambda: _call(agent, call), disk)
     if journal is not None:
-        noted = _guarded(method, lambda: journal.note(call))
+        noted = _guarded(method, lambda: journal.note(call), disk)
         call.code = call.code or noted
+    if disk is not None and not call.code and method != NOT_NOTED:
+        disk.succeeded()
     if call.code or call.encoded is None:
         raise AgentRefusalError(call.code or str(ErrorCode.INTERNAL))
     return call.encoded
 
 
-def _guarded(method: str, step: Callable[[], None]) -> str:
+def _guarded(method: str, step: Callable[[], None], disk: DiskWatch | None) -> str:
     """Run a step and return the stable code of what it raised; empty if nothing."""
     try:
         step()
-    except TumorboardError as error:
-        _log.error("%s refused\n%s", _printable(method), error)
-        return str(error.code)
     except AgentRefusalError as refusal:
         return refusal.code
-    except Exception:
+    except Exception as error:
+        told = disk_full_of(error) or error
+        if isinstance(told, DiskFullError) and disk is not None:
+            disk.refused(told)
+        if isinstance(told, TumorboardError):
+            _log.error("%s refused\n%s", _printable(method), told)
+            return str(told.code)
         _log.exception("%s failed", _printable(method))
         return str(ErrorCode.INTERNAL)
     return ""

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from client.agent.call_journal import CallJournal
+from client.agent.disk_watch import DiskWatch, written_places
 from client.agent.log_files import events_path, site_audit_log
 from client.agent.service import serve
 from client.agent.site_agent import SiteAgent
@@ -32,7 +33,8 @@ def run_agent(reload: Callable[[], SitePolicy], socket: Path | None, *, share: b
     handler = write_events(events_path(policy))
     try:
         log.append("agent_started", socket=str(socket))
-        serve(agent, socket, journal=CallJournal(policy.site_id, log), share=share)
+        journal, disk = CallJournal(policy.site_id, log), DiskWatch(written_places(policy))
+        serve(agent, socket, journal=journal, disk=disk, share=share)
         log.append("agent_stopped")
     finally:
         close_events(handler)

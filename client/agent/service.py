@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -20,6 +21,7 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from client.agent.call_journal import CallJournal
+from client.agent.disk_watch import DiskWatch
 from client.agent.dispatch import answer
 from client.agent.socket_call import (
     CHANNEL_OPTIONS,
@@ -53,8 +55,8 @@ from common.secure_sum.messages import (
 )
 from common.wire import WireMessage
 
-MAX_SOCKET_PATH = 100
-"""Linux allows 107 bytes for the path of a Unix socket."""
+MAX_SOCKET_PATH = 107
+"""Bytes that Linux allows for the path of a Unix socket."""
 
 MAX_CALLS = 8
 STOP_GRACE_S = 2.0
@@ -64,7 +66,12 @@ Reply = TypeVar("Reply", bound=WireMessage)
 
 
 def serve(
-    agent: AgentApi, socket: Path, *, journal: CallJournal | None = None, share: bool = False
+    agent: AgentApi,
+    socket: Path,
+    *,
+    journal: CallJournal | None = None,
+    disk: DiskWatch | None = None,
+    share: bool = False,
 ) -> None:
     """Serve the agent on `socket` until SIGTERM or SIGINT; see `serving`.
 
@@ -74,14 +81,19 @@ def serve(
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    with serving(agent, socket, journal=journal, share=share):
+    with serving(agent, socket, journal=journal, disk=disk, share=share):
         _log.info("listening on %s", socket)
         stop.wait()
 
 
 @contextmanager
 def serving(
-    agent: AgentApi, socket: Path, *, journal: CallJournal | None = None, share: bool = False
+    agent: AgentApi,
+    socket: Path,
+    *,
+    journal: CallJournal | None = None,
+    disk: DiskWatch | None = None,
+    share: bool = False,
 ) -> Iterator[None]:
     """Serve the agent inside the block; the socket is removed afterwards.
 
@@ -89,6 +101,7 @@ def serving(
         agent: The agent.
         socket: Path of the Unix socket.
         journal: Where every call is written down.
+        disk: Remembers which places are full, and tells it over gRPC health.
         share: Let members of the socket's group call too: a relay under another user.
 
     Raises:
@@ -100,7 +113,7 @@ def serving(
         options=CHANNEL_OPTIONS,
         maximum_concurrent_rpcs=MAX_CALLS,
     )
-    handlers = {name: _handler(agent, name, journal) for name in METHODS}
+    handlers = {name: _handler(agent, name, journal, disk) for name in METHODS}
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
     checks = health.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(checks, server)
@@ -111,7 +124,9 @@ def serving(
     socket.chmod(0o660 if share else 0o600)
     server.start()
     for service in ("", SERVICE):
-        checks.set(service, health_pb2.HealthCheckResponse.SERVING)
+        _set_health(checks, service, True)
+    if disk is not None:
+        disk.report_to(partial(_set_health, checks))
     try:
         yield
     finally:
@@ -169,10 +184,17 @@ class AgentClient:
         return kind.decode(*call_agent(self._socket, method, *request.encode()))
 
 
-def _handler(agent: AgentApi, method: str, journal: CallJournal | None) -> Any:
+def _set_health(checks: health.HealthServicer, service: str, serves: bool) -> None:
+    status = health_pb2.HealthCheckResponse
+    checks.set(service, status.SERVING if serves else status.NOT_SERVING)
+
+
+def _handler(
+    agent: AgentApi, method: str, journal: CallJournal | None, disk: DiskWatch | None
+) -> Any:
     def handle(frame: bytes, context: Any) -> bytes:
         try:
-            return to_frame(*answer(agent, method, *from_frame(frame), journal))
+            return to_frame(*answer(agent, method, *from_frame(frame), journal, disk))
         except AgentRefusalError as refusal:
             code = refusal.code
         except ValueError:  # a frame that is truncated or not UTF-8
@@ -185,9 +207,21 @@ def _handler(agent: AgentApi, method: str, journal: CallJournal | None) -> Any:
     return grpc.unary_unary_rpc_method_handler(behaviour)
 
 
+def check_socket_path(socket: Path) -> None:
+    """Refuse a path that no Unix socket can have.
+
+    Raises:
+        ConfigError: It is too long.
+    """
+    length = len(str(socket).encode())
+    if length > MAX_SOCKET_PATH:
+        raise _unusable(
+            socket, f"the path has {length} bytes; a Unix socket's may have {MAX_SOCKET_PATH}"
+        )
+
+
 def _prepare_folder(socket: Path, *, share: bool) -> None:
-    if len(str(socket).encode()) > MAX_SOCKET_PATH:
-        raise _unusable(socket, f"the path is longer than {MAX_SOCKET_PATH} bytes")
+    check_socket_path(socket)
     try:
         socket.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         allowed = 0o750 if share else 0o700

@@ -29,6 +29,7 @@ from client.agent.secure_sums import SecureSums, check_identity
 from client.agent.spending import Spending
 from client.agent.training import check_request, train_openly, train_with_local_noise
 from common.errors import ErrorCode, ProtocolError, TumorboardError
+from common.full_disk import disk_full_of
 from common.protocol import (
     EvaluateReply,
     EvaluateRequest,
@@ -101,6 +102,8 @@ class SiteAgent:
             try:
                 return self._accept(request)
             except TumorboardError as error:
+                if disk_full_of(error) is not None:
+                    raise  # not a refusal of this study
                 _log.error("run %s refused\n%s", request.run_id, error)
                 return HandshakeReply(
                     site_id=self.site_id,

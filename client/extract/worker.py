@@ -21,6 +21,7 @@ from client.extract.registry import create_extractor, register
 from client.extract.tile_encoder import Device, prefer_device
 from common.errors import ErrorCode, ExtractionError, TumorboardError
 from common.features_h5 import FINGERPRINT, FeatureFile, feature_path, write_features
+from common.full_disk import disk_full_of
 from common.manifest import PatientRow
 from common.study import FeatureSpec
 
@@ -125,6 +126,9 @@ def _attempt(extractor: Extractor, spec: FeatureSpec, item: WorkItem, path: Path
     except TumorboardError as error:
         return ItemResult("failed", problems=[_problem(error)])
     except Exception as error:  # a library failed on one file: the others go on
+        full = disk_full_of(error)
+        if full is not None:
+            return ItemResult("failed", problems=[_problem(full)])
         trace = "".join(traceback.format_exception(error)[-6:])
         reason = f"unexpected {type(error).__name__}: {error}"
         problem = ItemProblem(code=ErrorCode.INTERNAL, reason=reason[:500], why=trace[-4000:])

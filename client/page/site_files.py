@@ -13,8 +13,10 @@ from client.agent.log_files import audit_path
 from client.agent.socket_call import AgentRefusalError, call_agent
 from client.enrol_connection import SiteConnection
 from client.page.ledger_reading import LedgerReader, LedgerReading
+from client.site_disks import full_disks
 from client.site_folder import load_policy
 from common.connection import Connection
+from common.doctor import Finding
 from common.errors import TumorboardError
 from common.page.audit_tail import AuditRow, audit_tail
 from common.page.problem import Problem
@@ -40,6 +42,7 @@ class SiteFiles:
         audit: Last lines of its audit log, newest first.
         processes: What `tumorboard site join` runs; None while it does not.
         connection: The consortium it installed a kit of; None if there is none.
+        disks: Places of the agent without room.
         problems: What cannot be read.
     """
 
@@ -52,6 +55,7 @@ class SiteFiles:
     audit: tuple[AuditRow, ...] = ()
     processes: tuple[ProcessRow, ...] | None = None
     connection: Connection | None = None
+    disks: tuple[Finding, ...] = ()
     problems: tuple[Problem, ...] = ()
 
 
@@ -82,6 +86,7 @@ def read_site_files(folder: Path, reader: LedgerReader, socket: Path | None = No
         ),
         connection=_connection(folder, problems),
         agent=ask_agent(socket or default_socket(policy)),
+        disks=tuple(full_disks(policy, socket or default_socket(policy))),
         problems=(*([ledger.problem] if ledger.problem else []), *problems),
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from client.page.site_files import SiteFiles
+from common.errors import ErrorCode
 from common.page.audit_tail import refusals
 from common.page.problem import Problem
 from common.page.processes import process_problems
@@ -25,6 +26,8 @@ def site_problems(files: SiteFiles) -> Iterator[Problem]:
         cure = f"`tumorboard site join --site {files.folder}`."
         yield Problem("warns", what, cure)
     yield from process_problems(files.processes or ())
+    for finding in files.disks:
+        yield Problem("warns", finding.found, finding.cure, str(ErrorCode.DISK_FULL))
     if not files.policy.approvals:
         what = "This hospital has consented to no study."
         cure = "Read the study, then `tumorboard site approve`."

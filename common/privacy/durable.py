@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from common.full_disk import names_full_disk
+
 
 @contextmanager
 def exclusive_lock(path: Path) -> Iterator[None]:
@@ -39,11 +41,12 @@ def append(path: Path, data: bytes, *, at: int) -> None:
     created = not path.exists()
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        os.lseek(descriptor, at, os.SEEK_SET)
-        _write_all(descriptor, data)
-        if os.fstat(descriptor).st_size > at + len(data):
-            os.ftruncate(descriptor, at + len(data))
-        os.fsync(descriptor)
+        with names_full_disk(path):
+            os.lseek(descriptor, at, os.SEEK_SET)
+            _write_all(descriptor, data)
+            if os.fstat(descriptor).st_size > at + len(data):
+                os.ftruncate(descriptor, at + len(data))
+            os.fsync(descriptor)
     finally:
         os.close(descriptor)
     if created:
@@ -58,9 +61,10 @@ def replace(path: Path, *parts: bytes) -> None:
     temporary = path.with_name(f".{path.name}.tmp")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
-        for part in parts:
-            _write_all(descriptor, part)
-        os.fsync(descriptor)
+        with names_full_disk(path):
+            for part in parts:
+                _write_all(descriptor, part)
+            os.fsync(descriptor)
     finally:
         os.close(descriptor)
     os.rename(temporary, path)  # noqa: PTH104 - crash tests stop the process at os calls

@@ -14,7 +14,13 @@ import grpc
 import pytest
 
 from client.agent.identity import create_identity
-from client.agent.service import AgentClient, is_healthy, serving
+from client.agent.service import (
+    MAX_SOCKET_PATH,
+    AgentClient,
+    check_socket_path,
+    is_healthy,
+    serving,
+)
 from client.agent.socket_call import SERVICE, AgentRefusalError, from_frame, to_frame
 from common.contract import canonical_json
 from common.errors import ConfigError, ErrorCode
@@ -162,6 +168,15 @@ def test_folder_that_others_may_enter_is_refused(short_folder):
 def test_path_that_is_too_long_is_refused(short_folder):
     with pytest.raises(ConfigError), serving(Echo(), short_folder / ("x" * 120) / "agent.sock"):
         pass
+
+
+def test_the_longest_path_that_the_system_takes_works(short_folder):
+    short_folder.chmod(0o700)
+    socket = short_folder / ("x" * (MAX_SOCKET_PATH - len(str(short_folder)) - 1))
+    with serving(Echo(), socket):
+        assert is_healthy(socket)
+    with pytest.raises(ConfigError, match="cannot be used"):
+        check_socket_path(socket.with_name(f"{socket.name}y"))
 
 
 def test_frames_round_trip():

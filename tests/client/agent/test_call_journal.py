@@ -101,14 +101,17 @@ def test_nothing_leaves_that_could_not_be_written_down(log):
     assert caught.value.code == ErrorCode.AUDIT_LOG
 
 
-def test_a_full_disk_keeps_the_answer_in(log, monkeypatch):
-    def full(*_args, **_options):
+def test_a_full_disk_keeps_the_answer_in_and_is_named(log, monkeypatch, caplog):
+    def full(*_args):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("common.privacy.durable.append", full)
+    monkeypatch.setattr("common.privacy.durable.os.write", full)
     with pytest.raises(AgentRefusalError) as caught:
         answer(Hospital(), "train", *TRAIN.encode(), CallJournal("a", log))
-    assert caught.value.code == ErrorCode.INTERNAL
+    assert caught.value.args == (ErrorCode.DISK_FULL,)
+    assert caught.value.__context__ is None
+    assert f"where: {log.path}" in caplog.text
+    assert "cure:" in caplog.text
 
 
 def test_a_refused_handshake_is_noted_and_a_status_is_not(log):
