@@ -31,7 +31,10 @@ def ledger(
     ] = None,
     json_output: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Check every hash, replay every spend, and compare two accountants."""
+    """Check every hash, replay every spend, and compare two accountants.
+
+    `all collude` is the epsilon left if the server and all other hospitals work together.
+    """
     from common.errors import ErrorCode, LedgerError
     from common.privacy.ledger_file import read_ledger
     from common.privacy.recompose import recompose
@@ -52,7 +55,17 @@ def ledger(
     output.say(f"Head: {records[-1].sha256}")
     output.table(
         f"Spent at delta {delta:g}",
-        ("study", "patients", "releases", "exact", "mu^2", "epsilon", "by PLD", "agree"),
+        (
+            "study",
+            "patients",
+            "releases",
+            "exact",
+            "mu^2",
+            "epsilon",
+            "all collude",
+            "by PLD",
+            "agree",
+        ),
         [
             (
                 (a.study_digest or "all")[:12],
@@ -61,6 +74,7 @@ def ledger(
                 a.exact,
                 a.mu_squared,
                 a.epsilon,
+                a.fallback_epsilon,
                 a.second_epsilon,
                 a.agree,
             )

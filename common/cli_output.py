@@ -9,9 +9,16 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TextIO
+
+RECENT = 20
+"""So many last items tell the pace."""
+
+STANDS_OUT = 3.0
+"""An item that took so many times the next slowest, or the wait since, is left out."""
 
 
 class Output:
@@ -94,22 +101,45 @@ class Progress:
         self.total, self.label, self.done = total, label, 0
         self._stream = stream
         self._live = bool(stream is not None and stream.isatty())
-        self._started = time.monotonic()
+        self._started = self._last = time.monotonic()
+        self._steps: deque[float] = deque(maxlen=RECENT)
         self._shown = float("-inf")
         self._note = ""
 
     def advance(self, n: int = 1, note: str = "") -> None:
         """Count `n` more items done; `note` is shown beside them."""
+        now = time.monotonic()
+        self._steps.extend([(now - self._last) / max(n, 1)] * min(n, RECENT))
+        self.skip(n, note)
+
+    def skip(self, n: int, note: str = "") -> None:
+        """Count `n` items that were done before; they tell nothing about the pace."""
         self.done += n
         self._note = note
+        self._last = time.monotonic()
         self.show(force=self.done >= self.total)
 
     def eta_s(self) -> float | None:
-        """Return the seconds left at the pace so far, or None before the first item."""
-        if self.done <= 0:
+        """Return the seconds left at the recent pace, or None before the first item."""
+        pace, left = self._pace(), max(self.total - self.done, 0)
+        if pace is None:
             return None
-        elapsed = time.monotonic() - self._started
-        return elapsed / self.done * max(self.total - self.done, 0)
+        waited = time.monotonic() - self._last
+        return max(pace * left - min(waited, pace), 0.0)
+
+    def _pace(self) -> float | None:
+        """Return seconds an item: the mean of the last ones, without one that stands out.
+
+        A first round that loads everything counts until the second alone. A median would do that
+        too, but where several workers finish together it is 0.
+        """
+        if not self._steps:
+            return None
+        *others, slowest = sorted(self._steps)
+        usual = max([*others[-1:], time.monotonic() - self._last])
+        if others and slowest > STANDS_OUT * usual:
+            return sum(others) / len(others)
+        return sum(self._steps) / len(self._steps)
 
     def show(self, *, force: bool = False) -> None:
         """Write the line if it is due."""

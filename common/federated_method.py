@@ -95,6 +95,11 @@ def check_method(plan: TrainingPlan, mode: Mode) -> None:
             "training.schedule: cyclic hands one site's model on as it is; use server.name: "
             "average and aggregation.rule: mean"
         )
+    if any(set(pattern) <= {"*"} for pattern in plan.stay_local):
+        raise ValueError(
+            "training.stay_local '*' keeps every parameter with its site, so nothing would be "
+            "shared and no common model trained; name fewer, e.g. '*norm*' (FedBN)"
+        )
     if plan.personal is not None and plan.stay_local:
         raise ValueError("training.personal and training.stay_local exclude each other")
     if plan.personal is not None and plan.personal.local.kind != "epochs":

@@ -53,10 +53,10 @@ def init(
 def validate(path: StudyArgument, json_output: JsonOption = False) -> None:
     """Check a study, every problem at once, and say what deserves a second look."""
     from common.study import Study
-    from common.study_freeze import check_model, open_points
+    from common.study_freeze import check_runnable, open_points
 
     study = Study.from_yaml(path)
-    check_model(study)
+    check_runnable(study)
     points = open_points(study)
     output = Output(json_output)
     output.say(f"Valid: {study.study_id} version {study.version}, {len(study.sites)} sites.")
@@ -101,11 +101,11 @@ def freeze(
 ) -> None:
     """Write the canonical form whose SHA-256 every hospital approves, and print it."""
     from common.study import Study
-    from common.study_freeze import check_model, frozen_path, open_points
+    from common.study_freeze import check_runnable, frozen_path, open_points
     from common.study_freeze import freeze as freeze_study
 
     study = Study.from_yaml(path)
-    check_model(study)
+    check_runnable(study)
     target = out if out is not None else frozen_path(path)
     digest = freeze_study(study, target)
     output = Output(json_output)

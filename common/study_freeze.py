@@ -7,6 +7,8 @@ from pathlib import Path
 from common.atomic_file import write_text
 from common.contract import canonical_json
 from common.errors import ConfigError
+from common.extractor_kinds import check_extractor_kind
+from common.federated_method import stays_local
 from common.study import Study
 
 
@@ -40,17 +42,30 @@ def freeze(study: Study, path: Path) -> str:
     return study.digest()
 
 
-def check_model(study: Study) -> None:
-    """Refuse a study whose model no hospital could build, or could not train privately.
+def check_runnable(study: Study) -> None:
+    """Refuse a study that no hospital could extract for, build, share, or train privately.
 
     Raises:
-        ConfigError: The model's name or an option is unknown, or the study lacks what it reads.
+        ConfigError: An extractor, the model's name or an option is unknown, the study lacks what
+            the model reads, or every trained parameter stays local.
         PrivacyError: The study is private and a layer of the model mixes patients.
     """
+    from common.models.parameters import expected_shapes
     from common.models.registry import build_model
     from common.privacy.validators import check_private
 
+    for name, spec in study.features.items():
+        if spec.extractor is not None:
+            check_extractor_kind(name, spec.extractor.kind)
     model = build_model(study)
+    patterns = study.training.stay_local
+    if patterns and all(stays_local(name, patterns) for name in expected_shapes(model)):
+        raise ConfigError(
+            f"every trained parameter of model '{study.model.name}' stays with its site",
+            where=f"training.stay_local: {', '.join(patterns)}",
+            why="the sites would share nothing, so no round could train a common model",
+            cure="name fewer parameters, e.g. '*norm*' (FedBN) or 'heads.*_bias'",
+        )
     if study.privacy.is_private:
         check_private(model)
 

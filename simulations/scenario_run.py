@@ -64,7 +64,7 @@ def run_scenario(
     cells = list(all_cells(scenario))
     missing = [cell for cell in cells if not _result_file(folder, cell).is_file()]
     with output.progress(len(cells), scenario.name) as progress:
-        progress.advance(len(cells) - len(missing), "resumed")
+        progress.skip(len(cells) - len(missing), "resumed")
         for cell in _run_all(scenario, data, folder, missing, workers):
             progress.advance(1, cell.name)
     predictions = pd.concat(

@@ -6,6 +6,7 @@ import importlib
 
 from client.extract.extractor import Extractor
 from common.errors import ConfigError
+from common.extractor_kinds import add_extractor_kind, check_extractor_kind
 from common.study import FeatureSpec
 
 _LOCATIONS: dict[str, str] = {
@@ -30,6 +31,7 @@ def register(kind: str, location: str) -> None:
     if not module or not name:
         raise ValueError(f"location must read 'package.module:Class', got {location!r}")
     _LOCATIONS[kind] = location
+    add_extractor_kind(kind)
 
 
 def kinds() -> dict[str, str]:
@@ -56,12 +58,7 @@ def create_extractor(name: str, spec: FeatureSpec) -> Extractor:
             cure="name an extractor, or put feature files into the feature store yourself",
         )
     kind = spec.extractor.kind
-    if kind not in _LOCATIONS:
-        raise ConfigError(
-            f"unknown extractor kind '{kind}'",
-            where=f"features.{name}.extractor.kind",
-            cure=f"use one of: {', '.join(sorted(_LOCATIONS))}",
-        )
+    check_extractor_kind(name, kind)
     module, _, class_name = _LOCATIONS[kind].partition(":")
     built: Extractor = getattr(importlib.import_module(module), class_name)(name, spec)
     return built

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from common.privacy.ledger_budget import composed_spend
+from common.privacy.ledger_budget import composed_fallback, composed_spend
 from common.privacy.ledger_entry import LedgerRecord, Partition, SpendEntry
 from common.privacy.ledger_state import LedgerState
 
@@ -30,7 +30,9 @@ class Recomposed:
         mu_squared: Sum of mu^2.
         delta: Delta of both epsilons.
         epsilon: By the ledger's closed form.
-        second_epsilon: By privacy loss distributions, from the recorded mechanisms.
+        fallback_epsilon: Likewise, if the server and all other hospitals collude; None where a
+            release does not tell in how many shares its noise was made.
+        second_epsilon: `epsilon` by privacy loss distributions, from the recorded mechanisms.
         agree: Whether the second is not above the first by more than 0.5 %, and not below it by
             more where the closed form is exact (all releases Gaussian over full batches).
     """
@@ -42,6 +44,7 @@ class Recomposed:
     mu_squared: float
     delta: float
     epsilon: float
+    fallback_epsilon: float | None
     second_epsilon: float
     agree: bool
 
@@ -89,6 +92,7 @@ def _account(
         mu_squared=math.fsum(e.mu_squared for e in noised),
         delta=delta,
         epsilon=first,
+        fallback_epsilon=composed_fallback(noised, delta),
         second_epsilon=second,
         agree=agree,
     )

@@ -82,14 +82,73 @@ def stop_after_one(output: Output) -> None:
         raise KeyboardInterrupt
 
 
-def test_time_left_is_the_pace_so_far(monkeypatch: pytest.MonkeyPatch) -> None:
-    now = [100.0]
-    monkeypatch.setattr("common.cli_output.time.monotonic", lambda: now[0])
+class Clock:
+    """A clock that stands still until it is told to go on."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 100.0
+        monkeypatch.setattr("common.cli_output.time.monotonic", lambda: self.now)
+
+    def after(self, seconds: float, progress: Progress, n: int = 1) -> float | None:
+        """Finish `n` items after so many seconds and return the time left."""
+        self.now += seconds
+        progress.advance(n)
+        return progress.eta_s()
+
+
+@pytest.fixture
+def clock_at(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    return Clock(monkeypatch)
+
+
+def test_time_left_is_the_pace_so_far(clock_at: Clock) -> None:
     progress = Progress(10, "x", None)
     assert progress.eta_s() is None
-    now[0] += 30
-    progress.advance(4)
-    assert progress.eta_s() == pytest.approx(45)
+    assert clock_at.after(30, progress, 4) == pytest.approx(45)
+    clock_at.now += 5
+    assert progress.eta_s() == pytest.approx(40)
+    clock_at.now += 500
+    assert progress.eta_s() == pytest.approx(37.5)
+
+
+def test_a_slow_first_round_counts_until_the_second_alone(clock_at: Clock) -> None:
+    progress = Progress(100, "rounds", None)
+    assert clock_at.after(90, progress) == pytest.approx(90 * 99)
+    assert clock_at.after(2, progress) == pytest.approx(2 * 98)
+    assert clock_at.after(4, progress) == pytest.approx(3 * 97)
+
+
+def test_one_round_that_was_tried_again_does_not_count(clock_at: Clock) -> None:
+    progress = Progress(100, "rounds", None)
+    for _ in range(10):
+        clock_at.after(2, progress)
+    assert clock_at.after(300, progress) == pytest.approx(2 * 89)
+
+
+def test_a_lasting_change_of_pace_counts(clock_at: Clock) -> None:
+    progress = Progress(1000, "rounds", None)
+    for seconds in [1] * 50 + [5] * 20:
+        left = clock_at.after(seconds, progress)
+    assert left == pytest.approx(5 * 930)
+
+
+@pytest.mark.parametrize("workers", [2, 4, 8])
+def test_workers_that_finish_together(clock_at: Clock, workers: int) -> None:
+    progress = Progress(200, "slides", None)
+    for _ in range(4):
+        clock_at.after(40, progress)
+        for _ in range(workers - 1):
+            clock_at.after(0.01, progress)
+    clock_at.now += 20
+    true = 40 / workers * (200 - progress.done)
+    assert progress.eta_s() == pytest.approx(true, rel=0.25)
+
+
+def test_what_was_done_before_tells_nothing_about_the_pace(clock_at: Clock) -> None:
+    progress = Progress(100, "rounds", None)
+    progress.skip(50, "resumed")
+    assert progress.eta_s() is None
+    assert clock_at.after(3, progress) == pytest.approx(3 * 49)
 
 
 @pytest.mark.parametrize(

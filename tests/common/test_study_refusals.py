@@ -74,6 +74,31 @@ def test_a_model_that_cannot_be_built_is_refused(
     assert not (tmp_path / "changed.frozen.json").exists()
 
 
+@pytest.mark.parametrize("command", ["validate", "freeze"])
+def test_an_extractor_that_no_hospital_has_is_refused(tmp_path: Path, command: str) -> None:
+    path, data = tmp_path / "changed.yaml", study_data(tmp_path)
+    name = next(name for name, spec in data["features"].items() if spec.get("extractor"))
+    path.write_text(yaml.safe_dump(with_value(data, f"features.{name}.extractor.kind", "tile")))
+    with pytest.raises(ConfigError, match="unknown extractor kind 'tile'") as caught:
+        CliRunner().invoke(app, [command, str(path)], catch_exceptions=False)
+    assert caught.value.where == f"features.{name}.extractor.kind"
+    assert "did you mean 'tiles'?" in caught.value.cure
+    assert caught.value.why
+    assert not (tmp_path / "changed.frozen.json").exists()
+
+
+@pytest.mark.parametrize("patterns", [["*"], ["**"], ["pathology.*", "*.*"], ["*[a-z]*"]])
+def test_a_study_that_shares_nothing_is_refused(tmp_path: Path, patterns: list[str]) -> None:
+    path, data = tmp_path / "changed.yaml", study_data(tmp_path)
+    data["privacy"]["mode"] = "none"
+    data["training"]["local"] = {"kind": "epochs"}
+    path.write_text(yaml.safe_dump(with_value(data, "training.stay_local", ["heads.*_bias"])))
+    assert CliRunner().invoke(app, ["validate", str(path)]).exit_code == 0
+    path.write_text(yaml.safe_dump(with_value(data, "training.stay_local", patterns)))
+    with pytest.raises(ConfigError, match=r"share|stays with its site"):
+        CliRunner().invoke(app, ["validate", str(path)], catch_exceptions=False)
+
+
 def test_a_key_written_twice_is_refused(tmp_path: Path) -> None:
     """YAML and JSON readers take the last one in silence; a reviewer may have read the first."""
     text = yaml.safe_dump(study_data(tmp_path))

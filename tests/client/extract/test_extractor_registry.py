@@ -9,6 +9,7 @@ import pytest
 from client.extract.extractor import fingerprint_of
 from client.extract.registry import create_extractor, kinds, register
 from common.errors import ConfigError
+from common.extractor_kinds import extractor_kinds
 from common.study import ExtractorSpec, FeatureSpec
 
 
@@ -26,6 +27,10 @@ def test_every_kind_can_be_imported_and_bears_its_name() -> None:
     for kind, location in kinds().items():
         module, _, name = location.partition(":")
         assert getattr(importlib.import_module(module), name).kind == kind
+
+
+def test_a_study_may_name_exactly_what_is_here() -> None:
+    assert set(extractor_kinds()) == set(kinds())
 
 
 def test_unknown_kind_and_missing_extractor_are_named() -> None:

@@ -8,7 +8,13 @@ import pytest
 
 from common.contract import canonical_json
 from common.errors import BudgetError, ErrorCode, LedgerError
-from common.privacy.accounting import composed_epsilon, pure_mu, training_sigma
+from common.privacy.accounting import (
+    composed_epsilon,
+    fallback_epsilon,
+    gaussian_mu,
+    pure_mu,
+    training_sigma,
+)
 from common.privacy.ledger import Ledger, LedgerBudgets, SpendEntry
 from common.privacy.ledger_budget import Cap, mu_cap
 from common.privacy.ledger_file import read_ledger
@@ -347,6 +353,18 @@ def test_two_accountants_agree_on_a_mixed_ledger(path: Path) -> None:
     held_out = next(a for a in accounts if a.partition == "held_out")
     assert held_out.epsilon == pytest.approx(6.0)
     assert held_out.second_epsilon <= 6.0 + 1e-6
+    assert train.fallback_epsilon is None  # these lines do not tell their shares
+
+
+def test_auditor_sees_what_is_left_if_all_others_collude(path: Path) -> None:
+    """With 5 shares of noise epsilon 1 becomes 2.4: the figure of the design."""
+    ledger = Ledger(path, "hospital-a", LedgerBudgets.unlimited())
+    mu = gaussian_mu(1.0, 1e-5) ** 2
+    for number in range(1, 11):
+        ledger.reserve(training(number, parameters={"shares": 5}, mu_squared=mu / 10))
+    train = recompose(ledger.entries(), 1e-5, where="test")[0]
+    assert train.epsilon == pytest.approx(1.0, rel=1e-6)
+    assert train.fallback_epsilon == pytest.approx(fallback_epsilon(1.0, 1e-5, 5), rel=1e-6)
 
 
 def test_accountants_disagree_on_a_misdeclared_sampled_release(path: Path) -> None:
