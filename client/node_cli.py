@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Annotated
 
@@ -62,7 +59,10 @@ def join(
 
 
 def status(site: SiteOption, json_output: JsonOption = False) -> None:
-    """Show this hospital's processes, and what its agent is doing."""
+    """Show this hospital's processes, what its agent is doing, and disks without room.
+
+    Exit status 1 if a process is not healthy or a disk is full.
+    """
     from client.site_status import site_status
 
     told = site_status(site)
@@ -75,8 +75,10 @@ def status(site: SiteOption, json_output: JsonOption = False) -> None:
         ["process", "pid", "healthy", "restarts", "log"],
         [[p["name"], p["pid"], p["healthy"], p["restarts"], p["log"]] for p in told["processes"]],
     )
+    for problem in told["problems"]:
+        output.say(f"[{problem['code']}] {problem['found']}\n  cure: {problem['cure']}")
     output.result(told)
-    raise typer.Exit(0 if told["healthy"] else 1)
+    raise typer.Exit(0 if told["healthy"] and not told["problems"] else 1)
 
 
 def leave(site: SiteOption, json_output: JsonOption = False) -> None:
@@ -99,37 +101,21 @@ def leave(site: SiteOption, json_output: JsonOption = False) -> None:
 
 
 def _in_background(site: Path, *, agent: bool, socket: Path | None, output: Output) -> None:
-    from client.site_processes import SitePaths
+    from client.site_processes import SitePaths, check_site
     from client.site_status import site_status
-    from common.errors import ConfigError
+    from common.background import BackgroundStart
 
     paths = SitePaths.of(site)
-    paths.log.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-c", "from common.cli import main; main()", "site", "join"]
-    command += ["--site", str(site.resolve()), "--agent" if agent else "--no-agent"]
-    command += ["--socket", str(socket)] if socket else []
-    with (paths.log / "join.log").open("w") as log:
-        started = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
-        )
-    deadline = time.monotonic() + READY_S
-    while time.monotonic() < deadline:
-        if started.poll() is not None:
-            raise ConfigError(
-                "the site could not join",
-                where=str(paths.log / "join.log"),
-                why=(paths.log / "join.log").read_text(encoding="utf-8").strip(),
-                cure="mend what the log names and run the same command again",
-            )
-        told = site_status(site)
-        if told["healthy"]:
-            output.say(f"{told['site_id']} takes part; logs in {paths.log}")
-            output.result(told)
-            return
-        time.sleep(0.5)
-    raise ConfigError(
-        "the processes of this site are not healthy",
-        where=str(paths.log),
-        why=f"not within {READY_S:.0f} s",
-        cure="see `tumorboard site status` and the logs; `tumorboard site leave` ends them",
-    )
+    check_site(site, socket=socket)
+    arguments = ["site", "join", "--site", str(paths.site), "--agent" if agent else "--no-agent"]
+    BackgroundStart(
+        arguments=[*arguments, *(["--socket", str(socket)] if socket else [])],
+        log=paths.log / "join.log",
+        status=paths.status,
+        is_ready=lambda: bool(site_status(site)["healthy"]),
+        ready_s=READY_S,
+        failed="the processes of this site are not healthy",
+    ).run()
+    told = site_status(site)
+    output.say(f"{told['site_id']} takes part; logs in {paths.log}")
+    output.result(told)

@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from client.agent.identity import load_node_key, node_key_path
-from client.agent.service import is_healthy
+from client.agent.service import check_socket_path, is_healthy
 from client.enrol_connection import SiteConnection
 from client.site_folder import load_policy
 from common.atomic_file import whole_or_nothing
 from common.free_port import free_port
 from common.grpc_health import is_serving
-from common.supervisor import Child
+from common.supervisor import Child, check_not_running
 
 LOOPBACK = "127.0.0.1"
 
@@ -66,6 +66,24 @@ class SitePaths:
         return self.private / "log"
 
 
+def check_site(site: Path, *, socket: Path | None = None) -> None:
+    """Refuse what would keep a hospital from taking part, before anything is started or written.
+
+    Args:
+        site: `site.yaml`, or the folder that holds it.
+        socket: Socket of the agent; in the private folder by default.
+
+    Raises:
+        ConfigError: The site has no node key, no connection or too long a socket, or it takes
+            part already.
+    """
+    paths = SitePaths.of(site)
+    SiteConnection.of_site(site).connection()
+    load_node_key(node_key_path(load_policy(site).identity_key))
+    check_socket_path(socket or paths.socket)
+    check_not_running(paths.status)
+
+
 def site_processes(
     site: Path, *, socket: Path | None = None, agent: bool = True
 ) -> tuple[list[Child], dict[str, object]]:
@@ -77,12 +95,12 @@ def site_processes(
         agent: Whether to start the agent too; another service, or user, may run it.
 
     Raises:
-        ConfigError: The site has no node key or no connection, or its folder cannot be written.
+        ConfigError: See `check_site`; or the site's folder cannot be written.
     """
+    check_site(site, socket=socket)
     paths, connection = SitePaths.of(site), SiteConnection.of_site(site)
     told = connection.connection()
     key = node_key_path(load_policy(site).identity_key)
-    load_node_key(key)
     answered = socket or paths.socket
     secret = _fresh_secret(paths.node / "relay.secret")
     port, health = free_port(), free_port()

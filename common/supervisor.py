@@ -8,20 +8,20 @@ with the supervisor, even when it is killed.
 from __future__ import annotations
 
 import ctypes
-import fcntl
 import json
 import os
 import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from common.atomic_file import write_text
 from common.errors import ConfigError
+from common.file_lock import held_alone, is_held
 
 POLL_S = 0.2
 STEADY_S = 60.0
@@ -102,7 +102,7 @@ class Supervisor:
         Raises:
             ConfigError: Another supervisor holds the status file, or a program is missing.
         """
-        with _locked(self._status):
+        with held_alone(_lock_path(self._status), _runs_already(self._status)):
             try:
                 while not stop.wait(POLL_S):
                     changed = [self._look_after(running) for running in self._running]
@@ -174,15 +174,7 @@ class Supervised:
 
 def read_supervised(status: Path) -> Supervised | None:
     """Return what runs, or None if no supervisor is alive there."""
-    lock = _lock_path(status)
-    if not lock.exists():
-        return None
-    with lock.open("r") as held:
-        try:
-            fcntl.flock(held, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except OSError:
-            return _parse(status)
-    return None
+    return _parse(status) if is_held(_lock_path(status)) else None
 
 
 def stop_supervised(status: Path, *, timeout_s: float = 60.0) -> bool:
@@ -253,19 +245,22 @@ def _end_with_parent() -> None:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
-@contextmanager
-def _locked(status: Path) -> Iterator[None]:
-    status.parent.mkdir(parents=True, exist_ok=True)
-    with _lock_path(status).open("a") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise ConfigError(
-                "it is running already",
-                where=str(status),
-                cure="see its state with `status`, or end it first",
-            ) from None
-        yield
+def check_not_running(status: Path) -> None:
+    """Refuse if a supervisor holds the status file; to be asked before anything is written.
+
+    Raises:
+        ConfigError: It runs already.
+    """
+    if read_supervised(status) is not None:
+        raise _runs_already(status)
+
+
+def _runs_already(status: Path) -> ConfigError:
+    return ConfigError(
+        "it is running already",
+        where=str(status),
+        cure="see its state with `status`, or end it first",
+    )
 
 
 def _lock_path(status: Path) -> Path:

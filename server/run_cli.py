@@ -112,10 +112,11 @@ def stop(
         done = state is not None and state.phase == "done"
         more = "is done." if done else "has stopped; `tumorboard server resume` continues it."
         output.say(f"{stopped.name} {more}")
+    was_running = take_down(opened) if down else None
     if down:
-        take_down(opened)
-        output.say("The SuperLink has ended.")
-    output.result({"run": stopped.name if stopped else None, "down": down})
+        output.say("The SuperLink has ended." if was_running else "The SuperLink was not running.")
+    told = {"run": stopped.name if stopped else None, "down": down, "was_running": was_running}
+    output.result(told)
 
 
 def status(
@@ -156,6 +157,8 @@ def _go(folder: ConsortiumFolder, made: RunFolder, *, follow: bool, output: Outp
 
 
 def _say_run(told: dict[str, Any] | None, output: Output) -> None:
+    from common.error_guide import guide_of
+
     if told is None:
         output.say("No run yet.")
         return
@@ -165,7 +168,17 @@ def _say_run(told: dict[str, Any] | None, output: Output) -> None:
     if told["reason"]:
         output.say(f"reason: {told['reason']}")
     rows = [
-        [name, site["state"], site["refusal_code"], site["last_round"], site["epsilon_spent"]]
+        [
+            name,
+            site["state"],
+            site["refusal_code"] or site["dropped"],
+            site["last_round"],
+            site["epsilon_spent"],
+        ]
         for name, site in sorted(told["sites"].items())
     ]
     output.table("Sites", ["site", "state", "refused", "last round", "epsilon spent"], rows)
+    for name, site in sorted(told["sites"].items()):
+        if site["cure"]:
+            code = site["refusal_code"] or site["dropped"]
+            output.say(f"{name}: [{code}] {guide_of(code).happened}\n  cure: {site['cure']}")

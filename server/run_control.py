@@ -103,29 +103,34 @@ def stop_run(
     return run
 
 
-def take_down(folder: ConsortiumFolder) -> None:
-    """End the coordinator's processes.
+def take_down(folder: ConsortiumFolder) -> bool:
+    """End the coordinator's processes; return whether any ran.
 
     Raises:
         ConfigError: They do not end.
     """
+    was_running = running_server(folder) is not None
     if not stop_supervised(status_file(folder)):
         raise ConfigError(
             "the processes did not end within a minute",
             where=str(status_file(folder)),
             cure="run the same command again, or end the process it names",
         )
+    return was_running
 
 
 def _until_ended(run: RunFolder, progress: Progress) -> RunState:
     folder = ConsortiumFolder(run.path.parent.parent)
-    shown, seen_up = 0, time.monotonic()
+    shown: int | None = None  # rounds, once the first state was seen
+    seen_up = time.monotonic()
     while True:
         state = run.state()
         if state is not None:
-            if state.round > shown:
+            if shown is None:
+                progress.skip(state.round, state.phase)
+            elif state.round > shown:
                 progress.advance(state.round - shown, state.phase)
-                shown = state.round
+            shown = state.round
             if state.phase in ENDED and not run.is_wanted:
                 return state
         now = time.monotonic()

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import fcntl
 from dataclasses import dataclass
 from pathlib import Path
 
 from common.atomic_file import write_text
 from common.errors import ConfigError, ErrorCode, RunError
+from common.file_lock import is_held
 from common.study import Study
 from server.consortium_folder import ConsortiumFolder
 from server.run_state import STATE_FILE, RunState, load_run_state
-from server.session import STOP_FILE
+from server.session import LOCK_FILE, STOP_FILE
 
 STUDY_FILE = "study.json"
-LOCK_FILE = "lock"
 WANTED_FILE = "wanted"
 FLOWER_FILE = "flower-run"
 
@@ -63,15 +62,7 @@ class RunFolder:
     @property
     def is_held(self) -> bool:
         """Whether a server app has the run open."""
-        lock = self.path / LOCK_FILE
-        if not lock.exists():
-            return False
-        with lock.open("r") as held:
-            try:
-                fcntl.flock(held, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except OSError:
-                return True
-        return False
+        return is_held(self.path / LOCK_FILE)
 
     @property
     def changed_at(self) -> float:

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import logging
-import subprocess
-import sys
 import threading
-import time
 
+from common.background import BackgroundStart
 from common.cli_output import Output
-from common.errors import ConfigError
-from common.supervisor import Supervisor, stop_on_signals
+from common.supervisor import Supervisor, check_not_running, stop_on_signals
 from server.consortium_folder import ConsortiumFolder
 from server.node_enrolment import registered_nodes
 from server.run_keeper import RunKeeper
@@ -43,33 +40,17 @@ def serve_in_background(folder: ConsortiumFolder) -> None:
     """Start `tumorboard server up` on its own; returns when it serves and knows all hospitals.
 
     Raises:
-        ConfigError: It ends at once, or does not serve in time.
+        TumorboardError: It cannot run, in its own words, or does not serve in time.
     """
-    log = folder.superlink / "up.log"
-    entry = "from common.cli import main; main()"
-    command = [sys.executable, "-c", entry, "server", "up", str(folder.root)]
-    with log.open("w") as stream:
-        started = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=stream, stderr=stream, start_new_session=True
-        )
-    deadline = time.monotonic() + READY_S
-    while time.monotonic() < deadline:
-        if started.poll() is not None:
-            raise ConfigError(
-                "the server could not be started",
-                where=str(log),
-                why=log.read_text(encoding="utf-8").strip(),
-                cure="mend what the log names and run the same command again",
-            )
-        if is_superlink_healthy(folder) and _knows_all(folder):
-            return
-        time.sleep(0.3)
-    raise ConfigError(
-        "the SuperLink is not healthy",
-        where=str(folder.superlink_log),
-        why=f"not within {READY_S:.0f} s",
-        cure="see the log; `tumorboard server stop --down` ends what runs",
-    )
+    check_not_running(status_file(folder))
+    BackgroundStart(
+        arguments=["server", "up", str(folder.root)],
+        log=folder.superlink / "up.log",
+        status=status_file(folder),
+        is_ready=lambda: is_superlink_healthy(folder) and _knows_all(folder),
+        ready_s=READY_S,
+        failed="the SuperLink does not serve",
+    ).run()
 
 
 def _knows_all(folder: ConsortiumFolder) -> bool:

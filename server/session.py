@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import secrets
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
@@ -12,12 +11,16 @@ from pathlib import Path
 from common.atomic_file import write_text
 from common.cli_output import Output
 from common.errors import ErrorCode, RunError
+from common.file_lock import held_alone
 from common.private_round import collusion_of
 from common.provenance import code_digest
 from common.study import Study
 from server.run_journal import RunJournal, open_journal
 from server.run_state import RunState, load_run_state
 from server.site_link import SiteLink
+
+LOCK_FILE = "lock"
+"""Held by the process that has the run open."""
 
 STOP_FILE = "stop"
 """A file of this name in the folder of a run ends it after the round in flight."""
@@ -118,17 +121,13 @@ def open_session(
         RunError: Another process holds the run, or the folder holds a run of another study or of
             another version of the code.
     """
-    run_dir.mkdir(parents=True, exist_ok=True)
-    with (run_dir / "lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise RunError(
-                "another process is running this study",
-                where=str(run_dir),
-                why="two servers would write the same checkpoints",
-                cure="stop it, or choose another folder",
-            ) from None
+    busy = RunError(
+        "another process is running this study",
+        where=str(run_dir),
+        why="two servers would write the same checkpoints",
+        cure="stop it, or choose another folder",
+    )
+    with held_alone(run_dir / LOCK_FILE, busy):
         state = _open_state(study, run_dir)
         journal = open_journal(run_dir, state.run_id)
         yield RunSession(study, link, run_dir, state, output, journal)

@@ -15,7 +15,7 @@ from common.connection import split_address
 from common.errors import ConfigError
 from common.free_port import free_port
 from common.grpc_health import is_serving
-from common.supervisor import Child, Supervised, read_supervised
+from common.supervisor import Child, Supervised, check_not_running, read_supervised
 from server.consortium_folder import ConsortiumFolder
 from server.flower_commands import flower_environment, local_address, write_connection
 
@@ -27,8 +27,9 @@ def server_processes(folder: ConsortiumFolder) -> tuple[list[Child], dict[str, o
     """Return what the coordinator runs, and facts for the status file.
 
     Raises:
-        ConfigError: A certificate or key is missing.
+        ConfigError: A certificate or key is missing, or the server runs already.
     """
+    check_not_running(status_file(folder))
     for path in (folder.ca_cert, folder.server_cert, folder.server_key):
         if not path.is_file():
             raise ConfigError(

@@ -1,6 +1,6 @@
 """What lies in a run folder now, read without disturbing the run.
 
-Nothing is written or locked. A file that is missing, being replaced or damaged makes a problem on
+Nothing is written. A file that is missing, being replaced or damaged makes a problem on
 the page, never an error of the page.
 """
 
@@ -18,12 +18,13 @@ from pydantic import ValidationError
 
 from common.contract import canonical_json, sha256_hex
 from common.errors import TumorboardError
+from common.file_lock import is_held
 from common.page.problem import Problem
 from common.study import Study
 from server.checkpoint import RoundRecord
 from server.run_state import STATE_FILE, RunState, load_run_state
+from server.session import LOCK_FILE
 
-LOCKS = Path("/proc/locks")
 Read = TypeVar("Read")
 
 
@@ -61,27 +62,17 @@ def read_run_files(folder: Path) -> RunFiles:
         state=state,
         study=study,
         history=history,
-        at_work=is_held(folder / "lock"),
+        at_work=_at_work(folder),
         changed=_changed([folder / STATE_FILE, *_rounds(folder / "checkpoints")[:1]]),
         problems=tuple(problems),
     )
 
 
-def is_held(lock: Path, locks: Path = LOCKS) -> bool | None:
-    """Return whether a process holds the lock of a run; None if it cannot be told.
-
-    The kernel's list is read instead of trying the lock: a page that held it for a moment could
-    make a starting server believe that another one is running.
-    """
+def _at_work(folder: Path) -> bool | None:
     try:
-        inode = lock.stat().st_ino
-        lines = locks.read_text(encoding="ascii").splitlines()
-    except FileNotFoundError:
-        return False if not lock.exists() and locks.exists() else None
+        return is_held(folder / LOCK_FILE)
     except OSError:
         return None
-    fields = [line.split() for line in lines if "FLOCK" in line]
-    return any(str(inode) == field[5].rpartition(":")[2] for field in fields if len(field) > 5)
 
 
 def _study(path: Path) -> Study | None:

@@ -10,6 +10,7 @@ from client.agent.identity import node_key_path
 from client.cli import app
 from client.site_processes import SitePaths, site_processes
 from common.errors import ConfigError
+from common.file_lock import held_alone
 
 RUNNER = CliRunner()
 
@@ -34,6 +35,37 @@ def test_join_needs_the_node_key(hospital):
     error = RUNNER.invoke(app, ["join", "--site", str(folder / "site-a")]).exception
     assert isinstance(error, ConfigError)
     assert "node key" in error.what
+
+
+@pytest.mark.parametrize("how", [["--background"], []])
+def test_too_long_a_socket_is_refused_before_anything_starts(hospital, how):
+    policy, folder = hospital
+    join(make_consortium(folder), policy, folder)
+    site = str(folder / "site-a")
+    line = ["join", "--site", site, "--socket", str(folder / ("x" * 110)), *how]
+    with pytest.raises(ConfigError) as caught:
+        RUNNER.invoke(app, line, catch_exceptions=False)
+    assert "a Unix socket's may have 107" in caught.value.why
+    assert str(caught.value).count("[TB") == 1
+    paths = SitePaths.of(folder / "site-a")
+    assert not paths.log.exists()
+    assert not paths.node.exists()
+
+
+def test_a_second_join_leaves_the_first_one_s_secret(hospital):
+    """Else a relay that is restarted would have another than its SuperNode."""
+    policy, folder = hospital
+    join(make_consortium(folder), policy, folder)
+    site_processes(folder / "site-a")
+    paths = SitePaths.of(folder / "site-a")
+    secret = (paths.node / "relay.secret").read_bytes()
+    paths.status.write_text('{"pid": 1, "children": {}}')
+    with (
+        held_alone(paths.status.with_name("processes.json.lock"), ValueError()),
+        pytest.raises(ConfigError, match="running already"),
+    ):
+        site_processes(folder / "site-a")
+    assert (paths.node / "relay.secret").read_bytes() == secret
 
 
 def test_status_and_leave_of_a_hospital_that_takes_no_part(hospital):

@@ -101,6 +101,34 @@ def test_status_of_server_and_run(lab):
     assert "there is no run 'x'" in call("status", consortium.root, "--run", "x").exception.what
 
 
+def test_status_names_what_kept_a_site_out_and_its_cure(lab):
+    consortium, study, _ = lab
+    made = new_run(consortium, study)
+    state(made, "round", 2)
+    records = [{"dropped": {}}, {"dropped": {"site-a": "TB910", "site-c": "silent"}}]
+    folder = made.path / "checkpoints"
+    folder.mkdir(exist_ok=True)
+    (folder / "round_000002.json").write_text(json.dumps({"history": records}))
+    told = json.loads(call("status", consortium.root, "--json").stdout)["run"]["sites"]
+    assert told["site-a"]["dropped"] == "TB910"
+    assert "free space" in told["site-a"]["cure"]
+    shown = call("status", consortium.root).stdout
+    assert "site-a: [TB910] A disk is full" in shown
+    assert "cure: `tumorboard site doctor`" in shown
+    assert shown.count("[TB") == 1
+    (folder / "round_000002.json").unlink()
+
+
+@pytest.mark.parametrize("options", [["--json"], []])
+def test_nothing_that_runs_is_not_said_to_have_ended(tmp_path, options):
+    result = call("stop", make_consortium(tmp_path).root, "--down", *options)
+    assert result.exit_code == 0
+    if options:
+        assert json.loads(result.stdout) == {"run": None, "down": True, "was_running": False}
+    else:
+        assert result.stdout == "The SuperLink was not running.\n"
+
+
 def test_stop_of_a_run_nobody_holds_is_written_down(lab):
     consortium, study, _ = lab
     made = new_run(consortium, study)
