@@ -85,7 +85,7 @@ def extract(
     summary = run_extraction(
         manifest,
         agreed.features,
-        writable_folder(policy.feature_store, key="feature_store"),
+        writable_folder(policy.feature_store, key="feature_store", mode=0o700),
         workers=workers,
         output=output,
         device=policy.device,

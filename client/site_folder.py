@@ -34,7 +34,7 @@ def load_policy(path: Path) -> SitePolicy:
             cure="pass the folder of its site.yaml, or make one with `tumorboard site init`",
         )
     policy = SitePolicy.from_yaml(file).resolved(file.resolve().parent)
-    return policy.model_copy(update={"approvals": [*policy.approvals, *_consents(policy)]})
+    return policy.model_copy(update={"approvals": [*_consents(policy), *policy.approvals]})
 
 
 def record_consent(policy: SitePolicy, approval: Approval) -> Path:

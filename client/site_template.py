@@ -11,7 +11,8 @@ from common.site_policy import SitePolicy
 
 SITE_YAML = """\
 # The rules of this hospital. Nothing a server sends can loosen them.
-# Relative paths are below the folder of this file.
+# Relative paths are below the folder of this file. A running agent takes changed rules and
+# consents before its next answer; changed paths and device when it is started again.
 site_id: "{site_id}"
 manifest: manifest.csv          # one row a patient; see the header line for the columns
 feature_store: features         # extracted features, one HDF5 a patient and feature set

@@ -38,7 +38,7 @@ def verify(
 
     Without --key the log is checked against the key it names itself.
     """
-    from common.audit_log import read_audit
+    from common.audit_log import head_path, read_audit
     from common.audit_record import damaged
 
     public_key = None if key is None else _public_key(key)
@@ -52,6 +52,14 @@ def verify(
     output.say(f"{len(records)} lines of {last.actor}; chain and signatures are whole.")
     output.say(f"Signed by {last.key}" + ("" if public_key else " (not compared: pass --key)"))
     output.say(f"Head: {last.sha256}")
+    unread = path.stat().st_size - sum(len(record.line()) for record in records)
+    if unread:
+        output.say(f"{unread} bytes behind it are no whole line: a power cut, or added by hand.")
+    if head is None:
+        beside = (
+            "" if head_path(path).exists() else f" There is no {head_path(path).name} beside it."
+        )
+        output.say(f"Lines cut off the end show by a head others remember alone: --head.{beside}")
     output.table("Events", ("event", "lines"), sorted(events.items()))
     if refused:
         output.table("Refused", ("code", "lines"), sorted(refused.items()))
@@ -62,6 +70,9 @@ def verify(
             "head": last.sha256,
             "key": last.key,
             "key_compared": public_key is not None,
+            "head_compared": head is not None,
+            "head_file": head_path(path).exists(),
+            "unread_bytes": unread,
             "first": records[0].time,
             "last": last.time,
             "events": dict(events),

@@ -11,6 +11,12 @@ from common.contract import Contract
 from common.privacy.plan import Mode
 from common.study import Identifier
 
+RULES = (
+    *("approvals", "allowed_modes", "allow_internal_evaluation", "minimum_cohort"),
+    *("delta", "lifetime_epsilon", "lifetime_evaluation_epsilon"),
+)
+"""What a running agent reads again before every call, so that a stricter rule holds at once."""
+
 
 class Approval(Contract):
     """The hospital's consent to one study digest, with its own ceilings."""

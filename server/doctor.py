@@ -26,6 +26,7 @@ from server.provision_certificates import (
     load_certified,
     names_of,
 )
+from server.provision_roster import present_roster
 from server.superlink import is_superlink_healthy, running_server
 
 WARNING_DAYS = 30.0
@@ -112,13 +113,7 @@ def _superlink(folder: ConsortiumFolder) -> Iterator[Finding]:
 
 
 def _roster(folder: ConsortiumFolder) -> Iterator[Finding]:
-    roster = folder.roster()
-    seen = [record.facts.get("roster_version") for record in read_audit(folder.audit)]
-    newest = max((version for version in seen if isinstance(version, int)), default=0)
-    if roster.version < newest:
-        found = f"version {roster.version}, but the audit log knows version {newest}"
-        cure = "restore the newest roster.json: a revoked hospital could come back"
-        yield Finding("roster", "problem", found, cure)
+    roster = present_roster(folder)
     if roster.admitted:
         found = f"version {roster.version}: {len(roster.admitted)} admitted hospitals"
         yield Finding("roster", "ok", found)

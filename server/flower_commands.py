@@ -75,16 +75,6 @@ def stop_run(folder: ConsortiumFolder, flower_run: str) -> None:
     _flwr(folder, "stop", flower_run, CONNECTION)
 
 
-def list_nodes(folder: ConsortiumFolder) -> dict[str, str]:
-    """Return node id -> status (`registered`, `online`, `offline`) as the SuperLink tells.
-
-    Raises:
-        RunError: It cannot be reached (TRANSPORT).
-    """
-    told = _flwr(folder, "supernode", "list", CONNECTION)
-    return {str(node["node-id"]): str(node["status"]) for node in told["nodes"]}
-
-
 def register_node(folder: ConsortiumFolder, site_id: str, node_key: str) -> str:
     """Register a SuperNode's public key and return its node id.
 

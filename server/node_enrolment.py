@@ -1,16 +1,28 @@
-"""Makes the SuperLink know the node keys of the signed roster, and only those."""
+"""Makes the SuperLink know the node keys of the signed roster, and only those.
+
+What it knows is read from its own database: a note of ours would be wrong after a kill between
+registration and note, or after one of both was restored from a backup.
+"""
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
+import sqlite3
+from contextlib import closing
 
-from common.atomic_file import write_text
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    PublicFormat,
+    load_pem_public_key,
+)
+
+from common.errors import ErrorCode, RunError
 from server.consortium_folder import ConsortiumFolder
-from server.flower_commands import list_nodes, register_node, unregister_node
+from server.flower_commands import register_node, unregister_node
 from server.provision import audit_log
+from server.provision_roster import present_roster
 
-FILE = "nodes.json"
+_NODES = "SELECT node_id, public_key FROM node WHERE status != 'unregistered'"
+"""Flower keeps the keys as PEM, and its unsigned node ids as signed integers."""
 
 
 class NodeEnrolment:
@@ -28,34 +40,49 @@ class NodeEnrolment:
         """Bring the SuperLink up to the roster; does nothing if the roster has not changed.
 
         Raises:
-            ProtocolError: The roster was altered (ROSTER).
+            ProtocolError: The roster was altered, or is older than one seen before (ROSTER).
             RunError: The SuperLink cannot be reached (TRANSPORT).
         """
-        roster = self._folder.roster()
-        if roster.digest() == self._done_for:
+        if self._folder.roster().digest() == self._done_for:
             return
-        known = list_nodes(self._folder)
-        nodes = {key: node for key, node in registered_nodes(self._folder).items() if node in known}
+        roster, nodes = present_roster(self._folder), registered_nodes(self._folder)
         audit = audit_log(self._folder)
         admitted = {member.node_key: member.site_id for member in roster.admitted}
-        for key, site_id in admitted.items():
-            if key not in nodes:
-                nodes[key] = register_node(self._folder, site_id, key)
-                audit.append("node_registered", site=site_id, node=nodes[key])
         for key in sorted(set(nodes) - set(admitted)):
             unregister_node(self._folder, nodes[key])
-            audit.append("node_unregistered", node=nodes.pop(key))
-        write_text(_file(self._folder), json.dumps(nodes, indent=1, sort_keys=True))
+            audit.append("node_unregistered", node=nodes[key])
+        for key, site_id in admitted.items():
+            if key not in nodes:
+                node = register_node(self._folder, site_id, key)
+                audit.append("node_registered", site=site_id, node=node)
         self._done_for = roster.digest()
 
 
 def registered_nodes(folder: ConsortiumFolder) -> dict[str, str]:
-    """Return node key -> Flower's node id, as last registered."""
-    file = _file(folder)
-    if not file.is_file():
+    """Return node key (OpenSSH format) -> Flower's node id, as the SuperLink knows them.
+
+    This leans on a table of Flower; Flower is pinned, and a test drives the real one.
+
+    Raises:
+        RunError: The database cannot be read (TRANSPORT).
+    """
+    if not folder.database.is_file():
         return {}
-    return dict(json.loads(file.read_text(encoding="utf-8")))
+    try:
+        address = f"{folder.database.as_uri()}?mode=ro"
+        with closing(sqlite3.connect(address, uri=True, timeout=10.0)) as database:
+            rows = database.execute(_NODES).fetchall()
+        return {_openssh(key): str(number % (1 << 64)) for number, key in rows}
+    except (sqlite3.Error, ValueError) as error:
+        raise RunError(
+            "the SuperLink's database cannot be read",
+            where=str(folder.database),
+            why=str(error),
+            cure="if it is damaged, move it away: hospitals are registered anew from the roster",
+            code=ErrorCode.TRANSPORT,
+        ) from None
 
 
-def _file(folder: ConsortiumFolder) -> Path:
-    return folder.superlink / FILE
+def _openssh(pem: bytes) -> str:
+    key = load_pem_public_key(pem)
+    return key.public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode("ascii")

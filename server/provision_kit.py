@@ -15,7 +15,7 @@ from server.bundle import bundle_digest
 from server.consortium_folder import ConsortiumFolder
 from server.provision import audit_log
 from server.provision_certificates import certificate_digest, load_certificate
-from server.provision_roster import not_admitted
+from server.provision_roster import not_admitted, present_roster
 
 
 def connection_for(folder: ConsortiumFolder, site_id: str) -> Connection:
@@ -23,9 +23,9 @@ def connection_for(folder: ConsortiumFolder, site_id: str) -> Connection:
 
     Raises:
         ConfigError: No admitted site has this name.
-        ProtocolError: The roster is damaged (ROSTER).
+        ProtocolError: The roster is damaged, or older than one seen before (ROSTER).
     """
-    roster = folder.roster()
+    roster = present_roster(folder)
     member = roster.member(site_id)
     if member is None or member.status == "revoked":
         raise not_admitted(site_id, roster)

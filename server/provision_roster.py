@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from common.errors import ConfigError
+from common.audit_log import read_audit
+from common.errors import ConfigError, ErrorCode, ProtocolError
 from common.join_request import JoinRequest, read_join_request, refused
 from common.privacy.durable import exclusive_lock
 from common.roster import Member, Roster, SignedRoster
@@ -23,7 +24,7 @@ def admit(folder: ConsortiumFolder, path: Path) -> tuple[JoinRequest, Roster]:
     request = read_join_request(path)
     key = folder.load_roster_key()
     with exclusive_lock(folder.root / ".roster.lock"):
-        roster = folder.roster()
+        roster = present_roster(folder)
         _refuse_known(request, roster, path)
         member = Member(
             site_id=request.site_id,
@@ -56,7 +57,7 @@ def revoke(folder: ConsortiumFolder, site_id: str, reason: str) -> Roster:
     """
     key = folder.load_roster_key()
     with exclusive_lock(folder.root / ".roster.lock"):
-        roster = folder.roster()
+        roster = present_roster(folder)
         member = roster.member(site_id)
         if member is None or member.status == "revoked":
             raise not_admitted(site_id, roster)
@@ -66,6 +67,36 @@ def revoke(folder: ConsortiumFolder, site_id: str, reason: str) -> Roster:
         SignedRoster.make(shrunk, key).write(folder.roster_file)
     audit_log(folder).append("revoked", site=site_id, reason=reason, roster_version=shrunk.version)
     return shrunk
+
+
+def present_roster(folder: ConsortiumFolder) -> Roster:
+    """Return the signed roster; one that is older than the audit log knows is refused.
+
+    Raises:
+        ProtocolError: It is altered, or from before an admission or revocation (ROSTER).
+        LedgerError: The audit log is damaged (AUDIT_LOG).
+    """
+    roster, newest = folder.roster(), newest_version(folder)
+    if roster.version < newest:
+        raise ProtocolError(
+            "the roster is older than the one known here",
+            where=str(folder.roster_file),
+            why=f"version {roster.version}, the audit log knows version {newest}: a revoked "
+            "hospital could come back",
+            cure="restore the newest roster.json; every kit written since holds a copy",
+            code=ErrorCode.ROSTER,
+        )
+    return roster
+
+
+def newest_version(folder: ConsortiumFolder) -> int:
+    """Return the newest version of the roster that the audit log names; 0 if it names none.
+
+    Raises:
+        LedgerError: The audit log is damaged (AUDIT_LOG).
+    """
+    named = [record.facts.get("roster_version") for record in read_audit(folder.audit)]
+    return max((version for version in named if isinstance(version, int)), default=0)
 
 
 def not_admitted(site_id: str, roster: Roster) -> ConfigError:

@@ -10,6 +10,7 @@ from common.errors import ConfigError, ErrorCode, RunError
 from common.study import Study
 from common.supervisor import stop_supervised
 from server.consortium_folder import ConsortiumFolder
+from server.enrolment import reason
 from server.finished_run import read_finished_run
 from server.flower_commands import stop_run as stop_flower_run
 from server.report.build import build_report
@@ -56,11 +57,18 @@ def follow_run(run: RunFolder, output: Output) -> Path:
         raise RunError(
             f"the run {'was stopped' if state.phase == 'stopped' else 'failed'}: {what}",
             where=str(run.path),
+            why=_without(state),
             cure="mend the reason, then `tumorboard server resume`",
             code=ErrorCode(code) if code in set(ErrorCode) else None,
         )
     page, _ = build_report(make_content(read_finished_run(run.path)), run.path)
     return page.resolve()
+
+
+def _without(state: RunState) -> str:
+    """Return which sites did not take part, and why, as far as the codes tell."""
+    left_out = [(name, site) for name, site in sorted(state.sites.items()) if not site.enrolled]
+    return "; ".join(f"{name}: {reason(site.refusal_code)}" for name, site in left_out)
 
 
 def stop_run(

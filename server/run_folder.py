@@ -10,6 +10,7 @@ from common.errors import ConfigError, ErrorCode, RunError
 from common.file_lock import is_held
 from common.study import Study
 from server.consortium_folder import ConsortiumFolder
+from server.provision_roster import present_roster
 from server.run_state import STATE_FILE, RunState, load_run_state
 from server.session import LOCK_FILE, STOP_FILE
 
@@ -130,8 +131,9 @@ def check_roster(folder: ConsortiumFolder, study: Study) -> None:
 
     Raises:
         RunError: With code POLICY.
+        ProtocolError: The roster is altered, or older than one seen before (ROSTER).
     """
-    roster = folder.roster()
+    roster = present_roster(folder)
     wrong = []
     for entry in study.sites:
         member = roster.member(entry.site_id)

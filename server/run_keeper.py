@@ -70,8 +70,14 @@ class RunKeeper:
     def _look_after_all(self) -> None:
         wanted = {run.name: run for run in all_runs(self._folder) if run.is_wanted}
         self._kept = {name: self._kept.get(name, _Kept()) for name in wanted}
+        errors = []
         for run in wanted.values():
-            self.look_after(run, time.monotonic())
+            try:
+                self.look_after(run, time.monotonic())
+            except TumorboardError as error:  # the other runs must not wait for this one
+                errors.append(error)
+        if errors:
+            raise errors[0]
 
     def look_after(self, run: RunFolder, now: float) -> None:
         """Start a wanted run if nobody runs it.

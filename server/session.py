@@ -146,8 +146,11 @@ def _open_state(study: Study, run_dir: Path) -> RunState:
             code=ErrorCode.STUDY_DIGEST,
         )
     if state.code_digest != code_digest() and state.phase != "done":
+        what = "the run was started with other code"
+        failed = {"phase": "failed", "reason": f"{ErrorCode.CODE_DIGEST}: {what}"}
+        state.model_copy(update=failed).save(run_dir)  # nobody else would tell the follower
         raise RunError(
-            "the run was started with other code",
+            what,
             where=str(run_dir),
             why="what was trained by two versions is reproduced by neither",
             cure="install the version that started it, or start again in an empty folder",

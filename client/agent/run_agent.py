@@ -18,7 +18,7 @@ def run_agent(reload: Callable[[], SitePolicy], socket: Path | None, *, share: b
     """Serve the agent of a hospital until SIGTERM or SIGINT.
 
     Args:
-        reload: Reads the hospital's policy; consents count as soon as they are given.
+        reload: Reads the hospital's policy; rules and consents count as soon as they stand there.
         socket: Path of the Unix socket; `agent.sock` in the private folder by default.
         share: Let the socket's group call too.
 

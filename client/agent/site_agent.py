@@ -49,7 +49,7 @@ from common.secure_sum.messages import (
     UnmaskReply,
     UnmaskRequest,
 )
-from common.site_policy import SitePolicy
+from common.site_policy import RULES, SitePolicy
 from common.site_proof import prove
 
 _log = logging.getLogger("tumorboard.agent")
@@ -65,8 +65,8 @@ class SiteAgent:
         policy: The hospital's policy, with absolute paths and recorded approvals.
         provider: Returns the patients for a study; by default the manifest and feature store
             that the policy names.
-        reload: Reads the policy again; consents given or withdrawn since then count at once,
-            all else when the agent is restarted.
+        reload: Reads the policy again; its rules (`common.site_policy.RULES`), consents among
+            them, count at once, paths and device when the agent is restarted.
     """
 
     def __init__(
@@ -201,21 +201,23 @@ class SiteAgent:
             site_id=self.site_id, state=state, run_id=run_id, round=number, proof=proof
         )
 
-    def _read_consents(self) -> None:
-        """Take consents that were given or withdrawn since the last call.
+    def _read_rules(self) -> None:
+        """Take rules that were changed, and consents given or withdrawn, since the last call.
 
         Raises:
             ConfigError: The policy or a consent cannot be read; nothing is answered then.
         """
         if self._reload is None:
             return
-        approvals = self._reload().approvals
-        if approvals != self._policy.approvals:
-            self._policy = self._policy.model_copy(update={"approvals": approvals})
+        told = self._reload()
+        rules = {name: getattr(told, name) for name in RULES}
+        if rules != {name: getattr(self._policy, name) for name in RULES}:
+            self._policy = self._policy.model_copy(update=rules)
             self._spending = Spending(self._policy)
+            self._open = None  # the floor of the cohort is looked at when a run is opened
 
     def _accept(self, request: HandshakeRequest) -> HandshakeReply:
-        self._read_consents()
+        self._read_rules()
         study = read_study(request)
         check_policy(study, self._policy)
         if study.privacy.mode == "distributed":
@@ -240,7 +242,7 @@ class SiteAgent:
         )
 
     def _run(self, run_id: str) -> OpenRun:
-        self._read_consents()
+        self._read_rules()
         if self._open is None or self._open.run_id != run_id:
             self._open = load_run(self._policy, run_id, self._provider)
         else:

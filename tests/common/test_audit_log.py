@@ -189,3 +189,22 @@ def test_command_verifies_and_compares_key_and_head(written, tmp_path):
     assert isinstance(run("--head", "ab" * 32).exception, LedgerError)
     assert isinstance(run("--key", "ab" * 32).exception, LedgerError)
     assert run("--key", "nonsense").exception.code == ErrorCode.CONFIG
+
+
+def test_command_says_what_it_cannot_see(written):
+    def said(*options):
+        return CliRunner().invoke(app, ["log", "verify", str(written), *options]).stdout
+
+    assert "no whole line" not in said()
+    assert "--head." in said()
+    assert "--head." not in said("--head", head_of(written))
+    with written.open("ab") as stream:
+        stream.write(b"added")
+    assert "5 bytes behind it are no whole line" in said()
+    written.write_bytes(written.read_bytes().removesuffix(b"added"))
+    written.with_name(f"{written.name}.head").unlink()
+    assert "There is no audit.jsonl.head beside it." in said()
+
+
+def head_of(path):
+    return json.loads(path.with_name(f"{path.name}.head").read_bytes())["head"]

@@ -1,6 +1,7 @@
 """The coordinator's running commands as a user meets them when something is missing."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 from joined_consortium import join, make_consortium, make_hospital
@@ -14,7 +15,7 @@ from server.run_control import follow_run
 from server.run_folder import RunFolder, new_run
 from server.run_progress import run_progress
 from server.run_state import RunState, SiteState
-from server.session import STOP_FILE
+from server.session import STOP_FILE, open_session
 from simulations.tiny_consortium import tiny_study
 
 SITES = ("site-a", "site-b", "site-c")
@@ -186,3 +187,40 @@ def test_time_left_is_that_of_the_last_rounds(tmp_path):
     assert progress.eta_s == 104.0
     state(made, "done", 2)
     assert run_progress(tmp_path).eta_s is None
+
+
+def test_a_run_of_other_code_says_so_at_once(lab):
+    """The follower reads the state alone; without the reason there it would wait for minutes."""
+    consortium, study, _ = lab
+    run = new_run(consortium, study)
+    RunState(
+        run_id="r", study_digest=study.digest(), code_digest="b" * 64, phase="round", rounds=4
+    ).save(run.path)
+    with (
+        pytest.raises(RunError, match="other code"),
+        open_session(study, SimpleNamespace(), run.path, Output()),
+    ):
+        pass
+    assert run.state().phase == "failed"
+    with pytest.raises(RunError) as caught:
+        follow_run(run, Output(json_mode=True))
+    assert caught.value.code == ErrorCode.CODE_DIGEST
+
+
+def test_follower_names_who_did_not_take_part_and_why(lab):
+    consortium, study, _ = lab
+    run = new_run(consortium, study)
+    run.unwant()
+    sites = {"site-a": SiteState(refusal_code="TB300"), "site-b": SiteState(enrolled=True)}
+    RunState(
+        run_id="r",
+        study_digest="a" * 64,
+        code_digest="b" * 64,
+        phase="failed",
+        rounds=4,
+        reason="TB601: only 1 of at least 3 sites accept the study",
+        sites=sites,
+    ).save(run.path)
+    with pytest.raises(RunError) as caught:
+        follow_run(run, Output(json_mode=True))
+    assert caught.value.why == "site-a: a feature file of it is missing or damaged (TB300)"

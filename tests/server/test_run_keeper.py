@@ -1,12 +1,14 @@
 """Wanted runs are started, and started again, but never one that ended by its own reason."""
 
 import fcntl
+import threading
 from types import SimpleNamespace
 
 import pytest
 
 from common.errors import ErrorCode
 from server import run_keeper
+from server.consortium_folder import ConsortiumFolder
 from server.run_folder import RunFolder
 from server.run_keeper import MAX_STARTS, START_S, RunKeeper
 from server.run_state import RunState
@@ -114,3 +116,21 @@ def test_progress_earns_new_starts(run, starts):
         save(run, "round", attempt)
         kept.look_after(run, attempt * 1000.0)
     assert len(starts) == 3 * MAX_STARTS
+
+
+def test_a_damaged_run_does_not_keep_the_others_from_starting(tmp_path, starts, monkeypatch):
+    folder = ConsortiumFolder(tmp_path)
+    for name in ("a-damaged", "b-well"):
+        run = RunFolder(folder.runs / name)
+        run.path.mkdir(parents=True)
+        run.study_file.touch()
+        run.want()
+    (folder.runs / "a-damaged" / "run.json").write_text("{")
+    monkeypatch.setattr(run_keeper, "is_superlink_healthy", lambda _: True)
+    kept = RunKeeper(folder)
+    monkeypatch.setattr(kept, "_nodes", SimpleNamespace(update=lambda: None))
+    stop = threading.Event()
+    monkeypatch.setattr(run_keeper, "LOOK_S", 0.01)
+    threading.Timer(0.5, stop.set).start()
+    kept.run(stop)
+    assert [config["run-dir"] for config in starts] == [str(folder.runs / "b-well")]

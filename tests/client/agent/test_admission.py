@@ -148,6 +148,43 @@ def test_consent_counts_as_soon_as_it_is_given_or_withdrawn(tmp_path):
     assert caught.value.code == ErrorCode.NOT_APPROVED
 
 
+@pytest.mark.parametrize(
+    ("rule", "code"),
+    [
+        ({"allowed_modes": ["local"]}, ErrorCode.POLICY),
+        ({"minimum_cohort": 10_000}, ErrorCode.DATA),
+        ({"allowed_modes": ["none"], "minimum_cohort": 1}, None),
+    ],
+    ids=["mode", "cohort", "looser"],
+)
+def test_a_stricter_rule_holds_before_the_next_answer(rule, code, tmp_path):
+    study = tiny_study()
+    policy = tiny_policy(study, "site-a", tmp_path)
+    now = [policy]
+    provider = InMemory(tiny_datasets(study)["site-a"])
+    agent = SiteAgent(policy, provider, reload=lambda: now[0])
+    assert agent.handshake(handshake(study)).accepted
+    now[0] = policy.model_copy(update=rule)
+    if code is None:
+        assert agent.train(train_request(study)).round == 1
+        return
+    with pytest.raises(AgentRefusalError) as caught:
+        answer(agent, "train", *train_request(study).encode())
+    assert caught.value.code == code
+
+
+def test_exact_tables_stop_as_soon_as_the_hospital_says_so(tmp_path):
+    study = tiny_study()
+    assert study.privacy.evaluation.release == "internal"
+    policy = tiny_policy(study, "site-a", tmp_path, allow_internal_evaluation=True)
+    now = [policy]
+    provider = InMemory(tiny_datasets(study)["site-a"])
+    agent = SiteAgent(policy, provider, reload=lambda: now[0])
+    assert agent.handshake(handshake(study)).release == "internal"
+    now[0] = policy.model_copy(update={"allow_internal_evaluation": False})
+    assert agent.handshake(handshake(study)).release == "dp"
+
+
 def test_run_id_cannot_be_given_another_study(tmp_path):
     first, second = tiny_study(), tiny_study(title="another")
     approvals = [{"study_digest": s.digest(), "epsilon_ceiling": 9} for s in (first, second)]
