@@ -30,6 +30,7 @@ class FaultInjector:
     def __init__(self, consortium: LocalConsortium, seed: int) -> None:
         self._consortium = consortium
         self._random = random.Random(seed)
+        self._deck: list[str] = []
         self.killed: dict[str, int] = {}
 
     @property
@@ -57,11 +58,14 @@ class FaultInjector:
         return {kind: pids for kind, pids in found.items() if pids}
 
     def kill_one(self) -> str:
-        """Kill one process; every kind is as likely. Return its kind."""
+        """Kill one process and return its kind; every kind has its turn, in random order."""
         victims = self.victims()
         if not victims:
             return ""
-        kind = self._random.choice(sorted(victims))
+        if not any(kind in victims for kind in self._deck):
+            self._deck = self._random.sample(sorted(victims), len(victims))
+        kind = next(kind for kind in self._deck if kind in victims)
+        self._deck.remove(kind)
         with suppress(ProcessLookupError):
             os.kill(self._random.choice(victims[kind]), signal.SIGKILL)
             self.killed[kind] = self.killed.get(kind, 0) + 1
