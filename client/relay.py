@@ -45,6 +45,7 @@ from client.flower_waits import shorten_waits
 from client.relay_bell import Bell
 from client.site_gate import BundleRefusedError, check_bundle, read_allowed
 from client.supernode import BUSY_S, HEARTBEAT_S
+from client.task_in_hand import LOST, TaskInHand
 
 SHORTEST_S = 0.02
 LONGEST_S = 0.25
@@ -68,6 +69,7 @@ class Relay:
         self._address, self._allowed = runtime_api, allowed
         self._bell = Bell(secret)
         self._hears = self._bell.listen()
+        self._in_hand = TaskInHand(secret)
         guard = SuperExecAuthHttpInterceptor(
             master_secret=secret.read_bytes(), protected_methods=_ACQUIRE
         )
@@ -77,6 +79,7 @@ class Relay:
 
     def run(self) -> None:
         """Relay until the process is ended."""
+        self._give_up_what_was_left()
         busy_until = 0.0
         while True:
             token = self._acquire()
@@ -92,15 +95,26 @@ class Relay:
         request = AcquireTaskRequest(supported_task_types=[TaskType.CLIENT_APP])
         return str(self._tasks.AcquireTask(request).token)
 
+    def _give_up_what_was_left(self) -> None:
+        """Tell the SuperNode at once which message the relay before this one died with."""
+        token = self._in_hand.left_behind()
+        if token:
+            _log.warning("an earlier relay ended in the middle of a message; it is asked for again")
+            guard = RuntimeTokenHttpInterceptor(token)
+            client = self._connect("flwr-clientapp", guard, patient=False)
+            push_task_output(client, None, SubStatus.FAILED, LOST)
+            client.close()
+
     def _relay(self, token: str) -> None:
         client = self._connect("flwr-clientapp", RuntimeTokenHttpInterceptor(token))
         beat = heartbeat.HeartbeatSender(heartbeat.make_task_heartbeat_fn_http(client))
         beat.start()
         context: Context | None = None
-        status, details = SubStatus.FAILED, "the relay failed"
+        status, details = SubStatus.FAILED, LOST
         try:
             message, context, _, bundle = pull_task_input(client)
-            push_message(client, self._answer(message, context, bundle), context)
+            with self._in_hand.noted(token):
+                push_message(client, self._answer(message, context, bundle), context)
             status, details = SubStatus.COMPLETED, ""
         except Exception as error:  # a lost message is asked for again; the relay must stay
             _log.error("a message was not relayed: %s", type(error).__name__)
@@ -118,13 +132,15 @@ class Relay:
             return Message(refusal, reply_to=message)
         return app(message, context)
 
-    def _connect(self, component: str, interceptor: Any) -> RuntimeHttpClient:
+    def _connect(
+        self, component: str, interceptor: Any, *, patient: bool = True
+    ) -> RuntimeHttpClient:
         return RuntimeHttpClient.from_server_address(
             server_address=self._address,
             insecure=True,
             root_certificates=None,
             interceptors=[RuntimeVersionHttpInterceptor(component_name=component), interceptor],
-            retry_invoker=make_simple_http_retry_invoker(),
+            retry_invoker=make_simple_http_retry_invoker() if patient else None,
         )
 
 

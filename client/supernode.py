@@ -3,8 +3,8 @@
 Run as `python -m client.supernode`, it takes the arguments of `flower-supernode`. After half a
 minute without a message, or where looking takes long because line or machine are busy, it looks
 less and less often, at least once a second. A message that is all there rings the relay's bell. A
-relay that stops sending signs of life is given up after 20 s instead of 60. A node whose loop has
-ended ends.
+relay that stops sending signs of life is given up after 20 s instead of 60, and at once when the
+relay after it says so. A node whose loop has ended ends.
 
 This leans on internal names of Flower; Flower is pinned, and a test drives the real one.
 """
@@ -27,6 +27,7 @@ from typing import Any
 
 from client.flower_waits import shorten_waits
 from client.relay_bell import Bell
+from client.task_in_hand import answering_lost
 
 SHORTEST_S = 0.2
 LONGEST_S = 1.0
@@ -93,6 +94,8 @@ def main() -> None:
         vars(loop)["_pull_and_store_message"] = ringing(loop._pull_and_store_message, Bell(secret))
     tasks = import_module("flwr.supercore.corestate.in_memory_corestate")
     vars(tasks)["HEARTBEAT_DEFAULT_INTERVAL"] = HEARTBEAT_S
+    node = import_module("flwr.supernode.nodestate.in_memory_nodestate").InMemoryNodeState
+    node.finish_task = answering_lost(node.finish_task)
     shorten_waits()
     try:
         import_module("flwr.supernode.cli.flower_supernode").flower_supernode()
