@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 from typer.models import CommandInfo
 
-from client import join_cli, node_cli, page_cli
+from client import join_cli, node_cli, page_cli, roster_cli
 from client.ledger_cli import app as ledger_app
 from common.cli_output import Output
 
@@ -20,6 +20,7 @@ app.add_typer(ledger_app, name="ledger")
 join_cli.register(app)
 page_cli.register(app)
 node_cli.register(app)
+roster_cli.register(app)
 
 SiteOption = Annotated[
     Path, typer.Option("--site", help="The hospital's site.yaml, or the folder that holds it.")
@@ -160,9 +161,11 @@ def agent(
 ) -> None:
     """Serve the site agent, the only process that reads patients, on a Unix socket."""
     from client.agent.run_agent import run_agent
+    from client.enrol_connection import SiteConnection
     from client.site_folder import load_policy
 
-    run_agent(lambda: load_policy(site), socket, share=share)
+    connection = SiteConnection.of_site(site)
+    run_agent(lambda: load_policy(site), connection, socket, share=share)
 
 
 @app.command(
@@ -200,7 +203,7 @@ def predict(
 
 
 ORDER = (
-    *("init", "keygen", "request", "install-kit"),
+    *("init", "keygen", "request", "install-kit", "roster"),
     *("check", "extract", "fingerprints", "approve"),
     *("doctor", "join", "status", "leave", "page", "agent", "predict"),
 )

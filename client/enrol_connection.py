@@ -5,12 +5,14 @@
     connection/
       connection.yaml   addresses and pinned keys
       ca.crt            authority of the consortium
-      roster.json       signed list of hospitals
+      roster.json       signed list of hospitals, the newest seen
       bin/              the site gate, earlier on the SuperNode's PATH than Flower's own
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +23,7 @@ from client.enrol_request import public_keys
 from common.connection import FILE, Connection
 from common.contract import sha256_hex
 from common.errors import ConfigError, ErrorCode, ProtocolError
+from common.privacy.durable import exclusive_lock
 from common.roster import Roster, read_roster
 from common.site_policy import SitePolicy
 
@@ -101,6 +104,17 @@ class SiteConnection:
             ProtocolError: The roster is missing or was altered (ROSTER).
         """
         return read_roster(self.roster_file, self.connection().roster_key)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep agent and commands from changing the folder at once: no older roster comes last.
+
+        Raises:
+            OSError: The folder cannot be written.
+        """
+        self.root.mkdir(parents=True, exist_ok=True)
+        with exclusive_lock(self.root / ".lock"):
+            yield
 
 
 def check_kit(kit: SiteConnection, policy: SitePolicy) -> Connection:

@@ -56,10 +56,11 @@ def install_kit(
         raise _refused(
             "the kit does not have this fingerprint", kit, f"it has {connection.fingerprint}"
         )
-    if target.is_installed:
-        _check_successor(source, target, compared=fingerprint is not None)
     try:
-        _copy(source, target, connection)
+        with target.locked():
+            if target.is_installed:
+                _check_successor(source, target, compared=fingerprint is not None)
+            _copy(source, target, connection)
     except OSError as error:
         raise ConfigError(
             "the kit cannot be installed",

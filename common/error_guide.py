@@ -147,15 +147,22 @@ GUIDES: dict[ErrorCode, Guide] = {
         "fingerprint by telephone.",
     ),
     ErrorCode.ROSTER: Guide(
-        "A signed roster or site kit was refused: altered, older than the one installed, or of "
-        "another consortium.",
-        "Ask the coordinator for the present kit and compare its fingerprint by telephone.",
+        "A signed roster or site kit was refused: altered, older than the one known, or of "
+        "another consortium; or a study names a hospital that is not admitted, is revoked, or "
+        "has another key on the roster.",
+        "Compare version and fingerprint of `tumorboard site roster` and `tumorboard server "
+        "roster` by telephone. If they agree, the study is wrong: copy `sites:` from the roster.",
     ),
     ErrorCode.CERTIFICATE: Guide(
         "A certificate cannot be used: expired, of another authority, or without the address "
         "that is called.",
         "`tumorboard server provision FOLDER --rotate` makes a new one; `tumorboard server "
         "doctor` says what is wrong.",
+    ),
+    ErrorCode.REVOKED: Guide(
+        "The coordinator revoked the hospital while the study ran; the others go on without it.",
+        "Nothing for this study. `tumorboard server roster` says why; with new keys the hospital "
+        "may join again, for another study.",
     ),
     ErrorCode.RUN: Guide(
         "The run cannot go on.",

@@ -60,6 +60,7 @@ class ErrorCode(StrEnum):
     JOIN_REQUEST = "TB520"
     ROSTER = "TB521"
     CERTIFICATE = "TB522"
+    REVOKED = "TB523"
     RUN = "TB600"
     QUORUM = "TB601"
     STOPPED = "TB602"

@@ -23,7 +23,8 @@ from common.site_proof import CHALLENGE
 from common.study import Identifier, Modality, Task
 from common.wire import Arrays, WireMessage
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
+"""Goes up when a message gains, loses or changes a field; both sides must speak the same."""
 
 Hex64 = str
 
@@ -41,6 +42,10 @@ class HandshakeRequest(WireMessage):
     code_digest: Hex64
     ledger_head: Hex64 | None = Field(
         default=None, description="head this site last told the server; an older ledger refuses"
+    )
+    roster_json: str | None = Field(
+        default=None,
+        description="the coordinator's signed roster; None without a provisioned consortium",
     )
 
 

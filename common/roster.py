@@ -1,12 +1,12 @@
 """Who belongs to a consortium: a list signed by the coordinator, whose version only goes up.
 
 Sites pin the public key that signs it and the last version they saw, so neither another
-coordinator nor an older list, from before a revocation, is taken for the present one.
+coordinator nor an older list, from before a revocation, is taken for the present one. The key that
+signs lies offline: a server that was broken into can pass a list on, and make none.
 """
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Literal, Self
 
@@ -14,9 +14,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from pydantic import Field, ValidationError, model_validator
 
 from common.atomic_file import write_text
-from common.contract import Contract, canonical_json
+from common.contract import Contract, canonical_json, sha256_hex
 from common.errors import ErrorCode, ProtocolError
-from common.signature import PUBLIC_KEY, SIGNATURE, is_signed, sign
+from common.signature import PUBLIC_KEY, SIGNATURE, is_signed, sign, spoken
 from common.study import Identifier
 
 PURPOSE = "roster v1"
@@ -45,6 +45,12 @@ class Member(Contract):
     since: str
     reason: str = Field(default="", max_length=500)
 
+    @property
+    def fingerprint(self) -> str:
+        """Digest of both keys as people compare it by telephone."""
+        keys = {"identity": self.identity, "node_key": self.node_key}
+        return spoken(sha256_hex(canonical_json(keys)))
+
 
 class Roster(Contract):
     """All hospitals ever admitted; a revoked one stays, so that its keys never come back."""
@@ -63,6 +69,11 @@ class Roster(Contract):
         if len(set(admitted)) < len(admitted):
             raise ValueError("two admitted members share one site_id")
         return self
+
+    @property
+    def fingerprint(self) -> str:
+        """Digest of the roster as people compare it by telephone."""
+        return spoken(self.digest())
 
     @property
     def admitted(self) -> list[Member]:
@@ -94,17 +105,46 @@ class SignedRoster(Contract):
         """Return the roster signed by the coordinator's key."""
         return cls(roster=roster, signature=sign(key, PURPOSE, roster.model_dump(mode="json")))
 
+    def text(self) -> str:
+        """Return it as canonical JSON."""
+        return canonical_json(self.model_dump(mode="json"))
+
     def write(self, path: Path) -> None:
         """Write it, whole or not at all."""
-        write_text(path, canonical_json(self.model_dump(mode="json")) + "\n")
+        write_text(path, self.text() + "\n")
 
 
 def read_roster(path: Path, public_key: str, *, known: Roster | None = None) -> Roster:
-    """Return the roster of a file after checking who signed it, and that it is not older.
+    """Return the roster of a file; see `parse_roster`.
+
+    Raises:
+        ProtocolError: The file cannot be read, or its roster is refused (ROSTER).
+    """
+    return read_signed_roster(path, public_key, known=known).roster
+
+
+def read_signed_roster(path: Path, public_key: str, *, known: Roster | None = None) -> SignedRoster:
+    """Return the roster of a file with its signature; see `parse_roster`.
+
+    Raises:
+        ProtocolError: The file cannot be read, or its roster is refused (ROSTER).
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise _refused("the roster cannot be read", str(path), type(error).__name__) from None
+    return parse_roster(text, public_key, where=str(path), known=known)
+
+
+def parse_roster(
+    text: str, public_key: str, *, where: str, known: Roster | None = None
+) -> SignedRoster:
+    """Return a signed roster after checking who signed it, and that it is not older.
 
     Args:
-        path: The signed roster.
+        text: JSON of the signed roster.
         public_key: Key of the coordinator as pinned here, hex.
+        where: Where it comes from, for errors.
         known: The last roster seen; None accepts any version.
 
     Raises:
@@ -112,46 +152,46 @@ def read_roster(path: Path, public_key: str, *, known: Roster | None = None) -> 
             consortium, or is older than (or contradicts) the one already known (ROSTER).
     """
     try:
-        signed = SignedRoster.model_validate(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, ValidationError) as error:
-        raise _refused("the roster cannot be read", path, type(error).__name__) from None
+        signed = SignedRoster.model_validate_json(text)
+    except ValidationError as error:
+        raise _refused("the roster cannot be read", where, type(error).__name__) from None
     roster = signed.roster
     if not is_signed(public_key, PURPOSE, roster.model_dump(mode="json"), signed.signature):
         raise _refused(
             "the roster is not signed by this consortium's coordinator",
-            path,
+            where,
             "it was altered, or another key signed it",
         )
     if known is not None:
-        _check_successor(roster, known, path)
-    return roster
+        _check_successor(roster, known, where)
+    return signed
 
 
-def _check_successor(roster: Roster, known: Roster, path: Path) -> None:
+def _check_successor(roster: Roster, known: Roster, where: str) -> None:
     if roster.consortium != known.consortium:
         raise _refused(
             "the roster is of another consortium",
-            path,
+            where,
             f"'{roster.consortium}', here '{known.consortium}'",
         )
     if roster.version < known.version:
         raise _refused(
             "the roster is older than the one known here",
-            path,
+            where,
             f"version {roster.version}, known {known.version}: a revoked site could come back",
         )
     if roster.version == known.version and roster != known:
         raise _refused(
             "two rosters claim the same version",
-            path,
+            where,
             f"version {roster.version} was seen with other members",
         )
 
 
-def _refused(what: str, path: Path, why: str) -> ProtocolError:
+def _refused(what: str, where: str, why: str) -> ProtocolError:
     return ProtocolError(
         what,
-        where=str(path),
+        where=where,
         why=why,
         cure="ask the coordinator for the present roster, and compare its fingerprint by telephone",
         code=ErrorCode.ROSTER,

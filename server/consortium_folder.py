@@ -23,7 +23,7 @@ from pydantic import Field
 from common.connection import ADDRESS
 from common.contract import Contract
 from common.errors import ConfigError
-from common.roster import Roster, read_roster
+from common.roster import Roster, SignedRoster, read_signed_roster
 from common.secret_file import load_signing_key
 from common.signature import public_half
 from common.study import Identifier
@@ -198,7 +198,21 @@ class ConsortiumFolder:
         Raises:
             ProtocolError: It is missing, or not signed by this consortium's roster key (ROSTER).
         """
-        return read_roster(self.roster_file, self.roster_public_key())
+        return self.signed_roster().roster
+
+    def signed_roster(self) -> SignedRoster:
+        """Return the roster with its signature, checked; it is what hospitals are sent.
+
+        Raises:
+            ProtocolError: It is missing, or not signed by this consortium's roster key (ROSTER).
+        """
+        return read_signed_roster(self.roster_file, self.roster_public_key())
+
+
+def consortium_of_run(run_dir: Path) -> ConsortiumFolder | None:
+    """Return the consortium whose folder holds a run; None for a run of a simulation."""
+    folder = ConsortiumFolder(run_dir.resolve().parent.parent)
+    return folder if folder.config.is_file() else None
 
 
 _RESTORE = "restore it from backup; it cannot be made again under the same name"

@@ -8,6 +8,7 @@ from common.contract import canonical_json
 from common.errors import ErrorCode, ProtocolError, RunError
 from common.protocol import HandshakeReply, HandshakeRequest
 from common.wire import WireMessage
+from server.revocation import drop_revoked
 from server.run_state import SiteState
 from server.session import RunSession
 from server.site_link import Refusal
@@ -20,6 +21,8 @@ FINAL_REFUSALS = frozenset(
         ErrorCode.POLICY,
         ErrorCode.BUDGET,
         ErrorCode.DATA,
+        ErrorCode.ROSTER,
+        ErrorCode.REVOKED,
     }
 )
 """Refusals that only a person can lift; such a site is not asked again in this session."""
@@ -39,6 +42,8 @@ REASONS: dict[str, str] = {
     ErrorCode.LEDGER_DAMAGED: "its ledger is damaged",
     ErrorCode.LEDGER_ROLLBACK: "its ledger is older than the one last seen",
     ErrorCode.FEATURE_FINGERPRINT: "its features were made by another extractor",
+    ErrorCode.ROSTER: "it knows another roster, or the study names hospitals its roster does not",
+    ErrorCode.REVOKED: "it was revoked",
     ErrorCode.UNPROVEN: "a node claims to be it that lacks the key on the roster",
     ErrorCode.AGENT_AWAY: "its node is online, its site agent is not",
     ErrorCode.DISK_FULL: "its disk is full",
@@ -57,8 +62,10 @@ def enrol_all(session: RunSession) -> None:
         session.output.say(
             f"believed by name alone, for want of a key on the roster: {', '.join(by_name)}"
         )
-    quorum = session.study.quorum
-    _handshake(session, roster, quorum.round_timeout_s, needed=quorum.min_sites)
+    drop_revoked(session)
+    quorum, revoked = session.study.quorum, session.state.revoked
+    asked = [site_id for site_id in roster if site_id not in revoked]
+    _handshake(session, asked, quorum.round_timeout_s, needed=quorum.min_sites)
     for site_id in roster:
         site = session.state.sites[site_id]
         if not site.enrolled:
@@ -80,7 +87,16 @@ def enrol_all(session: RunSession) -> None:
 
 
 def enrol_returned(session: RunSession) -> None:
-    """Hand the study to sites that were silent or lost their run, and can be reached now."""
+    """Hand the study to sites that were silent or lost their run, and can be reached now.
+
+    When a hospital was revoked since the last round, all others are handed the new roster with
+    the study, so that they too refuse it from this round on.
+
+    Raises:
+        ProtocolError: The coordinator's roster was altered (ROSTER).
+    """
+    gone = drop_revoked(session)
+    told = session.state.enrolled if gone else ()
     roster = {entry.site_id for entry in session.study.sites}
     waiting = [
         site_id
@@ -89,8 +105,8 @@ def enrol_returned(session: RunSession) -> None:
         and site_id not in session.state.enrolled
         and session.state.sites[site_id].refusal_code not in FINAL_REFUSALS
     ]
-    if waiting:
-        _handshake(session, waiting, session.study.quorum.round_timeout_s)
+    if waiting or told:
+        _handshake(session, [*told, *waiting], session.study.quorum.round_timeout_s)
 
 
 def reason(code: str | None) -> str:
@@ -108,6 +124,7 @@ def _handshake(
         study_json=canonical_json(session.study.model_dump(mode="json")),
         study_digest=session.state.study_digest,
         code_digest=session.state.code_digest,
+        roster_json=session.consortium.signed_roster().text() if session.consortium else None,
     )
     state = session.state
     asked = list(site_ids)

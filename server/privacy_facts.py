@@ -60,7 +60,7 @@ def privacy_facts(session: RunSession) -> PrivacyFacts:
     private = plan.is_private
     sigma = sigma_of(session.study) if private else None
     numbers = collusion_of(session.study) if plan.mode == "distributed" else None
-    sites = {name: session.state.sites[name] for name in session.state.enrolled}
+    sites = {name: site for name, site in session.state.sites.items() if site.took_part}
     return PrivacyFacts(
         mode=plan.mode,
         unit=UNIT,

@@ -141,14 +141,15 @@ def roster(folder: FolderArgument, json_output: JsonOption = False) -> None:
     output = Output(json_output)
     output.table(
         f"Roster of {signed.consortium}, version {signed.version}",
-        ("site", "name", "status", "since", "reason"),
-        [(m.site_id, m.name, m.status, m.since, m.reason) for m in signed.members],
+        ("site", "name", "status", "since", "reason", "keys"),
+        [(m.site_id, m.name, m.status, m.since, m.reason, m.fingerprint) for m in signed.members],
     )
+    output.say(f"Fingerprint of this roster, compare by telephone: {signed.fingerprint}")
     if signed.admitted:
         output.say("\nsites:")
     for member in signed.admitted:
         output.say(f'  - {{site_id: {member.site_id}, public_key: "{member.identity}"}}')
-    output.result(signed.model_dump(mode="json"))
+    output.result({**signed.model_dump(mode="json"), "fingerprint": signed.fingerprint})
 
 
 def kit(

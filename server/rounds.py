@@ -33,6 +33,7 @@ from server.comparison import compare_models
 from server.enrolment import enrol_all
 from server.evaluation import Evaluation, evaluate_model
 from server.privacy_facts import PrivacyFacts, privacy_facts
+from server.revocation import drop_revoked
 from server.round_step import final_model, run_round
 from server.run_state import SiteState
 from server.secure_rounds import SecureRounds
@@ -188,6 +189,7 @@ def _run(session: RunSession) -> RunResult:
         save_checkpoint(session.checkpoints, checkpoint)
     session.enter(phase="ready", round=checkpoint.round)
     checkpoint = _train(session, checkpoint, sums)
+    drop_revoked(session)
     session.enter(phase="evaluating")
     result = _result(session, checkpoint, sums)
     session.enter(phase="done")

@@ -9,6 +9,7 @@ from common.atomic_file import write_text
 from common.errors import ConfigError, ErrorCode, RunError
 from common.file_lock import is_held
 from common.study import Study
+from common.study_roster import in_words, objections
 from server.consortium_folder import ConsortiumFolder
 from server.provision_roster import present_roster
 from server.run_state import STATE_FILE, RunState, load_run_state
@@ -94,7 +95,7 @@ def new_run(folder: ConsortiumFolder, study: Study) -> RunFolder:
     """Return the folder of a study's run, made if it is the first time.
 
     Raises:
-        RunError: A site is not on the roster, or with another key (POLICY).
+        RunError: A site is not admitted, is revoked, or has another key there (ROSTER).
     """
     check_roster(folder, study)
     run = RunFolder(folder.runs / f"{study.study_id}-{study.digest()[:12]}")
@@ -130,22 +131,16 @@ def check_roster(folder: ConsortiumFolder, study: Study) -> None:
     """Refuse a study whose sites are not those of the consortium.
 
     Raises:
-        RunError: With code POLICY.
+        RunError: With code ROSTER.
         ProtocolError: The roster is altered, or older than one seen before (ROSTER).
     """
-    roster = present_roster(folder)
-    wrong = []
-    for entry in study.sites:
-        member = roster.member(entry.site_id)
-        if member is None or member.status == "revoked":
-            wrong.append(f"{entry.site_id} is {'not admitted' if member is None else 'revoked'}")
-        elif entry.public_key != member.identity:
-            wrong.append(f"{entry.site_id} has another key there")
+    wrong = objections(present_roster(folder), study.sites)
     if wrong:
         raise RunError(
             "the study names sites that are not on the consortium's roster",
             where=str(folder.roster_file),
-            why="; ".join(wrong),
-            cure="copy `sites:` from `tumorboard server roster` and freeze the study again",
-            code=ErrorCode.POLICY,
+            why=in_words(wrong),
+            cure="copy `sites:` from `tumorboard server roster` and freeze the study again; a run "
+            "that had begun before a hospital was revoked goes on with `tumorboard server resume`",
+            code=ErrorCode.ROSTER,
         )

@@ -11,7 +11,7 @@ from pathlib import Path
 from common.audit_log import AuditLog
 from common.audit_record import Fact
 from common.event_log import event as log_event
-from server.consortium_folder import ConsortiumFolder
+from server.consortium_folder import consortium_of_run
 from server.provision import audit_log
 
 
@@ -46,6 +46,5 @@ def open_journal(run_dir: Path, run_id: str) -> RunJournal:
     Raises:
         ConfigError: The consortium's audit key cannot be read.
     """
-    folder = ConsortiumFolder(run_dir.resolve().parent.parent)
-    audit = audit_log(folder) if folder.config.is_file() else None
-    return RunJournal(run_id, audit)
+    folder = consortium_of_run(run_dir)
+    return RunJournal(run_id, audit_log(folder) if folder is not None else None)

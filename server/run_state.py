@@ -16,7 +16,7 @@ from pydantic import Field, ValidationError
 from common.atomic_file import write_text
 from common.cohort_counts import CohortCounts
 from common.contract import Contract
-from common.errors import RunError
+from common.errors import ErrorCode, RunError
 from common.protocol import Release
 from common.study import Identifier, Modality
 
@@ -42,6 +42,16 @@ class SiteState(Contract):
     online: bool | None = Field(
         default=None, description="whether its node could be reached after the last round"
     )
+
+    @property
+    def is_revoked(self) -> bool:
+        """Whether the hospital was revoked, before or while the study ran."""
+        return self.refusal_code == ErrorCode.REVOKED
+
+    @property
+    def took_part(self) -> bool:
+        """Whether it takes part, or did until it left."""
+        return self.enrolled or self.last_round > 0
 
 
 class RunState(Contract):
@@ -73,6 +83,11 @@ class RunState(Contract):
     def enrolled(self) -> tuple[str, ...]:
         """Sites that accepted the study, sorted."""
         return tuple(sorted(name for name, site in self.sites.items() if site.enrolled))
+
+    @property
+    def revoked(self) -> frozenset[str]:
+        """Sites that were revoked."""
+        return frozenset(name for name, site in self.sites.items() if site.is_revoked)
 
 
 def load_run_state(run_dir: Path) -> RunState | None:

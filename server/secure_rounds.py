@@ -53,13 +53,14 @@ class SecureRounds:
         return self._state.session
 
     def ensure_keys(self) -> None:
-        """Agree on keys if there are none, if a site joined, or if one lost its keys.
+        """Agree on keys if there are none, if a site joined, was revoked, or lost its keys.
 
         Raises:
             RunError: Fewer than n_min sites take part.
         """
         known = {advert.site_id for advert in self._state.adverts}
-        if self._rekey or not set(self._session.state.enrolled) <= known:
+        run = self._session.state
+        if self._rekey or run.revoked & known or not set(run.enrolled) <= known:
             self._server, state = agree(self._session, self._state)
             self._store(state)
             self._rekey = False

@@ -15,6 +15,7 @@ from common.file_lock import held_alone
 from common.private_round import collusion_of
 from common.provenance import code_digest
 from common.study import Study
+from server.consortium_folder import ConsortiumFolder, consortium_of_run
 from server.run_journal import RunJournal, open_journal
 from server.run_state import RunState, load_run_state
 from server.site_link import SiteLink
@@ -40,6 +41,7 @@ class RunSession:
         state: Last state written.
         output: Where progress is shown.
         journal: The coordinator's audit log.
+        consortium: The coordinator's folder; None in a simulation.
         silent: Rounds in a row that a site did not answer.
     """
 
@@ -49,6 +51,7 @@ class RunSession:
     state: RunState
     output: Output
     journal: RunJournal
+    consortium: ConsortiumFolder | None = None
     silent: dict[str, int] = field(default_factory=dict)
 
     def record(self, state: RunState) -> None:
@@ -130,7 +133,8 @@ def open_session(
     with held_alone(run_dir / LOCK_FILE, busy):
         state = _open_state(study, run_dir)
         journal = open_journal(run_dir, state.run_id)
-        yield RunSession(study, link, run_dir, state, output, journal)
+        consortium = consortium_of_run(run_dir)
+        yield RunSession(study, link, run_dir, state, output, journal, consortium)
 
 
 def _open_state(study: Study, run_dir: Path) -> RunState:

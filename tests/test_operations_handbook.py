@@ -31,8 +31,9 @@ def test_the_blocks_of_the_page_work_in_their_order(tmp_path):
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "hospital-a" / "connection" / "connection.yaml").is_file()
     fingerprints = re.findall(r"(?:[0-9a-f]{4} ){7}[0-9a-f]{4}", done.stdout)
-    assert len(set(fingerprints)) == 2  # of the request and of the kit, each on both sides
-    assert len(fingerprints) == 4
+    # of the request, of the kit, of the roster and of the keys on it, each on both sides
+    assert len(set(fingerprints)) == 4
+    assert len(fingerprints) == 8
     assert "chain and signatures are whole" in done.stdout
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+
 from pydantic import ValidationError
 
 from common.errors import ErrorCode, PrivacyError, ProtocolError, TumorboardError
@@ -9,8 +11,10 @@ from common.privacy.accounting import fallback_epsilon
 from common.private_round import collusion_of
 from common.protocol import PROTOCOL_VERSION, HandshakeRequest, Release
 from common.provenance import code_digest
+from common.roster import Roster
 from common.site_policy import Approval, SitePolicy
 from common.study import Study
+from common.study_roster import Objection, in_words, objections
 
 
 def read_study(request: HandshakeRequest) -> Study:
@@ -98,6 +102,50 @@ def check_policy(study: Study, policy: SitePolicy, digest: str | None = None) ->
     return approval
 
 
+def check_roster(study: Study, site_id: str, roster: Roster | None, *, accepted: bool) -> None:
+    """Refuse a study with a hospital that the consortium's signed roster does not admit.
+
+    A server that was broken into could else invent hospitals, or bring revoked ones back, and
+    have one hospital's secrets added up with nobody's but its own.
+
+    Args:
+        study: The study.
+        site_id: This hospital.
+        roster: The last known roster; None without a consortium, where nothing is checked.
+        accepted: Whether the run was accepted here before. A study goes on without a hospital
+            that was revoked since; see `check_participants`.
+
+    Raises:
+        ProtocolError: A hospital is not admitted, is revoked, or has another key (ROSTER).
+    """
+    if roster is None:
+        return
+    wrong = objections(roster, study.sites)
+    if accepted:
+        wrong = {s: o for s, o in wrong.items() if o != "is revoked" or s == site_id}
+    if wrong:
+        raise _unlisted("the study names hospitals that are not on the roster", wrong, roster)
+
+
+def check_participants(study: Study, site_ids: Iterable[str], roster: Roster | None) -> None:
+    """Refuse to hide this hospital's patients among hospitals that are not admitted now.
+
+    Args:
+        study: The study.
+        site_ids: Who takes part in a secure sum.
+        roster: The last known roster; None without a consortium, where nothing is checked.
+
+    Raises:
+        ProtocolError: One of them is not admitted, is revoked, or has another key (ROSTER).
+    """
+    if roster is None:
+        return
+    names = set(site_ids)
+    wrong = objections(roster, [entry for entry in study.sites if entry.site_id in names])
+    if wrong:
+        raise _unlisted("the secure sum has hospitals that are not on the roster", wrong, roster)
+
+
 def agreed_release(study: Study, policy: SitePolicy) -> Release:
     """Return how evaluation tables leave: `internal` only if both study and policy say so."""
     wanted = study.privacy.evaluation.release
@@ -136,6 +184,16 @@ def _check_ceilings(study: Study, policy: SitePolicy, approval: Approval) -> Non
                 f"epsilon {alone:.3g}, left if all other sites collude, exceeds the approved "
                 f"{ceiling:g}"
             )
+
+
+def _unlisted(what: str, wrong: Mapping[str, Objection], roster: Roster) -> ProtocolError:
+    return ProtocolError(
+        what,
+        where=f"roster of {roster.consortium}, version {roster.version}",
+        why=in_words(wrong),
+        cure="ask the coordinator by telephone who was admitted; see `tumorboard site roster`",
+        code=ErrorCode.ROSTER,
+    )
 
 
 def _forbidden(what: str, where: str, why: str = "") -> ProtocolError:

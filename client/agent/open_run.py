@@ -11,7 +11,13 @@ import torch
 from pydantic import ValidationError
 
 from client.agent.accepted_run import AcceptedRun
-from client.agent.admission import agreed_release, check_cohort, check_policy, parse_study
+from client.agent.admission import (
+    agreed_release,
+    check_cohort,
+    check_policy,
+    check_roster,
+    parse_study,
+)
 from client.dataset import PatientDataset
 from client.device import choose_device
 from client.site_memory import SiteMemory
@@ -26,6 +32,7 @@ from common.models.base import FusedModel
 from common.models.parameters import expected_shapes
 from common.models.registry import build_model
 from common.privacy.validators import check_private
+from common.roster import Roster
 from common.site_policy import SitePolicy
 from common.study import MODALITIES, Modality, Study
 
@@ -100,11 +107,30 @@ def remember_run(policy: SitePolicy, run: AcceptedRun) -> None:
     write_text(path, canonical_json(run.model_dump(mode="json")))
 
 
-def load_run(policy: SitePolicy, run_id: str, provider: DatasetProvider) -> OpenRun:
-    """Return an accepted run with its patients; policy is checked again before data is read.
+def was_accepted(policy: SitePolicy, run_id: str, study_digest: str) -> bool:
+    """Return whether this hospital agreed to a run of a study before.
 
     Raises:
-        ProtocolError: The run was never accepted here, or approval was withdrawn.
+        LedgerError: The record of the run cannot be read.
+    """
+    path = _path(policy, run_id)
+    return path.is_file() and _read(path).study_digest == study_digest
+
+
+def load_run(
+    policy: SitePolicy, run_id: str, provider: DatasetProvider, roster: Roster | None = None
+) -> OpenRun:
+    """Return an accepted run with its patients; all is checked again before data is read.
+
+    Args:
+        policy: The hospital's policy.
+        run_id: The run.
+        provider: Returns the patients.
+        roster: The last known roster; None without a consortium.
+
+    Raises:
+        ProtocolError: The run was never accepted here, approval was withdrawn, or the roster
+            does not admit this hospital any more (ROSTER).
         TumorboardError: The cohort is too small or cannot be read.
     """
     path = _path(policy, run_id)
@@ -115,6 +141,7 @@ def load_run(policy: SitePolicy, run_id: str, provider: DatasetProvider) -> Open
     accepted = _read(path)
     study = parse_study(accepted.study_json)
     check_policy(study, policy)
+    check_roster(study, policy.site_id, roster, accepted=True)
     return open_run(policy, accepted.run_id, study, provider)
 
 

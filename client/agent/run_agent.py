@@ -10,15 +10,24 @@ from client.agent.disk_watch import DiskWatch, written_places
 from client.agent.log_files import events_path, site_audit_log
 from client.agent.service import serve
 from client.agent.site_agent import SiteAgent
+from client.enrol_connection import SiteConnection
+from client.hospital_roster import HospitalRoster
 from common.event_log import close_events, write_events
 from common.site_policy import SitePolicy
 
 
-def run_agent(reload: Callable[[], SitePolicy], socket: Path | None, *, share: bool) -> None:
+def run_agent(
+    reload: Callable[[], SitePolicy],
+    connection: SiteConnection,
+    socket: Path | None,
+    *,
+    share: bool,
+) -> None:
     """Serve the agent of a hospital until SIGTERM or SIGINT.
 
     Args:
         reload: Reads the hospital's policy; rules and consents count as soon as they stand there.
+        connection: The site kit; its roster counts as soon as it is installed.
         socket: Path of the Unix socket; `agent.sock` in the private folder by default.
         share: Let the socket's group call too.
 
@@ -29,7 +38,7 @@ def run_agent(reload: Callable[[], SitePolicy], socket: Path | None, *, share: b
     policy = reload()
     socket = socket or policy.state.parent / "agent.sock"
     log = site_audit_log(policy)
-    agent = SiteAgent(policy, reload=reload)
+    agent = SiteAgent(policy, reload=reload, roster=HospitalRoster(connection, log))
     handler = write_events(events_path(policy))
     try:
         log.append("agent_started", socket=str(socket))

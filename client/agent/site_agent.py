@@ -13,7 +13,13 @@ from contextlib import contextmanager
 from typing import Literal
 
 from client.agent.accepted_run import AcceptedRun
-from client.agent.admission import agreed_release, check_policy, read_study
+from client.agent.admission import (
+    agreed_release,
+    check_participants,
+    check_policy,
+    check_roster,
+    read_study,
+)
 from client.agent.evaluation import check_evaluation, evaluate_held_out
 from client.agent.identity import load_identity
 from client.agent.open_run import (
@@ -23,11 +29,13 @@ from client.agent.open_run import (
     open_run,
     remember_run,
     stored_features,
+    was_accepted,
 )
 from client.agent.secure_release import evaluate_masked, train_masked
 from client.agent.secure_sums import SecureSums, check_identity
 from client.agent.spending import Spending
 from client.agent.training import check_request, train_openly, train_with_local_noise
+from client.hospital_roster import HospitalRoster
 from common.errors import ErrorCode, ProtocolError, TumorboardError
 from common.full_disk import disk_full_of
 from common.protocol import (
@@ -41,6 +49,7 @@ from common.protocol import (
     TrainRequest,
 )
 from common.provenance import code_digest
+from common.roster import Roster
 from common.secure_sum.messages import (
     AdvertiseReply,
     AdvertiseRequest,
@@ -67,6 +76,7 @@ class SiteAgent:
             that the policy names.
         reload: Reads the policy again; its rules (`common.site_policy.RULES`), consents among
             them, count at once, paths and device when the agent is restarted.
+        roster: The consortium's roster as this hospital knows it; None in a simulation.
     """
 
     def __init__(
@@ -75,8 +85,9 @@ class SiteAgent:
         provider: DatasetProvider | None = None,
         *,
         reload: Callable[[], SitePolicy] | None = None,
+        roster: HospitalRoster | None = None,
     ) -> None:
-        self._policy, self._reload = policy, reload
+        self._policy, self._reload, self._roster = policy, reload, roster
         self._provider = provider or stored_features(policy)
         self._spending = Spending(policy)
         self._open: OpenRun | None = None
@@ -85,7 +96,7 @@ class SiteAgent:
         self._activity: tuple[Activity, str | None, int | None] = ("idle", None, None)
 
     def __reduce__(self) -> tuple[object, ...]:
-        """Cross a process boundary without open runs; all state is on disk."""
+        """Cross a process boundary, in a simulation, without open runs; all state is on disk."""
         return (SiteAgent, (self._policy, self._provider))
 
     @property
@@ -94,7 +105,7 @@ class SiteAgent:
         return self._policy.site_id
 
     def handshake(self, request: HandshakeRequest) -> HandshakeReply:
-        """Check code, study, policy, budget and cohort, in this order; store the run.
+        """Check code, roster, study, policy, budget and cohort, in this order; store the run.
 
         A refusal is a reply with `accepted` false and a stable code; its text stays in the log.
         """
@@ -173,7 +184,9 @@ class SiteAgent:
             TumorboardError: A key is not signed by its registered site, or policy refuses.
         """
         with self._lock:
-            self._run(request.run_id)
+            study = self._run(request.run_id).study
+            named = [advert.site_id for advert in request.adverts]
+            check_participants(study, named, self._known_roster())
             return self._secure_sums(request.run_id).agree(request)
 
     def unmask(self, request: UnmaskRequest) -> UnmaskReply:
@@ -184,7 +197,8 @@ class SiteAgent:
                 refuses.
         """
         with self._lock:
-            self._run(request.run_id)
+            study = self._run(request.run_id).study
+            check_participants(study, request.survivors, self._known_roster())
             return self._secure_sums(request.run_id).unmask(request)
 
     def status(self, request: StatusRequest) -> StatusReply:
@@ -219,7 +233,10 @@ class SiteAgent:
     def _accept(self, request: HandshakeRequest) -> HandshakeReply:
         self._read_rules()
         study = read_study(request)
+        roster = self._roster.heard(request.roster_json) if self._roster else None
         check_policy(study, self._policy)
+        known = was_accepted(self._policy, request.run_id, request.study_digest)
+        check_roster(study, self.site_id, roster, accepted=known)
         if study.privacy.mode == "distributed":
             check_identity(study, self._policy)
         release = agreed_release(study, self._policy)
@@ -243,11 +260,16 @@ class SiteAgent:
 
     def _run(self, run_id: str) -> OpenRun:
         self._read_rules()
+        roster = self._known_roster()
         if self._open is None or self._open.run_id != run_id:
-            self._open = load_run(self._policy, run_id, self._provider)
+            self._open = load_run(self._policy, run_id, self._provider, roster)
         else:
             check_policy(self._open.study, self._policy, self._open.study_digest)
+            check_roster(self._open.study, self.site_id, roster, accepted=True)
         return self._open
+
+    def _known_roster(self) -> Roster | None:
+        return self._roster.known() if self._roster else None
 
     def _secure_sums(self, run_id: str) -> SecureSums:
         run = self._run(run_id)

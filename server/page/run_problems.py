@@ -75,7 +75,7 @@ def _refusals(state: RunState) -> Iterator[Problem]:
             cure += "the next round by itself."
         else:
             cure = guide_of(site.refusal_code).cure
-            if site.refusal_code in FINAL_REFUSALS:
+            if site.refusal_code in FINAL_REFUSALS and not site.is_revoked:
                 cure += " Then stop this run and start it again: the site is asked anew."
         yield Problem("warns", what, cure, site.refusal_code, site_id)
 

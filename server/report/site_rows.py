@@ -29,8 +29,8 @@ class SiteRow:
     Attributes:
         site_id: The hospital.
         name: Its name on the roster, or empty.
-        took_part: Whether it accepted the study.
-        absence: Why not; empty where it did.
+        took_part: Whether it takes part, or did until it left.
+        absence: Why it does not, or no more; empty where it does.
         funnel: Step -> count as text.
         available: Feature set -> share of usable patients as text, "yes" or "no".
         rounds: Rounds its update counted in.
@@ -65,7 +65,7 @@ def site_rows(content: ReportContent) -> list[SiteRow]:
             SiteRow(
                 site_id=site_id,
                 name=names.get(site_id, ""),
-                took_part=state.enrolled,
+                took_part=state.took_part,
                 absence="" if state.enrolled else state.refusal_code or "did not answer",
                 funnel={step: _count(cohort, step) for step in STEPS},
                 available={

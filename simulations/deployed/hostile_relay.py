@@ -14,8 +14,10 @@ from pathlib import Path
 
 import grpc
 import numpy as np
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from client.agent.socket_call import SERVICE, from_frame, to_frame
+from client.enrol_connection import SiteConnection
 from common.contract import canonical_json
 from common.models.parameters import to_arrays
 from common.models.registry import build_model
@@ -27,6 +29,7 @@ from common.protocol import (
     TrainRequest,
 )
 from common.provenance import code_digest
+from common.roster import SignedRoster
 from common.secure_sum.messages import AdvertiseRequest, AgreeKeysRequest, UnmaskRequest
 from common.study import Study
 from common.wire import WireMessage, arrays_digest
@@ -109,11 +112,29 @@ def _forged_handshakes(socket: Path, study: Study, loot: Loot) -> None:
         "other code": _handshake(study, "forged", code_digest="0" * 64),
         "head of another ledger": _handshake(study, "forged", ledger_head="f" * 64),
     }
+    for what, roster in _forged_rosters(socket.parent.parent):
+        forged[what] = _handshake(study, "forged", roster_json=roster)
     for what, request in forged.items():
         reply = _call(socket, loot, "handshake", _frame(request))
         accepted = reply is not None and METHODS["handshake"][1].decode(*reply)
         if accepted and getattr(accepted, "accepted", False):
             loot.unexpected.append(what)
+
+
+def _forged_rosters(site: Path) -> Iterator[tuple[str, str]]:
+    """Yield rosters as somebody makes them who has seen all earlier ones, and no roster key."""
+    known = SiteConnection.of_site(site).roster_file
+    if not known.is_file():
+        return
+    signed = SignedRoster.model_validate_json(known.read_text(encoding="utf-8"))
+    later = signed.roster.model_copy(update={"version": signed.roster.version + 1})
+    yield "altered roster", signed.model_copy(update={"roster": later}).text()
+    yield "roster of another key", SignedRoster.make(later, Ed25519PrivateKey.generate()).text()
+    for kit in sorted((site.parent.parent / "kits").glob("*/roster.json")):
+        text = kit.read_text(encoding="utf-8")
+        version = SignedRoster.model_validate_json(text).roster.version
+        if version < signed.roster.version:
+            yield f"roster of version {version}", text
 
 
 def _handshake(study: Study, run: str, **changes: str) -> HandshakeRequest:

@@ -83,7 +83,7 @@ def test_study_with_a_site_that_is_not_on_the_roster_is_refused(lab, change, wor
     with pytest.raises(RunError, match="roster") as caught:
         new_run(consortium, wrong)
     assert word in caught.value.why
-    assert caught.value.code == ErrorCode.POLICY
+    assert caught.value.code == ErrorCode.ROSTER
 
 
 def test_status_of_server_and_run(lab):

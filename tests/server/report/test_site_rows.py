@@ -53,8 +53,11 @@ def test_rounds_missed_are_counted_by_code_and_absence_is_named(run):
         RoundRecord(round=2, sites=["a", "b"], update_norm=1.0),
         RoundRecord(round=3, sites=["b"], dropped={"a": "TB501"}, update_norm=1.0),
     ]
-    refused = run.sites["c"].model_copy(update={"enrolled": False, "refusal_code": "TB500"})
-    sites = {**run.sites, "c": refused}
+    away = {"enrolled": False, "refusal_code": "TB500", "last_round": 0}
+    left = {"enrolled": False, "refusal_code": "TB523", "last_round": 3}
+    changes = {"b": left, "c": away}
+    sites = run.sites | {s: run.sites[s].model_copy(update=c) for s, c in changes.items()}
     rows = site_rows(make_content(dataclasses.replace(run, history=history, sites=sites)))
     assert (rows[0].rounds, rows[0].missed) == (1, {"TB501": 1, "silent": 1})
+    assert (rows[1].took_part, rows[1].absence) == (True, "TB523")
     assert (rows[2].took_part, rows[2].absence) == (False, "TB500")
