@@ -56,7 +56,7 @@ def read_consent(file: Path, public_key: str) -> Approval:
     """
     try:
         signed = SignedConsent.model_validate(json.loads(file.read_text(encoding="utf-8")))
-    except (OSError, ValueError, ValidationError):
+    except (OSError, ValueError, ValidationError, RecursionError):
         raise _refused("a recorded consent cannot be read", file) from None
     body = _body(signed.approval, signed.given)
     if not is_signed(public_key, PURPOSE, body, signed.signature):

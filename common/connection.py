@@ -13,7 +13,8 @@ from common.signature import PUBLIC_KEY, spoken
 from common.study import Identifier
 
 FILE = "connection.yaml"
-ADDRESS = r"^(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+):[0-9]{1,5}$"
+_PORT = "[1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5]"
+ADDRESS = rf"^(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+):({_PORT})$"
 """host:port; an IPv6 host in brackets."""
 
 

@@ -80,7 +80,7 @@ def read_join_request(path: Path) -> JoinRequest:
     except FileNotFoundError:
         cure = "check the path; the hospital writes the file with `tumorboard site request`"
         raise ConfigError("the request does not exist", where=str(path), cure=cure) from None
-    except (OSError, ValueError, ValidationError) as error:
+    except (OSError, ValueError, ValidationError, RecursionError) as error:
         raise refused("the request cannot be read", str(path), type(error).__name__) from None
     request = signed.request
     body = request.model_dump(mode="json")

@@ -10,8 +10,12 @@ from common.connection import split_address
 from common.doctor import Finding
 from common.tls_probe import probe
 from server.consortium_folder import ConsortiumFolder
+from server.provision_certificates import days_left, load_certificate
 
 FORBIDDEN = 403
+SAME_DAYS = 20 / 86400
+"""Two looks at one certificate differ by less: a call lasts five seconds at most."""
+
 CONTROL = "/v1/control/list-runs"
 
 
@@ -42,7 +46,11 @@ def _taken_port(folder: ConsortiumFolder, listen: str, error: OSError) -> Findin
     if error.errno != errno.EADDRINUSE:  # no such address, or no permission
         cure = f"change listen in {folder.config}"
         return Finding("ports", "problem", f"{listen} cannot be used: {error.strerror}", cure)
-    probe(listen, folder.ca_cert)  # nobody else holds a certificate of this authority
+    seen = probe(listen, folder.ca_cert)  # nobody else holds a certificate of this authority
+    if abs(seen.days_left - days_left(load_certificate(folder.server_cert))) > SAME_DAYS:
+        cure = "start the server again, and the proxy"
+        found = f"the SuperLink on {listen} still uses the certificate from before the rotation"
+        return Finding("ports", "warning", found, cure)
     return Finding("ports", "ok", f"the SuperLink answers on {listen}")
 
 

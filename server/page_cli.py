@@ -28,9 +28,16 @@ def page(
     It reads the folder and writes nothing. It listens on this machine alone unless a
     --public-name says otherwise.
     """
+    from common.errors import ConfigError
     from common.page.command import serve_and_say
     from server.page.run_page import run_page
 
+    if not folder.is_dir():
+        raise ConfigError(
+            "there is no such folder",
+            where=str(folder),
+            cure="name the coordinator's folder, or one run's",
+        )
     serve_and_say(
         run_page(folder),
         host=host,

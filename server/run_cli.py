@@ -106,7 +106,7 @@ def stop(
     from server.run_control import stop_run, take_down
 
     opened, output = ConsortiumFolder.open(folder), Output(json_output)
-    stopped = stop_run(opened, run, now=now, must_exist=not down)
+    stopped = stop_run(opened, run, now=now, must_exist=not down or run is not None)
     if stopped is not None:
         state = stopped.state()
         done = state is not None and state.phase == "done"

@@ -10,7 +10,6 @@ from common.errors import ConfigError, ErrorCode, RunError
 from common.study import Study
 from common.supervisor import stop_supervised
 from server.consortium_folder import ConsortiumFolder
-from server.enrolment import reason
 from server.finished_run import read_finished_run
 from server.flower_commands import stop_run as stop_flower_run
 from server.report.build import build_report
@@ -23,6 +22,13 @@ LOOK_S = 0.3
 STOP_MARGIN_S = 120.0
 SERVER_GONE_S = 120.0
 """How long a follower bears that the server is down."""
+
+
+CONTINUE = "mend the reason, then `tumorboard server resume`"
+OTHER_CODE = (
+    "install the version that started it, or move this folder away and run the study anew; what "
+    "hospitals spent on it stays spent"
+)
 
 
 def want_run(folder: ConsortiumFolder, run: RunFolder) -> None:
@@ -57,18 +63,11 @@ def follow_run(run: RunFolder, output: Output) -> Path:
         raise RunError(
             f"the run {'was stopped' if state.phase == 'stopped' else 'failed'}: {what}",
             where=str(run.path),
-            why=_without(state),
-            cure="mend the reason, then `tumorboard server resume`",
+            cure=OTHER_CODE if code == ErrorCode.CODE_DIGEST else CONTINUE,
             code=ErrorCode(code) if code in set(ErrorCode) else None,
         )
     page, _ = build_report(make_content(read_finished_run(run.path)), run.path)
     return page.resolve()
-
-
-def _without(state: RunState) -> str:
-    """Return which sites did not take part, and why, as far as the codes tell."""
-    left_out = [(name, site) for name, site in sorted(state.sites.items()) if not site.enrolled]
-    return "; ".join(f"{name}: {reason(site.refusal_code)}" for name, site in left_out)
 
 
 def stop_run(

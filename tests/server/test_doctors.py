@@ -139,6 +139,17 @@ def test_expiry_warns_a_month_ahead(folder, server, days, status):
     assert ("warning: server certificate expires in" in shown) == (status == "warning")
 
 
+def test_a_server_that_was_not_started_again_after_a_rotation(folder, server):
+    server()
+    assert "ports" not in at_server(folder)
+    lab = ConsortiumFolder.open(folder / "lab")
+    authority = load_certified(lab.ca_cert, lab.ca_key)
+    newer = issue_server_certificate(authority, lab.consortium().sans, days=300)
+    lab.server_cert.write_bytes(newer.certificate_pem())
+    lab.server_key.write_bytes(newer.key_pem())
+    assert "before the rotation" in at_server(folder)["ports"]
+
+
 def test_certificate_of_another_authority(folder, server):
     lab = folder / "lab"
     other = issue_server_certificate(make_authority("lab"), ["127.0.0.1"])

@@ -380,3 +380,28 @@ def test_commands_from_nothing_to_an_installed_kit(tmp_path, monkeypatch):
         server_app, ["revoke", "lab", "a", "--reason", "left", "--json"], catch_exceptions=False
     )
     assert json.loads(gone.stdout)["roster_version"] == 3
+
+
+def test_a_request_that_is_nested_without_end_is_refused(tmp_path):
+    path = tmp_path / "deep.json"
+    path.write_text("[" * 100_000)
+    with pytest.raises(ProtocolError) as caught:
+        read_join_request(path)
+    assert caught.value.code == ErrorCode.JOIN_REQUEST
+    with pytest.raises(ProtocolError) as caught:
+        read_roster(path, "ab" * 32)
+    assert caught.value.code == ErrorCode.ROSTER
+
+
+@pytest.mark.parametrize(("port", "fine"), [("1", True), ("65535", True), ("65536", False)])
+def test_an_address_has_a_port_that_exists(tmp_path, port, fine):
+    def make():
+        address = f"127.0.0.1:{port}"
+        return provision(tmp_path / port, name="lab", address=address, listen=address, sans=[])
+
+    if fine:
+        assert ConsortiumFolder.open(make()).consortium().listen.endswith(port)
+        return
+    with pytest.raises(ConfigError, match="listen"):
+        make()
+    assert not (tmp_path / port).exists()

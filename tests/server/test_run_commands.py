@@ -205,22 +205,15 @@ def test_a_run_of_other_code_says_so_at_once(lab):
     with pytest.raises(RunError) as caught:
         follow_run(run, Output(json_mode=True))
     assert caught.value.code == ErrorCode.CODE_DIGEST
+    assert "move this folder away" in caught.value.cure
 
 
-def test_follower_names_who_did_not_take_part_and_why(lab):
-    consortium, study, _ = lab
-    run = new_run(consortium, study)
-    run.unwant()
-    sites = {"site-a": SiteState(refusal_code="TB300"), "site-b": SiteState(enrolled=True)}
-    RunState(
-        run_id="r",
-        study_digest="a" * 64,
-        code_digest="b" * 64,
-        phase="failed",
-        rounds=4,
-        reason="TB601: only 1 of at least 3 sites accept the study",
-        sites=sites,
-    ).save(run.path)
-    with pytest.raises(RunError) as caught:
-        follow_run(run, Output(json_mode=True))
-    assert caught.value.why == "site-a: a feature file of it is missing or damaged (TB300)"
+def test_a_mistyped_run_neither_stops_nor_takes_the_server_down(lab, monkeypatch):
+    monkeypatch.setattr("server.run_control.take_down", lambda _: pytest.fail("taken down"))
+    result = call("stop", lab[0].root, "--run", "no-such-run", "--down")
+    assert "there is no run 'no-such-run'" in result.exception.what
+
+
+def test_no_page_is_served_about_a_folder_that_is_not_there(tmp_path):
+    result = call("page", tmp_path / "mistyped", "--port", "0")
+    assert isinstance(result.exception, ConfigError)
