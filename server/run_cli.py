@@ -151,8 +151,10 @@ def _go(folder: ConsortiumFolder, made: RunFolder, *, follow: bool, output: Outp
     if follow:
         told["report"] = str(follow_run(made, output))
         output.say(f"Report: {told['report']}")
-    else:
+    elif made.is_wanted:
         output.say(f"{made.name} is under way; see `tumorboard server status`.")
+    else:
+        output.say(f"{made.name} is done; `tumorboard server report` writes its report.")
     output.result(told)
 
 

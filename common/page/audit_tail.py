@@ -48,11 +48,13 @@ def audit_tail(path: Path) -> tuple[AuditRow, ...]:
 
 def refusals(rows: Sequence[AuditRow]) -> Iterator[Problem]:
     """Yield one note for each kind of refusal among the rows."""
-    seen = Counter((row.code, row.what, row.site) for row in rows if row.code)
-    for (code, what, site), times in sorted(seen.items()):
-        last = max(row.time for row in rows if (row.code, row.what, row.site) == (code, what, site))
+    seen = Counter((row.code, row.what, row.site, row.run) for row in rows if row.code)
+    for kind, times in sorted(seen.items()):
+        code, what, site, run = kind
+        last = max(r.time for r in rows if (r.code, r.what, r.site, r.run) == kind)
         often = "once" if times == 1 else f"{times} times"
-        told = f"Refused {often} of late, last at {last:%H:%M:%S} UTC: {what}. "
+        of_run = f" of run {run}" if run else ""
+        told = f"Refused {often} of late, last at {last:%H:%M:%S} UTC: {what}{of_run}. "
         told += guide_of(code).happened
         yield Problem.of_code(code, weight="notes", where=site, what=told)
 

@@ -217,3 +217,15 @@ def test_a_mistyped_run_neither_stops_nor_takes_the_server_down(lab, monkeypatch
 def test_no_page_is_served_about_a_folder_that_is_not_there(tmp_path):
     result = call("page", tmp_path / "mistyped", "--port", "0")
     assert isinstance(result.exception, ConfigError)
+
+
+def test_resume_of_a_finished_run_says_that_it_is_done(lab, monkeypatch):
+    monkeypatch.setattr("server.run_control.running_server", lambda _: True)
+    consortium, study, _ = lab
+    made = new_run(consortium, study)
+    made.unwant()
+    state(made, "done", 4)
+    assert "is done" in call("resume", consortium.root, "--no-follow").stdout
+    state(made, "stopped", 2)
+    assert "is under way" in call("resume", consortium.root, "--no-follow").stdout
+    made.unwant()
