@@ -36,7 +36,7 @@ def roster(
 
     It comes with the kit and with every study. An altered or older one is refused.
 
-    Exit status 1 if this hospital is not admitted, or the roster is refused; 2 without a site kit.
+    Exit status 1 if this hospital is not admitted, 2 without a site kit, 4 if a roster is refused.
     """
     from client.agent.log_files import site_audit_log
     from client.enrol_connection import SiteConnection
