@@ -81,11 +81,17 @@ def install_kit(
     from client.enrol_connection import SiteConnection
     from client.enrol_install import install_kit as install
     from client.site_folder import load_policy
+    from common.errors import ProtocolError
 
     target = SiteConnection.of_site(site)
     policy = load_policy(site)
-    connection = install(policy, kit, target, fingerprint=fingerprint)
-    site_audit_log(policy).append(
+    log = site_audit_log(policy)
+    try:
+        connection = install(policy, kit, target, fingerprint=fingerprint)
+    except ProtocolError as error:
+        log.append("kit_refused", code=str(error.code))
+        raise
+    log.append(
         "kit_installed", connection=connection.digest(), roster_version=target.roster().version
     )
     output = Output(json_output)

@@ -164,6 +164,24 @@ GUIDES: dict[ErrorCode, Guide] = {
         "Nothing for this study. `tumorboard server roster` says why; with new keys the hospital "
         "may join again, for another study.",
     ),
+    ErrorCode.NODE_KEY: Guide(
+        "The SuperLink refused a caller: its node key is not admitted or was revoked, or its "
+        "signed time stamp is wrong or older than 305 s.",
+        "The audit log names address, key and, if the key was ever admitted, the hospital. "
+        "Unknown: somebody tries the door. A hospital of yours: compare keys with `tumorboard "
+        "server roster`, and its clock.",
+    ),
+    ErrorCode.REPLAYED: Guide(
+        "A signed request of a hospital came a second time, or was signed before this server "
+        "started.",
+        "Once after a restart: nothing, the SuperNode signs anew. Otherwise somebody reads "
+        "the line between proxy and SuperLink: rotate certificate and key of the server.",
+    ),
+    ErrorCode.INTERFACE: Guide(
+        "Somebody called an interface that is the coordinator's own (`/v1/control`, "
+        "`/v1/runtime`, or a path that does not exist).",
+        "Only the proxy may face hospitals; see who reaches the SuperLink's port.",
+    ),
     ErrorCode.RUN: Guide(
         "The run cannot go on.",
         "See the reason; what was committed stays, the same command continues.",

@@ -45,6 +45,7 @@ REASONS: dict[str, str] = {
     ErrorCode.ROSTER: "it knows another roster, or the study names hospitals its roster does not",
     ErrorCode.REVOKED: "it was revoked",
     ErrorCode.UNPROVEN: "a node claims to be it that lacks the key on the roster",
+    ErrorCode.BUNDLE: "its site gate lets no bundle of this server through",
     ErrorCode.AGENT_AWAY: "its node is online, its site agent is not",
     ErrorCode.DISK_FULL: "its disk is full",
 }

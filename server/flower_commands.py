@@ -15,9 +15,19 @@ from common.connection import split_address
 from common.errors import ErrorCode, RunError
 from server.bundle import bundle_folder
 from server.consortium_folder import ConsortiumFolder
+from server.flower_cli import SECRET_VARIABLE
 
 CONNECTION = "consortium"
 TIMEOUT_S = 60.0
+
+
+FLWR = (sys.executable, "-m", "server.flower_cli")
+"""Flower's command, with the secret of the control interface."""
+
+
+def control_secret(folder: ConsortiumFolder) -> Path:
+    """Return the file of the secret without which the SuperLink starts no run."""
+    return folder.superlink / "control.secret"
 
 
 def flower_environment(folder: ConsortiumFolder) -> dict[str, str]:
@@ -26,6 +36,7 @@ def flower_environment(folder: ConsortiumFolder) -> dict[str, str]:
         "FLWR_HOME": str(folder.superlink / "flwr"),
         "FLWR_TELEMETRY_ENABLED": "0",
         "FLWR_DISABLE_UPDATE_CHECK": "1",
+        SECRET_VARIABLE: str(control_secret(folder)),
         "PATH": f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}",
     }
 
@@ -98,7 +109,7 @@ def unregister_node(folder: ConsortiumFolder, node_id: str) -> None:
 
 def _flwr(folder: ConsortiumFolder, *arguments: str) -> dict[str, Any]:
     write_connection(folder)
-    command = [str(Path(sys.executable).with_name("flwr")), *arguments, "--format", "json"]
+    command = [*FLWR, *arguments, "--format", "json"]
     environment = {**os.environ, **flower_environment(folder)}
     try:
         done = subprocess.run(

@@ -177,7 +177,7 @@ class GridLink:
         messages = [Message(c, p.node, MESSAGE_TYPE, ttl=ttl) for p, c in self._packed(method, due)]
         message_ids = list(self._grid.push_messages(messages))
         for pending, message_id in zip(due, [*message_ids, *[None] * len(due)], strict=False):
-            pending.message_id, pending.pushed_at = message_id, time.monotonic()
+            pending.message_id, pending.pushed_at = message_id or None, time.monotonic()
             pending.pushes += 1
             pending.not_before = now + 2.0 ** min(pending.pushes - 1, 6)
 
@@ -223,9 +223,11 @@ class GridLink:
             known = not reply.has_error() and reply.metadata.src_node_id == node
             status = read_reply("status", reply.content) if known else None
             told = status if isinstance(status, StatusReply) else None
+            gated = isinstance(status, Refusal) and status.code == ErrorCode.BUNDLE
             if known:
                 self._answered[node] = asked_at
-            code = self._nodes.hear(node, told)
+            instead = ErrorCode.BUNDLE if gated else ErrorCode.AGENT_AWAY
+            code = self._nodes.hear(node, told, instead=instead)
             if code is not None and self._report is not None:
                 self._report(told.site_id if told else "", node, code)
 
@@ -235,7 +237,8 @@ class GridLink:
         self._asked = {m: (n, at) for m, (n, at) in self._asked.items() if n != node}
         message = Message(content, node, MESSAGE_TYPE, ttl=STATUS_TTL_S)
         for message_id in self._grid.push_messages([message]):
-            self._asked[message_id] = (node, time.monotonic())
+            if message_id:  # none if the node was revoked a moment ago
+                self._asked[message_id] = (node, time.monotonic())
 
     def _chase(self, waiting: Iterable[_Pending]) -> None:
         """Ask nodes that are slow whether they are there, and notice what they lost.

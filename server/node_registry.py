@@ -65,7 +65,9 @@ class NodeRegistry:
         self._nodes[number].challenge = challenge = new_challenge()
         return challenge
 
-    def hear(self, number: int, status: StatusReply | None) -> ErrorCode | None:
+    def hear(
+        self, number: int, status: StatusReply | None, *, instead: ErrorCode = ErrorCode.AGENT_AWAY
+    ) -> ErrorCode | None:
         """Take a node's answer to its challenge; a challenge counts once.
 
         A node that fails to prove what it proved before loses its site.
@@ -73,13 +75,14 @@ class NodeRegistry:
         Args:
             number: The node that answered.
             status: What it said; None if its agent said nothing.
+            instead: Why it said nothing.
 
         Returns:
             Why the node is not believed; None if it is, or if nothing has changed.
         """
         node = self._nodes[number]
         challenge, node.challenge = node.challenge, None
-        code = self._judge(number, challenge, status)
+        code = self._judge(number, challenge, status) if status is not None else instead
         if code == ErrorCode.UNPROVEN and node.site_id is not None:
             self._holder.pop(node.site_id, None)
             node.site_id = None
@@ -108,11 +111,7 @@ class NodeRegistry:
         """Sites whose node is online, sorted."""
         return tuple(sorted(s for s, number in self._holder.items() if number in self._live))
 
-    def _judge(
-        self, number: int, challenge: str | None, status: StatusReply | None
-    ) -> ErrorCode | None:
-        if status is None:
-            return ErrorCode.AGENT_AWAY
+    def _judge(self, number: int, challenge: str | None, status: StatusReply) -> ErrorCode | None:
         site_id = status.site_id
         if site_id not in self._roster:
             return ErrorCode.UNPROVEN

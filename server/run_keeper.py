@@ -9,12 +9,14 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 
 from common.errors import ErrorCode, TumorboardError
 from server.consortium_folder import ConsortiumFolder
 from server.flower_commands import start_run
 from server.node_enrolment import NodeEnrolment
+from server.provision import audit_log
 from server.run_folder import ENDED, RunFolder, all_runs
 from server.superlink import is_superlink_healthy
 
@@ -62,10 +64,18 @@ class RunKeeper:
                     self._look_after_all()
                 self._said = ""
             except TumorboardError as error:
-                if str(error) != self._said:
-                    _log.error("%s", error)
-                self._said = str(error)
+                self._tell(error)
                 stop.wait(2.0)
+
+    def _tell(self, error: TumorboardError) -> None:
+        """Log a problem once; a roster that was altered goes to the audit log too."""
+        if str(error) == self._said:
+            return
+        self._said = str(error)
+        _log.error("%s", error)
+        if error.code == ErrorCode.ROSTER:
+            with suppress(TumorboardError, OSError):  # a full disk must not end the keeper
+                audit_log(self._folder).append("roster_refused", code=str(error.code))
 
     def _look_after_all(self) -> None:
         wanted = {run.name: run for run in all_runs(self._folder) if run.is_wanted}

@@ -8,6 +8,7 @@ run survives until its token is out of date. Process isolation is therefore what
 from __future__ import annotations
 
 import secrets
+import sys
 from pathlib import Path
 
 from common.atomic_file import whole_or_nothing
@@ -17,7 +18,12 @@ from common.free_port import free_port
 from common.grpc_health import is_serving
 from common.supervisor import Child, Supervised, check_not_running, read_supervised
 from server.consortium_folder import ConsortiumFolder
-from server.flower_commands import flower_environment, local_address, write_connection
+from server.flower_commands import (
+    control_secret,
+    flower_environment,
+    local_address,
+    write_connection,
+)
 
 EXECUTOR_POLL_S = "0.5"
 LOOPBACK = "127.0.0.1"
@@ -39,10 +45,13 @@ def server_processes(folder: ConsortiumFolder) -> tuple[list[Child], dict[str, o
             )
     write_connection(folder)
     secret = _fresh_secret(folder.superlink / "executor.secret")
+    control = _fresh_secret(control_secret(folder))
     health = f"{LOOPBACK}:{free_port()}"
     host, port = split_address(folder.consortium().listen)
     shared = flower_environment(folder)
-    superlink = ["flower-superlink", "--host", host, "--port", str(port)]
+    superlink = [sys.executable, "-m", "server.guarded_superlink"]
+    superlink += ["--consortium", str(folder.root), "--control-secret", str(control)]
+    superlink += ["--host", host, "--port", str(port)]
     superlink += ["--ssl-certfile", str(folder.server_cert)]
     superlink += ["--ssl-keyfile", str(folder.server_key)]
     superlink += ["--ssl-ca-certfile", str(folder.ca_cert), "--enable-supernode-auth"]

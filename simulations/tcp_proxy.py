@@ -65,6 +65,11 @@ class TcpProxy:
         """Deliver nothing for so long, without breaking any connection."""
         self._silent_until = time.monotonic() + seconds
 
+    def redirect(self, port: int) -> None:
+        """Break all connections and let new ones go to another port of this machine."""
+        self._target = port
+        self._drop_all()
+
     def close(self) -> None:
         """End the proxy."""
         self._listener.close()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from typing import NoReturn
 
 from client.agent.call_journal import NOT_NOTED, Call, CallJournal
 from client.agent.disk_watch import DiskWatch
@@ -42,10 +43,30 @@ def answer(
     """
     call = Call(method, header, payload)
     call.code = _guarded(method, lambda: _call(agent, call), disk)
+    return _noted(call, journal, disk)
+
+
+def refuse_frame(
+    method: str,
+    frame: bytes,
+    journal: CallJournal | None = None,
+    disk: DiskWatch | None = None,
+) -> NoReturn:
+    """Refuse bytes that hold no request, and write that down.
+
+    Raises:
+        AgentRefusalError: Always; with code PAYLOAD.
+    """
+    _noted(Call(method, "", frame, code=str(ErrorCode.PAYLOAD)), journal, disk)
+    raise AgentRefusalError(str(ErrorCode.PAYLOAD))
+
+
+def _noted(call: Call, journal: CallJournal | None, disk: DiskWatch | None) -> tuple[str, bytes]:
+    """Write a call down and return its reply; what could not be written down does not leave."""
     if journal is not None:
-        noted = _guarded(method, lambda: journal.note(call), disk)
+        noted = _guarded(call.method, lambda: journal.note(call), disk)
         call.code = call.code or noted
-    if disk is not None and not call.code and method != NOT_NOTED:
+    if disk is not None and not call.code and call.method != NOT_NOTED:
         disk.succeeded()
     if call.code or call.encoded is None:
         raise AgentRefusalError(call.code or str(ErrorCode.INTERNAL))

@@ -10,31 +10,27 @@ from __future__ import annotations
 import logging
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import TypeVar
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
+from client.agent.call_handlers import AgentCalls
 from client.agent.call_journal import CallJournal
 from client.agent.disk_watch import DiskWatch
-from client.agent.dispatch import answer
 from client.agent.socket_call import (
     CHANNEL_OPTIONS,
     SERVICE,
-    AgentRefusalError,
     call_agent,
-    from_frame,
-    to_frame,
 )
-from common.errors import ConfigError, ErrorCode
+from common.errors import ConfigError
 from common.grpc_health import is_serving
 from common.protocol import (
-    METHODS,
     AgentApi,
     EvaluateReply,
     EvaluateRequest,
@@ -113,10 +109,9 @@ def serving(
         options=CHANNEL_OPTIONS,
         maximum_concurrent_rpcs=MAX_CALLS,
     )
-    handlers = {name: _handler(agent, name, journal, disk) for name in METHODS}
-    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
     checks = health.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(checks, server)
+    server.add_generic_rpc_handlers((AgentCalls(agent, journal, disk),))
     try:
         server.add_insecure_port(f"unix:{socket}")
     except RuntimeError as error:
@@ -187,24 +182,6 @@ class AgentClient:
 def _set_health(checks: health.HealthServicer, service: str, serves: bool) -> None:
     status = health_pb2.HealthCheckResponse
     checks.set(service, status.SERVING if serves else status.NOT_SERVING)
-
-
-def _handler(
-    agent: AgentApi, method: str, journal: CallJournal | None, disk: DiskWatch | None
-) -> Any:
-    def handle(frame: bytes, context: Any) -> bytes:
-        try:
-            return to_frame(*answer(agent, method, *from_frame(frame), journal, disk))
-        except AgentRefusalError as refusal:
-            code = refusal.code
-        except ValueError:  # a frame that is truncated or not UTF-8
-            code = str(ErrorCode.PAYLOAD)
-        context.set_code(grpc.StatusCode.FAILED_PRECONDITION)
-        context.set_details(code)
-        return b""
-
-    behaviour = cast(Callable[[bytes, Any], bytes], handle)
-    return grpc.unary_unary_rpc_method_handler(behaviour)
 
 
 def check_socket_path(socket: Path) -> None:

@@ -20,6 +20,7 @@ from server.run_control import stop_run, want_run
 from server.run_folder import RunFolder
 from simulations.benchmarks.check import Check, progress, run
 from simulations.consortium_check import check_agreement
+from simulations.deployed.attempts import AuditWatch
 from simulations.deployed.chaos_scenes import (
     Stage,
     full_disk,
@@ -33,6 +34,7 @@ from simulations.deployed.chaos_scenes import (
 from simulations.deployed.faults import FaultInjector
 from simulations.deployed.hostile_agent import ATTACKS
 from simulations.deployed.hostile_relay import attack
+from simulations.deployed.intruders import all_attempts, slow_lines, tapped_line
 from simulations.local_consortium import running
 
 DURATION = "about 10 minutes on 2 idle cores"
@@ -125,6 +127,7 @@ def hospital_troubles(stage: Stage) -> Iterator[Check]:
 def bad_hospital(stage: Stage) -> Iterator[Check]:
     """Yield checks of a hospital that sends nonsense, another kind in every round."""
     bad = sorted(stage.lines)[-1]
+    watch = AuditWatch.of_site(stage.consortium.sites[bad])
     with hostile_hospital(stage, bad):
         made = stage.begin(stage.study(400, "none", len(ATTACKS), quorum=2, timeout_s=60))
         phase = wait_for_end(made)
@@ -144,6 +147,8 @@ def bad_hospital(stage: Stage) -> Iterator[Check]:
         if record.site == bad and record.code and record.event.endswith("refused")
     }
     yield Check("of these in the coordinator's audit log", len(logged), len(ATTACKS) - 1, ">=")
+    sent = {record.round for record in watch.added(lambda r: r.facts.get("method") == "train")}
+    yield Check("of these in the hospital's audit log", len(sent), len(ATTACKS), ">=")
     yield _flag("the run goes on to its end", phase == "done", phase)
 
 
@@ -168,6 +173,32 @@ def bad_relay(stage: Stage) -> Iterator[Check]:
         f"rounds {sorted(loot.replies)}",
     )
     yield Check("epsilon spent by all of it", epsilon, study.privacy.epsilon + 1e-9, "<=")
+
+
+def intruders(stage: Stage, rounds: int = 100, delay_s: float = 0.05) -> Iterator[Check]:
+    """Yield checks of everybody who tries to get in while a study is running.
+
+    The lines are slow meanwhile, so that the study is still running when the last has tried.
+    """
+    private = stage.study(901, "local", 4)
+    stage.consortium.agree(private)
+    study = stage.study(900, "none", rounds, timeout_s=240)
+    tapped = sorted(stage.lines)[0]
+    with tapped_line(stage, tapped) as tap:
+        made = stage.begin(study)
+        wait_for_round(made, 1)
+        with slow_lines(stage, delay_s):
+            for attempt in all_attempts(stage, made, private, tap, tapped):
+                progress(f"  {attempt.what}: {attempt}")
+                yield _flag(f"{attempt.what}: refused", attempt.is_refused, str(attempt))
+                logged = bool(attempt.coordinator and attempt.hospital)
+                yield _flag(f"{attempt.what}: in the logs", logged, str(attempt))
+            state = made.state()
+            reached = state.round if state else 0
+            yield Check("rounds when the last had tried", reached, rounds, "<")
+        phase = wait_for_end(made)
+    same = phase == "done" and _model(made) == stage.faultless_model(study)
+    yield _flag("the run goes on, to the faultless model", same, phase)
 
 
 def lines(stage: Stage, cut_s: float = CUT_S) -> Iterator[Check]:
@@ -199,7 +230,15 @@ def lines(stage: Stage, cut_s: float = CUT_S) -> Iterator[Check]:
     yield Check("longest round beside it, s; deadline 20 s", slowest, 40, "<=")
 
 
-SCENES = (short_kills, superlink_down, hospital_troubles, bad_hospital, bad_relay, lines)
+SCENES = (
+    short_kills,
+    superlink_down,
+    hospital_troubles,
+    bad_hospital,
+    bad_relay,
+    intruders,
+    lines,
+)
 
 
 def _flag(what: str, holds: bool, note: str = "") -> Check:

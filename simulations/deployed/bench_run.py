@@ -46,6 +46,7 @@ rounds = 0
 """
 KINDS = {
     "flower-superlink": "SuperLink",
+    "guarded_superlink": "SuperLink",
     "flwr-serverapp": "server app",
     "client.supernode": "SuperNode",
     "flower-supernode": "SuperNode",
@@ -112,6 +113,8 @@ def run_app(
     connection: str,
     bundle: Path,
     config: Mapping[str, object],
+    *,
+    program: Sequence[str] = ("flwr",),
 ) -> list[float]:
     """Start a bundle's app, wait for its end and return the seconds of its rounds.
 
@@ -121,7 +124,7 @@ def run_app(
     out, file = root / "seconds.json", root / "run-config.toml"
     told = {**config, "out": str(out)}
     write_text(file, "".join(f"{key} = {json.dumps(value)}\n" for key, value in told.items()))
-    command = ["flwr", "run", str(bundle), connection, "--run-config", str(file)]
+    command = [*program, "run", str(bundle), connection, "--run-config", str(file)]
     deadline = time.monotonic() + LIMIT_S
     while True:
         done = subprocess.run(

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
+from client.agent.call_journal import CallJournal
+from client.agent.log_files import site_audit_log
 from client.agent.service import serve
 from client.agent.site_agent import SiteAgent
 from client.site_folder import load_policy
@@ -60,6 +62,7 @@ def _truncate(reply: TrainReply) -> TrainReply:
     return _Truncated.model_construct(**dict(reply))
 
 
+EARLIER = "reply of the round before"
 ATTACKS: dict[str, tuple[Tamper, set[ErrorCode]]] = {
     "NaN": (_changed(_poison), {ErrorCode.NOT_FINITE}),
     "wrong shape": (_changed(_reshape), {ErrorCode.PAYLOAD}),
@@ -74,6 +77,7 @@ ATTACKS: dict[str, tuple[Tamper, set[ErrorCode]]] = {
         lambda reply: reply.model_copy(update={"round": reply.round + 1}),
         {ErrorCode.PROTOCOL},
     ),
+    EARLIER: (lambda reply: reply, {ErrorCode.PROTOCOL}),
     "name of another site": (
         lambda reply: reply.model_copy(update={"site_id": "somebody-else"}),
         {ErrorCode.PROTOCOL},
@@ -85,10 +89,14 @@ ATTACKS: dict[str, tuple[Tamper, set[ErrorCode]]] = {
 class HostileAgent(SiteAgent):
     """Trains as it should, then tampers with what it sends."""
 
+    _before: TrainReply | None = None
+
     def train(self, request: TrainRequest) -> TrainReply:
         """Return a tampered reply."""
-        tamper, _ = list(ATTACKS.values())[(request.round - 1) % len(ATTACKS)]
-        return tamper(super().train(request))
+        name, (tamper, _) = list(ATTACKS.items())[(request.round - 1) % len(ATTACKS)]
+        reply = super().train(request)
+        before, self._before = self._before or reply, reply
+        return tamper(before if name == EARLIER else reply)
 
 
 def main() -> None:
@@ -98,7 +106,9 @@ def main() -> None:
     parser.add_argument("--socket", type=Path, required=True)
     given = parser.parse_args()
     reload = partial(load_policy, given.site)
-    serve(HostileAgent(reload(), reload=reload), given.socket)
+    policy = reload()
+    journal = CallJournal(policy.site_id, site_audit_log(policy))
+    serve(HostileAgent(policy, reload=reload), given.socket, journal=journal)
 
 
 if __name__ == "__main__":

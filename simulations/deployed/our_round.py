@@ -15,7 +15,7 @@ from client.site_processes import site_processes
 from common.atomic_file import write_text
 from common.contract import sha256_hex
 from common.supervisor import Child
-from server.flower_commands import CONNECTION, flower_environment
+from server.flower_commands import CONNECTION, FLWR, flower_environment
 from server.node_enrolment import NodeEnrolment
 from server.superlink import is_superlink_healthy, server_processes, status_file
 from simulations.deployed.bench_run import (
@@ -53,7 +53,8 @@ def measure_ours(root: Path, sites: int, parameters: int, rounds: int) -> Measur
         wait_until(lambda: is_superlink_healthy(folder), "the SuperLink")
         NodeEnrolment(folder).update()
         with supervised(hospitals, root / "sites.json", {}), MemoryWatch() as memory:
-            seconds = run_app(root, flower_environment(folder), CONNECTION, bundle, config)
+            environment = flower_environment(folder)
+            seconds = run_app(root, environment, CONNECTION, bundle, config, program=FLWR)
     return Measured(seconds, bytes_a_round(proxies, rounds), dict(memory.peak_mib))
 
 

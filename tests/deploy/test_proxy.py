@@ -10,9 +10,9 @@ from typing import ClassVar
 import pytest
 from flower_processes import free_port
 from joined_consortium import make_consortium
-from shipped_proxy import NGINX, shipped_proxy
 
 from common.connection import split_address
+from simulations.deployed.shipped_proxy import NGINX, shipped_proxy
 
 pytestmark = pytest.mark.skipif(NGINX is None, reason="nginx is not installed")
 
@@ -24,7 +24,8 @@ class Upstream(BaseHTTPRequestHandler):
 
     def do_POST(self):
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        type(self).seen.append((self.path, len(body), self.headers.get("flwr-timestamp")))
+        told = [self.headers.get(name) for name in ("flwr-timestamp", "x-forwarded-for")]
+        type(self).seen.append((self.path, len(body), *told))
         self.send_response(200)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
@@ -71,10 +72,11 @@ def ask(proxy, method, path, body=b"", headers=None):
 
 def test_fleet_passes_with_body_and_headers(proxy):
     body = b"x" * 3_000_000
-    headers = {"flwr-timestamp": "2026-01-01"}
+    headers = {"flwr-timestamp": "2026-01-01", "X-Forwarded-For": "10.0.0.1"}
     status, read = ask(proxy, "POST", "/v1/fleet/push-messages", body, headers)
     assert (status, read) == (200, body)
-    assert Upstream.seen[-1] == ("/v1/fleet/push-messages", len(body), "2026-01-01")
+    seen = ("/v1/fleet/push-messages", len(body), "2026-01-01", "127.0.0.1")
+    assert Upstream.seen[-1] == seen  # nobody calls under an address of his choice
 
 
 REFUSED = [

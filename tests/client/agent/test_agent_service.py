@@ -149,7 +149,7 @@ def test_truncated_frame_is_refused_with_a_code(echo, frame):
 def test_only_methods_of_the_protocol_exist(echo, method):
     with pytest.raises(grpc.RpcError) as caught:
         raw_call(echo, method, to_frame("{}", b""))
-    assert caught.value.code() == grpc.StatusCode.UNIMPLEMENTED
+    assert caught.value.details() == ErrorCode.PROTOCOL
 
 
 def test_second_agent_on_the_same_socket_is_refused(echo):

@@ -5,13 +5,14 @@ import stat
 import tempfile
 from pathlib import Path
 
+import grpc
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from client.agent.call_journal import CallJournal
 from client.agent.dispatch import answer
-from client.agent.service import AgentClient, serving
-from client.agent.socket_call import AgentRefusalError
+from client.agent.service import AgentClient, is_healthy, serving
+from client.agent.socket_call import SERVICE, AgentRefusalError, to_frame
 from common.audit_log import AuditLog, read_audit
 from common.contract import sha256_hex
 from common.errors import ErrorCode, PrivacyError
@@ -135,3 +136,23 @@ def test_socket_of_a_relay_under_another_user_is_for_the_group_alone(log):
             assert stat.S_IMODE(socket.stat().st_mode) == 0o660
             AgentClient(socket).train(TRAIN)
     assert [line.event for line in read_audit(log.path)] == ["call"]
+
+
+def test_calls_that_do_not_exist_and_broken_frames_leave_a_line(log):
+    with tempfile.TemporaryDirectory(prefix="tb") as folder:
+        socket = Path(folder) / "agent.sock"
+        with (
+            serving(Hospital(), socket, journal=CallJournal("a", log)),
+            grpc.insecure_channel(f"unix:{socket}") as channel,
+        ):
+            for path in (f"/{SERVICE}/shell", "/other.Service/train", "/grpc.reflection/x"):
+                with pytest.raises(grpc.RpcError) as caught:
+                    channel.unary_unary(path)(to_frame("{}", b""), timeout=10)
+                assert caught.value.details() == ErrorCode.PROTOCOL
+            for frame in (b"", b"\x00" * 9 + b"x", to_frame("{}", b"")[:-1]):
+                with pytest.raises(grpc.RpcError) as caught:
+                    channel.unary_unary(f"/{SERVICE}/train")(frame, timeout=10)
+                assert caught.value.details() == ErrorCode.PAYLOAD
+            assert is_healthy(socket)
+    told = [(r.code, r.facts["method"]) for r in read_audit(log.path) if r.event == "call"]
+    assert told == [("TB500", "unknown")] * 3 + [("TB505", "train")] * 3

@@ -26,6 +26,7 @@ def stage():
     [
         chaos.bad_relay,
         chaos.bad_hospital,
+        chaos.intruders,
         chaos.hospital_troubles,
         chaos.superlink_down,
         chaos.lines,
