@@ -38,11 +38,14 @@ def full_disks(policy: SitePolicy, socket: Path) -> Iterator[Finding]:
         for service, folder in places.items()
         if listens and health_of(f"unix:{socket}", service) is False
     }
-    for folder in dict.fromkeys(places.values()):
-        free = free_bytes(folder)
-        if free is not None and (folder in full or free < LEAST_BYTES):
-            found = full.get(folder, f"no room below {folder}")
-            yield Finding(CHECK, "problem", f"{found}: {room_in_words(free)}", _CURE)
+    named = set()
+    for folder in sorted(set(places.values()), key=lambda folder: (folder not in full, folder)):
+        free, disk = free_bytes(folder), _disk(folder)
+        if free is None or (folder not in full and (free >= LEAST_BYTES or disk in named)):
+            continue
+        named.add(disk)
+        found = full.get(folder, f"no room below {folder}")
+        yield Finding(CHECK, "problem", f"{found}: {room_in_words(free)}", _CURE)
 
 
 def tried_disks(policy: SitePolicy) -> Iterator[Finding]:
@@ -63,3 +66,7 @@ def tried_disks(policy: SitePolicy) -> Iterator[Finding]:
                 yield Finding(CHECK, "problem", found, full.cure)
         finally:
             file.unlink(missing_ok=True)
+
+
+def _disk(folder: Path) -> int:
+    return next(place for place in (folder, *folder.parents) if place.exists()).stat().st_dev

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from common.errors import ErrorCode, TumorboardError
 
-AGAIN = "; what was asked is then asked again by itself"
+AGAIN = "; a running study asks again by itself, a command is to be run again"
 FULL = {
     errno.ENOSPC: ("the disk is full", f"free space there, or use a larger disk{AGAIN}"),
     errno.EDQUOT: (

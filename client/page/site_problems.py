@@ -27,7 +27,8 @@ def site_problems(files: SiteFiles) -> Iterator[Problem]:
         yield Problem("warns", what, cure)
     yield from process_problems(files.processes or ())
     for finding in files.disks:
-        yield Problem("warns", finding.found, finding.cure, str(ErrorCode.DISK_FULL))
+        what, cure = (f"{text[:1].upper()}{text[1:]}." for text in (finding.found, finding.cure))
+        yield Problem("warns", what, cure, str(ErrorCode.DISK_FULL))
     if not files.policy.approvals:
         what = "This hospital has consented to no study."
         cure = "Read the study, then `tumorboard site approve`."

@@ -16,6 +16,9 @@ from typer.testing import CliRunner
 from client.agent.service import AgentClient, is_healthy
 from client.agent.socket_call import AgentRefusalError, call_agent
 from client.cli import app
+from client.page.ledger_reading import LedgerReader
+from client.page.site_files import read_site_files
+from client.page.site_problems import site_problems
 from common.contract import canonical_json
 from common.errors import ErrorCode
 from common.protocol import HandshakeRequest
@@ -114,3 +117,18 @@ def test_doctor_tries_to_write_itself(hospital):
     )
     assert "ulimit -f" in told.stdout
     assert not list(site.rglob(".room.*"))
+
+
+def test_a_disk_without_room_is_told_once_and_on_the_page(tmp_path, monkeypatch):
+    make_hospital(tmp_path, "site-a")
+    (tmp_path / "site-a" / "private" / "state").mkdir(exist_ok=True)
+    monkeypatch.setattr("client.site_disks.free_bytes", lambda _folder: 1000)
+    problems = json.loads(call("status", "--site", tmp_path / "site-a", "--json").stdout)[
+        "problems"
+    ]
+    assert len(json.loads(shown)["problems"]) == 1
+    files = read_site_files(tmp_path / "site-a", LedgerReader())
+    told = [problem for problem in site_problems(files) if problem.code == ErrorCode.DISK_FULL]
+    assert [problem.what for problem in told] == [
+        f"No room below {tmp_path}/site-a/private: 0.0 MiB free."
+    ]
