@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -59,11 +60,19 @@ def make_keys(policy: SitePolicy) -> PublicKeys:
 def public_keys(policy: SitePolicy) -> PublicKeys:
     """Return the public halves of the hospital's keys.
 
+    Where the node key belongs to the user that faces the network, as in the shipped compose
+    file, its public half is read from the file beside it.
+
     Raises:
         ConfigError: One is missing or damaged.
     """
-    node = load_node_key(node_key_path(policy.identity_key))
-    return PublicKeys(public_key(load_identity(policy.identity_key)), node_public_key(node))
+    path = node_key_path(policy.identity_key)
+    beside = path.with_name(f"{path.name}.pub")
+    if path.exists() and not os.access(path, os.R_OK) and os.access(beside, os.R_OK):
+        node = beside.read_text(encoding="utf-8").strip()
+    else:
+        node = node_public_key(load_node_key(path))
+    return PublicKeys(public_key(load_identity(policy.identity_key)), node)
 
 
 def write_request(policy: SitePolicy, name: str, out: Path) -> JoinRequest:

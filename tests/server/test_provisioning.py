@@ -21,7 +21,7 @@ from client.agent.identity import (
 from client.cli import app as site_app
 from client.enrol_connection import SiteConnection
 from client.enrol_install import install_kit
-from client.enrol_request import make_keys, write_request
+from client.enrol_request import make_keys, public_keys, write_request
 from client.site_folder import load_policy
 from client.site_template import write_site_template
 from common.audit_log import read_audit
@@ -405,3 +405,12 @@ def test_an_address_has_a_port_that_exists(tmp_path, port, fine):
     with pytest.raises(ConfigError, match="listen"):
         make()
     assert not (tmp_path / port).exists()
+
+
+def test_the_agent_s_user_needs_the_public_half_of_the_node_key_alone(hospital, monkeypatch):
+    policy = hospital()
+    own, private = public_keys(policy), node_key_path(policy.identity_key)
+    private.write_bytes(b"of another user")
+    can = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: path != private and can(path, mode))
+    assert public_keys(policy) == own
