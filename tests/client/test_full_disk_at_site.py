@@ -123,9 +123,7 @@ def test_a_disk_without_room_is_told_once_and_on_the_page(tmp_path, monkeypatch)
     make_hospital(tmp_path, "site-a")
     (tmp_path / "site-a" / "private" / "state").mkdir(exist_ok=True)
     monkeypatch.setattr("client.site_disks.free_bytes", lambda _folder: 1000)
-    problems = json.loads(call("status", "--site", tmp_path / "site-a", "--json").stdout)[
-        "problems"
-    ]
+    shown = call("status", "--site", tmp_path / "site-a", "--json").stdout
     assert len(json.loads(shown)["problems"]) == 1
     files = read_site_files(tmp_path / "site-a", LedgerReader())
     told = [problem for problem in site_problems(files) if problem.code == ErrorCode.DISK_FULL]
