@@ -31,6 +31,10 @@ from flwr.proto.runtime_pb2 import AcquireTaskRequest
 from flwr.supercore import heartbeat
 from flwr.supercore.constant import TaskType
 from flwr.supercore.fab import Fab
+from flwr.supercore.inflatable.inflatable_utils import (
+    pull_and_inflate_object_from_tree,
+    pull_objects,
+)
 from flwr.supercore.interceptors import (
     RuntimeTokenHttpInterceptor,
     RuntimeVersionHttpInterceptor,
@@ -41,11 +45,11 @@ from flwr.supercore.runtime import RuntimeHttpClient
 from flwr.supernode.runtime.run_clientapp import pull_task_input, push_message, push_task_output
 
 from client.flower_app import CONFIG, app
-from client.flower_waits import shorten_waits
 from client.relay_bell import Bell
 from client.site_gate import BundleRefusedError, check_bundle, read_allowed
 from client.supernode import BUSY_S, HEARTBEAT_S
 from client.task_in_hand import LOST, TaskInHand
+from common.late_content import shorten_waits
 
 SHORTEST_S = 0.02
 LONGEST_S = 0.25
@@ -75,7 +79,7 @@ class Relay:
         )
         self._tasks = self._connect("SuperExec", guard)
         vars(heartbeat)["HEARTBEAT_DEFAULT_INTERVAL"] = HEARTBEAT_S
-        shorten_waits()
+        shorten_waits(pull_objects, pull_and_inflate_object_from_tree)
 
     def run(self) -> None:
         """Relay until the process is ended."""

@@ -25,9 +25,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from client.flower_waits import shorten_waits
 from client.relay_bell import Bell
 from client.task_in_hand import answering_lost
+from common.late_content import shorten_waits
 
 SHORTEST_S = 0.2
 LONGEST_S = 1.0
@@ -96,7 +96,8 @@ def main() -> None:
     vars(tasks)["HEARTBEAT_DEFAULT_INTERVAL"] = HEARTBEAT_S
     node = import_module("flwr.supernode.nodestate.in_memory_nodestate").InMemoryNodeState
     node.finish_task = answering_lost(node.finish_task)
-    shorten_waits()
+    parts = import_module("flwr.supercore.inflatable.inflatable_utils")
+    shorten_waits(parts.pull_objects, parts.pull_and_inflate_object_from_tree)
     try:
         import_module("flwr.supernode.cli.flower_supernode").flower_supernode()
     except Exception as error:

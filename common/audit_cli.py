@@ -6,12 +6,15 @@ Nothing here needs access to patients; a copy of the ledger is enough.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from common.audit_log_cli import app as log_app
 from common.cli_output import Output
+
+if TYPE_CHECKING:
+    from common.privacy.recompose import Recomposed
 
 app = typer.Typer(no_args_is_help=True, help=__doc__, rich_markup_mode=None)
 app.add_typer(log_app, name="log")
@@ -53,34 +56,7 @@ def ledger(
     output = Output(json_output)
     output.say(f"{len(records)} lines of site {records[0].site_id}; the chain is whole.")
     output.say(f"Head: {records[-1].sha256}")
-    output.table(
-        f"Spent at delta {delta:g}",
-        (
-            "study",
-            "patients",
-            "releases",
-            "exact",
-            "mu^2",
-            "epsilon",
-            "all collude",
-            "by PLD",
-            "agree",
-        ),
-        [
-            (
-                (a.study_digest or "all")[:12],
-                a.partition,
-                a.releases,
-                a.exact,
-                a.mu_squared,
-                a.epsilon,
-                a.fallback_epsilon,
-                a.second_epsilon,
-                a.agree,
-            )
-            for a in accounts
-        ],
-    )
+    output.table(f"Spent at delta {delta:g}", list(_COLUMNS), [_row(a) for a in accounts])
     output.result(
         {
             "site_id": records[0].site_id,
@@ -94,3 +70,22 @@ def ledger(
     if not agree:
         output.say("The two accountants disagree: do not rely on the reported epsilon.")
         raise typer.Exit(3)
+
+
+_COLUMNS = {
+    "study": "study_digest",
+    "patients": "partition",
+    "releases": "releases",
+    "exact": "exact",
+    "mu^2": "mu_squared",
+    "epsilon": "epsilon",
+    "all collude": "fallback_epsilon",
+    "by PLD": "second_epsilon",
+    "agree": "agree",
+}
+"""Heading -> field of an account."""
+
+
+def _row(account: Recomposed) -> tuple[object, ...]:
+    study, *others = (getattr(account, name) for name in _COLUMNS.values())
+    return ((study or "all")[:12], *others)

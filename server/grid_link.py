@@ -18,13 +18,17 @@ from dataclasses import dataclass, field
 
 from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
+from flwr.supercore.inflatable.inflatable_utils import (
+    pull_and_inflate_object_from_tree,
+    pull_objects,
+)
 
 from common.contract import sha256_hex
 from common.errors import ErrorCode, RunError, TumorboardError
+from common.late_content import shorten_waits
 from common.protocol import StatusReply, StatusRequest
 from common.study import Study
 from common.wire import WireMessage
-from server.flower_waits import shorten_waits
 from server.grid_message import pack, read_reply
 from server.node_registry import NodeRegistry
 from server.site_link import Refusal
@@ -88,7 +92,7 @@ class GridLink:
         poll_s: float = 0.05,
         report: Callable[[str, int, ErrorCode], None] | None = None,
     ) -> None:
-        shorten_waits()
+        shorten_waits(pull_objects, pull_and_inflate_object_from_tree)
         self._grid = grid
         self._poll_s = poll_s
         self._report = report
