@@ -149,6 +149,27 @@ def approve(
     output.result(approval.model_dump(mode="json"))
 
 
+@app.command(epilog="Example: tumorboard site withdraw --site hospital-a 3f9a0c51d2e4")
+def withdraw(
+    site: SiteOption,
+    digest: Annotated[str, typer.Argument(help="The study's digest, or its first 12 characters.")],
+    json_output: JsonOption = False,
+) -> None:
+    """Take back this hospital's consent to a study; its next request is refused.
+
+    What has left the hospital cannot be called back, and what was spent stays spent.
+    """
+    from client.agent.log_files import site_audit_log
+    from client.site_folder import load_policy, withdraw_consent
+
+    policy = load_policy(site)
+    withdrawn = withdraw_consent(policy, digest)
+    site_audit_log(policy).append("withdrawn", study_digest=withdrawn)
+    output = Output(json_output)
+    output.say(f"Consent to study {withdrawn} is withdrawn; the agent refuses it from now on.")
+    output.result({"study_digest": withdrawn})
+
+
 @app.command(epilog="Example: tumorboard site agent --site hospital-a")
 def agent(
     site: SiteOption,

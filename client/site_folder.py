@@ -55,6 +55,38 @@ def record_consent(policy: SitePolicy, approval: Approval) -> Path:
     return target
 
 
+def withdraw_consent(policy: SitePolicy, digest: str) -> str:
+    """Take back the hospital's recorded consent to a study; return the study's digest.
+
+    The agent refuses the study's next call. What has left stays with those who have it, and what
+    was spent stays spent.
+
+    Args:
+        policy: The hospital's rules.
+        digest: Digest of the study, or its first 12 characters or more.
+
+    Raises:
+        ConfigError: There is no such consent, or it stands in site.yaml.
+    """
+    found = [a.study_digest for a in policy.approvals if a.study_digest.startswith(digest)]
+    if len(digest) < SHORTEST or len(set(found)) != 1:
+        raise ConfigError(
+            "there is no consent to this study",
+            where=f"digest {digest}",
+            why=f"{SHORTEST} characters or more must name one of {len(policy.approvals)} consents",
+            cure="see the digests with `tumorboard study show`, or in the folder of consents",
+        )
+    file = _consent_folder(policy) / f"{found[0]}.json"
+    if not file.is_file():
+        raise ConfigError(
+            "this consent was not recorded by `tumorboard site approve`",
+            where="site.yaml: approvals",
+            cure="take it out there; the agent then refuses the study",
+        )
+    file.unlink()
+    return found[0]
+
+
 def writable_folder(folder: Path, *, key: str, mode: int = 0o755) -> Path:
     """Return a folder that exists and may be written; made if need be.
 

@@ -29,7 +29,7 @@ def port_findings(folder: ConsortiumFolder) -> Iterator[Finding]:
     host, port = split_address(listen)
     if host not in ("127.0.0.1", "::1", "localhost"):
         cure = f"set listen: 127.0.0.1:{port} in {folder.config} and use the shipped proxy"
-        found = f"the SuperLink would listen on {listen}: /v1/control is open to all who reach it"
+        found = f"the SuperLink would listen on {listen}: more than /v1/fleet can be called there"
         yield Finding("ports", "warning", found, cure)
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family) as attempt:

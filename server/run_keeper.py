@@ -14,9 +14,12 @@ from dataclasses import dataclass
 
 from common.errors import ErrorCode, TumorboardError
 from server.consortium_folder import ConsortiumFolder
+from server.finished_run import read_finished_run
 from server.flower_commands import start_run
 from server.node_enrolment import NodeEnrolment
 from server.provision import audit_log
+from server.report.build import build_report
+from server.report.content import make_content
 from server.run_folder import ENDED, RunFolder, all_runs
 from server.superlink import is_superlink_healthy
 
@@ -106,6 +109,8 @@ class RunKeeper:
         if ended and (kept.starts or (state is not None and state.phase == "done")):
             run.unwant()
             self._kept.pop(run.name)
+            if state is not None and state.phase == "done":
+                _write_report(run)
             return
         if now < kept.not_before:
             return
@@ -128,6 +133,17 @@ class RunKeeper:
         if state is not None:
             reason = f"{ErrorCode.TRANSPORT}: given up after {MAX_STARTS} starts without progress"
             state.model_copy(update={"phase": "failed", "reason": reason}).save(run.path)
+
+
+def _write_report(run: RunFolder) -> None:
+    """Write a finished run's report, whether or not anybody follows it.
+
+    One that cannot be written is logged; `tumorboard server report` tries again.
+    """
+    try:
+        build_report(make_content(read_finished_run(run.path)), run.path)
+    except (TumorboardError, OSError) as error:
+        _log.error("the report of %s was not written: %s", run.name, error)
 
 
 def _is_lost(reason: str | None) -> bool:

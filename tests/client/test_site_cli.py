@@ -363,3 +363,28 @@ def test_the_installed_command_says_the_same(home, line, status, said):
     done = subprocess.run([*command, *line.split()], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (status, "")
     assert done.stderr.startswith(said)
+
+
+def test_a_consent_is_taken_back(home, call):
+    assert call("keygen --site site")[0] == 0
+    digest = STUDY.digest()
+    assert call(f"withdraw --site site {digest[:12]}")[0] == 2  # there is none yet
+    assert call(f"approve {SITE}")[0] == 0
+    status, _out, err = call(f"withdraw --site site {digest[:8]}")
+    assert (status, "12 characters or more" in err) == (2, True)
+    status, out, _err = call(f"withdraw --site site {digest[:12]} --json")
+    assert (status, json.loads(out)) == (0, {"study_digest": digest})
+    assert "has not approved the study" in call(f"check {SITE}")[1]
+    status, _out, err = call(f"withdraw --site site {digest}")
+    assert (status, "no consent to this study" in err) == (2, True)
+    log = read_audit(home / "site/private/audit.jsonl", None)
+    assert [line.event for line in log][-2:] == ["approved", "withdrawn"]
+
+
+def test_a_consent_in_the_policy_is_taken_out_there(home, call):
+    policy = home / "site/site.yaml"
+    told = yaml.safe_load(policy.read_text())
+    told["approvals"] = [{"study_digest": STUDY.digest(), "epsilon_ceiling": 1.0}]
+    policy.write_text(yaml.safe_dump(told))
+    status, _out, err = call(f"withdraw --site site {STUDY.digest()}")
+    assert (status, "site.yaml: approvals" in err) == (2, True)
