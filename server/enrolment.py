@@ -8,7 +8,7 @@ from common.contract import canonical_json
 from common.errors import ErrorCode, ProtocolError, RunError
 from common.protocol import HandshakeReply, HandshakeRequest
 from common.wire import WireMessage
-from server.revocation import drop_revoked
+from server.revocation import drop_revoked, roster_of_run
 from server.run_state import SiteState
 from server.session import RunSession
 from server.site_link import Refusal
@@ -94,7 +94,8 @@ def enrol_returned(session: RunSession) -> None:
     the study, so that they too refuse it from this round on.
 
     Raises:
-        ProtocolError: The coordinator's roster was altered (ROSTER).
+        ProtocolError: The coordinator's roster was altered before this process had seen it
+            (ROSTER).
     """
     gone = drop_revoked(session)
     told = session.state.enrolled if gone else ()
@@ -120,12 +121,13 @@ def reason(code: str | None) -> str:
 def _handshake(
     session: RunSession, site_ids: Iterable[str], deadline_s: float, *, needed: int = 0
 ) -> None:
+    roster = roster_of_run(session)
     base = HandshakeRequest(
         run_id=session.state.run_id,
         study_json=canonical_json(session.study.model_dump(mode="json")),
         study_digest=session.state.study_digest,
         code_digest=session.state.code_digest,
-        roster_json=session.consortium.signed_roster().text() if session.consortium else None,
+        roster_json=roster.text() if roster is not None else None,
     )
     state = session.state
     asked = list(site_ids)

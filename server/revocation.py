@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from common.errors import ErrorCode
+from common.errors import ErrorCode, ProtocolError
+from common.roster import SignedRoster
 from common.study_roster import objections
 from server.run_state import SiteState
 from server.session import RunSession
@@ -15,11 +16,13 @@ def drop_revoked(session: RunSession) -> list[str]:
     keys of a secure sum are agreed on with it.
 
     Raises:
-        ProtocolError: The coordinator's roster was altered (ROSTER).
+        ProtocolError: The coordinator's roster was altered before this process had seen it
+            (ROSTER).
     """
-    if session.consortium is None:
+    signed = roster_of_run(session)
+    if signed is None:
         return []
-    roster = session.consortium.roster()
+    roster = signed.roster
     wrong = objections(roster, session.study.sites)
     state, gone = session.state, []
     for site_id, objection in sorted(wrong.items()):
@@ -38,3 +41,32 @@ def drop_revoked(session: RunSession) -> list[str]:
         session.output.say(f"site {site_id} was revoked: the study goes on without it")
     session.record(state)
     return gone
+
+
+def roster_of_run(session: RunSession) -> SignedRoster | None:
+    """Return the coordinator's roster; None in a simulation.
+
+    Whoever can write the coordinator's file must not be able to end a study: an altered or older
+    one is noted in the audit log, and the run goes on with the last good one.
+
+    Raises:
+        ProtocolError: It was altered, and there is no good one yet (ROSTER).
+    """
+    if session.consortium is None:
+        return None
+    try:
+        found = session.consortium.signed_roster()
+    except ProtocolError:
+        if session.roster is None:
+            raise
+        found = None
+    kept = session.roster
+    if found is not None and (kept is None or found.roster.version >= kept.roster.version):
+        session.roster, session.roster_refused = found, False
+    elif not session.roster_refused:
+        session.roster_refused = True
+        session.journal.write(
+            "roster_refused", round=session.state.round, code=str(ErrorCode.ROSTER)
+        )
+        session.output.say("the roster was altered: the study goes on with the last good one")
+    return session.roster

@@ -14,6 +14,7 @@ from common.errors import ErrorCode, RunError
 from common.file_lock import held_alone
 from common.private_round import collusion_of
 from common.provenance import code_digest
+from common.roster import SignedRoster
 from common.study import Study
 from server.consortium_folder import ConsortiumFolder, consortium_of_run
 from server.run_journal import RunJournal, open_journal
@@ -42,6 +43,8 @@ class RunSession:
         output: Where progress is shown.
         journal: The coordinator's audit log.
         consortium: The coordinator's folder; None in a simulation.
+        roster: The last good roster of this run; None before the first look, or in a simulation.
+        roster_refused: Whether the present one was altered, or is older, at the last look.
         silent: Rounds in a row that a site did not answer.
     """
 
@@ -52,6 +55,8 @@ class RunSession:
     output: Output
     journal: RunJournal
     consortium: ConsortiumFolder | None = None
+    roster: SignedRoster | None = None
+    roster_refused: bool = False
     silent: dict[str, int] = field(default_factory=dict)
 
     def record(self, state: RunState) -> None:

@@ -201,7 +201,7 @@ def test_processes_that_run_but_do_not_answer(folder, monkeypatch):
 def test_superlink_open_to_the_network_is_a_warning(folder):
     config = folder / "lab" / "consortium.yaml"
     config.write_text(config.read_text().replace("listen: 127.0.0.1", "listen: 0.0.0.0"))
-    assert "/v1/control is open" in at_server(folder)["ports"]
+    assert "more than /v1/fleet can be called" in at_server(folder)["ports"]
     config.write_text(config.read_text().replace("listen: 0.0.0.0", "listen: 192.0.2.1"))
     assert "cannot be used" in at_server(folder)["ports"]
 

@@ -161,6 +161,46 @@ def test_too_few_hospitals_left_for_a_secure_sum_end_the_run_with_the_reason(lab
     assert [r.site for r in events(lab, "site_revoked")] == [GONE]
 
 
+def alter(lab):
+    told = json.loads(lab.roster_file.read_text())
+    told["roster"]["members"] = told["roster"]["members"][1:]
+    lab.roster_file.write_text(json.dumps(told))
+
+
+def bring_back(older):
+    return lambda lab: lab.roster_file.write_bytes(older)
+
+
+@pytest.mark.parametrize("kind", ["altered", "older", "missing"])
+def test_who_writes_the_coordinators_roster_cannot_end_a_study(kind, lab):
+    older = lab.roster_file.read_bytes()
+    revoke(lab, "site-e", "never took part")
+    study = study_of(lab, **MODES["none"])
+    study = study.model_copy(update={"sites": study.sites[:4]})
+    run, data = new_run(lab, study), tiny_datasets(study)
+    agents = {s: agent_of(lab, study, s, InMemory(data[s])) for s in SITES[:4]}
+    harm = {
+        "altered": alter,
+        "older": bring_back(older),
+        "missing": lambda lab: lab.roster_file.unlink(),
+    }[kind]
+
+    class Harming:
+        def __init__(self, link):
+            self._link = link
+            self.site_ids = link.site_ids
+
+        def exchange(self, method, requests, **options):
+            if method == "train" and next(iter(requests.values())).round == 2:
+                harm(lab)
+            return self._link.exchange(method, requests, **options)
+
+    result = run_study(study, Harming(local_link(study, agents)), run.path, output=QUIET)
+    assert [h.sites for h in result.history] == [list(SITES[:4])] * study.training.rounds
+    refused = events(lab, "roster_refused")
+    assert [(r.code, r.round) for r in refused] == [(ErrorCode.ROSTER, 2)]  # said once
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("mode", MODES)
