@@ -14,12 +14,9 @@ from dataclasses import dataclass
 
 from common.errors import ErrorCode, TumorboardError
 from server.consortium_folder import ConsortiumFolder
-from server.finished_run import read_finished_run
 from server.flower_commands import start_run
 from server.node_enrolment import NodeEnrolment
 from server.provision import audit_log
-from server.report.build import build_report
-from server.report.content import make_content
 from server.run_folder import ENDED, RunFolder, all_runs
 from server.superlink import is_superlink_healthy
 
@@ -99,18 +96,17 @@ class RunKeeper:
             RunError: Flower does not take it, or its state is damaged.
         """
         kept = self._kept.setdefault(run.name, _Kept())
+        changed_at = run.changed_at  # before the lock: a server app takes that, then writes
         if run.is_held:
             kept.waiting_until = 0.0
             return
-        if now < kept.waiting_until and run.changed_at == kept.state_at_start:
+        if now < kept.waiting_until and changed_at == kept.state_at_start:
             return  # on its way
         state = run.state()
         ended = state is not None and state.phase in ENDED and not _is_lost(state.reason)
         if ended and (kept.starts or (state is not None and state.phase == "done")):
             run.unwant()
             self._kept.pop(run.name)
-            if state is not None and state.phase == "done":
-                _write_report(run)
             return
         if now < kept.not_before:
             return
@@ -133,17 +129,6 @@ class RunKeeper:
         if state is not None:
             reason = f"{ErrorCode.TRANSPORT}: given up after {MAX_STARTS} starts without progress"
             state.model_copy(update={"phase": "failed", "reason": reason}).save(run.path)
-
-
-def _write_report(run: RunFolder) -> None:
-    """Write a finished run's report, whether or not anybody follows it.
-
-    One that cannot be written is logged; `tumorboard server report` tries again.
-    """
-    try:
-        build_report(make_content(read_finished_run(run.path)), run.path)
-    except (TumorboardError, OSError) as error:
-        _log.error("the report of %s was not written: %s", run.name, error)
 
 
 def _is_lost(reason: str | None) -> bool:

@@ -134,28 +134,3 @@ def test_a_damaged_run_does_not_keep_the_others_from_starting(tmp_path, starts, 
     threading.Timer(0.5, stop.set).start()
     kept.run(stop)
     assert [config["run-dir"] for config in starts] == [str(folder.runs / "b-well")]
-
-
-@pytest.mark.parametrize(("phase", "reports"), [("done", 1), ("failed", 0)])
-def test_report_of_a_finished_run_is_written_though_nobody_follows(
-    run, starts, monkeypatch, phase, reports
-):
-    written = []
-    monkeypatch.setattr(run_keeper, "read_finished_run", lambda path: path)
-    monkeypatch.setattr(run_keeper, "make_content", lambda found: found)
-    monkeypatch.setattr(run_keeper, "build_report", lambda content, path: written.append(path))
-    kept = keeper()
-    kept.look_after(run, 0.0)
-    save(run, phase, 9, None if phase == "done" else "TB601: too few")
-    kept.look_after(run, 50.0)
-    assert written == [run.path] * reports
-    assert not run.is_wanted
-
-
-def test_a_report_that_cannot_be_written_ends_nothing(run, starts, caplog):
-    kept = keeper()
-    kept.look_after(run, 0.0)
-    save(run, "done", 9)
-    kept.look_after(run, 50.0)  # there is no model in the folder
-    assert not run.is_wanted
-    assert "the report of run-1 was not written" in caplog.text
