@@ -226,7 +226,7 @@ def predict(
 ORDER = (
     *("init", "keygen", "request", "install-kit", "roster"),
     *("check", "extract", "fingerprints", "approve"),
-    *("doctor", "join", "status", "leave", "page", "agent", "predict"),
+    *("doctor", "join", "status", "leave", "withdraw", "page", "agent", "predict"),
 )
 """A hospital's commands as it needs them, for `--help`."""
 
