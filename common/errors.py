@@ -13,7 +13,7 @@ The tree::
     ├── LedgerError        a ledger is damaged or was rolled back
     ├── ProtocolError      a message between site and server is refused
     ├── RunError           a federated run cannot go on
-    └── DiskFullError      no room to write (`common.full_disk`)
+    └── DiskFullError      no room to write (`common.storage.full_disk`)
 
 An error holds four sentences: what is wrong, where, why it matters, how to cure it. Only
 `ErrorCode` values cross the site boundary; the sentences may name patients and stay at home.

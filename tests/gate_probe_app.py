@@ -7,8 +7,8 @@ from pathlib import Path
 from flwr.app import Message
 from flwr.serverapp import ServerApp
 
-from common.protocol import StatusRequest
-from server.grid_message import CONFIG, pack
+from common.protocol.protocol import StatusRequest
+from server.flower.grid_message import CONFIG, pack
 
 app = ServerApp()
 

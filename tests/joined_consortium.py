@@ -4,16 +4,16 @@ import subprocess
 
 from flower_processes import environment, free_port, listens, wait_for
 
-from client.agent.identity import node_key_path
-from client.enrol_connection import SiteConnection
-from client.enrol_install import install_kit
-from client.enrol_request import make_keys, write_request
-from client.site_folder import load_policy
-from client.site_template import write_site_template
-from server.consortium_folder import ConsortiumFolder
-from server.provision import provision
-from server.provision_kit import write_kit
-from server.provision_roster import admit
+from client.site.enrol_connection import SiteConnection
+from client.site.enrol_install import install_kit
+from client.site.enrol_request import make_keys, write_request
+from client.site.identity import node_key_path
+from client.site.site_folder import load_policy
+from client.site.site_template import write_site_template
+from server.consortium.consortium_folder import ConsortiumFolder
+from server.consortium.provision import provision
+from server.consortium.provision_kit import write_kit
+from server.consortium.provision_roster import admit
 
 
 def make_consortium(folder):

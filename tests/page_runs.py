@@ -5,13 +5,13 @@ from pathlib import Path
 
 import numpy as np
 
-from common.atomic_file import write_text
 from common.page.serving import page_served
-from common.study import Study
-from server.checkpoint import Checkpoint, RoundRecord, save_checkpoint
+from common.storage.atomic_file import write_text
+from common.study.study import Study
 from server.page.run_page import run_page
-from server.run_state import RunState, SiteState
-from simulations.tiny_consortium import tiny_study
+from server.session.checkpoint import Checkpoint, RoundRecord, save_checkpoint
+from server.session.run_state import RunState, SiteState
+from simulations.engines.tiny_consortium import tiny_study
 
 SITES = ("site-a", "site-b", "site-c")
 

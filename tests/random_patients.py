@@ -5,10 +5,10 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from common.batch import PatientBatch
-from common.models.base import FusedModel
-from common.models.registry import build_model
-from common.study import Study
+from common.cohort.batch import PatientBatch
+from common.models.base.base import FusedModel
+from common.models.catalogue.registry import build_model
+from common.study.study import Study
 
 FEATURES = {
     "tiles": {"modality": "pathology", "dim": 6, "max_tokens": 12},

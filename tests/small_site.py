@@ -9,13 +9,13 @@ import yaml
 from painted_slides import slide_with_tissue, write_slide
 from random_patients import random_model
 
-from client.bags import scale
-from client.extract.slide_table import SlideEntry, slide_index, slides_attribute
-from common.features_h5 import FINGERPRINT, FeatureFile, write_features
-from common.models.parameters import to_arrays
-from common.study import Study
+from client.data.bags import scale
+from client.extract.slides.slide_table import SlideEntry, slide_index, slides_attribute
+from common.cohort.features_h5 import FINGERPRINT, FeatureFile, write_features
+from common.models.base.parameters import to_arrays
+from common.study.study import Study
 from common.wire import arrays_digest
-from server.checkpoint import write_arrays
+from server.session.checkpoint import write_arrays
 
 SIDE = 64
 """Side of a tile, level-0 pixels."""

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from common.free_port import free_port
+from common.process.free_port import free_port
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "deploy" / "handbook" / "newcomer.md"
@@ -71,7 +71,7 @@ def environment() -> dict[str, str]:
 
 
 def tumorboard(folder, *words) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", "from common.cli import main; main()", *words]
+    command = [sys.executable, "-c", "from common.commands.cli import main; main()", *words]
     return subprocess.run(command, cwd=folder, env=environment(), capture_output=True, text=True)
 
 

@@ -17,7 +17,7 @@ def blocks():
 def test_the_blocks_of_the_page_work_in_their_order(tmp_path):
     (tmp_path / "bin").mkdir()
     command = tmp_path / "bin" / "tumorboard"
-    command.write_text(f"#!{sys.executable}\nfrom common.cli import main\nmain()\n")
+    command.write_text(f"#!{sys.executable}\nfrom common.commands.cli import main\nmain()\n")
     command.chmod(0o755)
     script = "set -eu\n" + "\n".join(blocks())
     done = subprocess.run(
@@ -40,9 +40,9 @@ def test_the_blocks_of_the_page_work_in_their_order(tmp_path):
 def test_commands_the_page_names_exist():
     import typer
 
-    from client.cli import app as site
-    from common.audit_cli import app as audit
-    from server.cli import app as server
+    from client.operate.cli import app as site
+    from common.commands.audit_cli import app as audit
+    from server.operate.cli import app as server
 
     known = {}
     for name, app in (("site", site), ("server", server), ("audit", audit)):

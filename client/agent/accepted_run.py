@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from common.contract import Contract
-from common.study import Identifier
+from common.study.study import Identifier
 
 
 class AcceptedRun(Contract):

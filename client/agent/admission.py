@@ -8,13 +8,13 @@ from pydantic import ValidationError
 
 from common.errors import ErrorCode, PrivacyError, ProtocolError, TumorboardError
 from common.privacy.accounting import fallback_epsilon
-from common.private_round import collusion_of
-from common.protocol import PROTOCOL_VERSION, HandshakeRequest, Release
-from common.provenance import code_digest
-from common.roster import Roster
-from common.site_policy import Approval, SitePolicy
-from common.study import Study
-from common.study_roster import Objection, in_words, objections
+from common.protocol.protocol import PROTOCOL_VERSION, HandshakeRequest, Release
+from common.study.private_round import collusion_of
+from common.study.site_policy import Approval, SitePolicy
+from common.study.study import Study
+from common.trust.provenance import code_digest
+from common.trust.roster import Roster
+from common.trust.study_roster import Objection, in_words, objections
 
 
 def read_study(request: HandshakeRequest) -> Study:

@@ -8,10 +8,10 @@ from typing import Any, cast
 import grpc
 
 from client.agent.call_journal import CallJournal
-from client.agent.disk_watch import DiskWatch
 from client.agent.dispatch import answer, refuse_frame
 from client.agent.socket_call import SERVICE, AgentRefusalError, from_frame, to_frame
-from common.protocol import AgentApi
+from client.site.disk_watch import DiskWatch
+from common.protocol.protocol import AgentApi
 
 
 class AgentCalls(grpc.GenericRpcHandler):  # type: ignore[misc]

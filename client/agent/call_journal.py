@@ -10,11 +10,11 @@ import re
 import time
 from dataclasses import dataclass, field
 
-from common.audit_log import AuditLog
-from common.audit_record import Fact
 from common.contract import sha256_hex
-from common.event_log import event
-from common.protocol import METHODS
+from common.process.event_log import event
+from common.protocol.protocol import METHODS
+from common.trust.audit_log import AuditLog
+from common.trust.audit_record import Fact
 from common.wire import WireMessage
 
 NOT_NOTED = "status"

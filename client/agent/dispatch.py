@@ -11,11 +11,11 @@ from collections.abc import Callable
 from typing import NoReturn
 
 from client.agent.call_journal import NOT_NOTED, Call, CallJournal
-from client.agent.disk_watch import DiskWatch
 from client.agent.socket_call import AgentRefusalError
+from client.site.disk_watch import DiskWatch
 from common.errors import ErrorCode, ProtocolError, TumorboardError
-from common.full_disk import DiskFullError, disk_full_of
-from common.protocol import METHODS, AgentApi
+from common.protocol.protocol import METHODS, AgentApi
+from common.storage.full_disk import DiskFullError, disk_full_of
 
 _log = logging.getLogger("tumorboard.agent")
 
@@ -32,7 +32,7 @@ def answer(
 
     Args:
         agent: The agent.
-        method: A key of `common.protocol.METHODS`; any other is refused.
+        method: A key of `common.protocol.protocol.METHODS`; any other is refused.
         header: Header of the request.
         payload: Payload of the request.
         journal: Where every call is written down before its reply leaves.

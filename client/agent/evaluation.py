@@ -7,19 +7,19 @@ from client.agent.local_rounds import own_model
 from client.agent.open_run import OpenRun
 from client.agent.spending import Spending, evaluation_entry
 from client.agent.training import check_model_digest
-from client.evaluate import predict_all
+from client.training.evaluate import predict_all
 from common.errors import ErrorCode, ProtocolError
-from common.evaluation_request import grid_of, second_grid_of, split_pair, table_noise
-from common.metrics.grid import EvaluationGrid
-from common.metrics.paired import tabulate_pair
-from common.metrics.predictions import Predictions
-from common.metrics.table_schema import TableNoise
-from common.metrics.tables import SiteTables
-from common.metrics.tabulate import tabulate
-from common.models.parameters import load_arrays
+from common.metrics.summaries.paired import tabulate_pair
+from common.metrics.summaries.tabulate import tabulate
+from common.metrics.tables.grid import EvaluationGrid
+from common.metrics.tables.predictions import Predictions
+from common.metrics.tables.table_schema import TableNoise
+from common.metrics.tables.tables import SiteTables
+from common.models.base.parameters import load_arrays
 from common.privacy.noise import geometric_share
-from common.protocol import EvaluateReply, EvaluateRequest
-from common.site_policy import SitePolicy
+from common.protocol.evaluation_request import grid_of, second_grid_of, split_pair, table_noise
+from common.protocol.protocol import EvaluateReply, EvaluateRequest
+from common.study.site_policy import SitePolicy
 from common.wire import Arrays
 
 

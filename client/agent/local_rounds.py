@@ -13,10 +13,10 @@ from __future__ import annotations
 import numpy as np
 
 from client.agent.open_run import OpenRun
-from client.train import LocalResult, train_epochs
-from common.federated_method import stays_local
-from common.models.parameters import load_arrays, to_arrays
-from common.protocol import TrainRequest, control_part, model_part
+from client.training.train import LocalResult, train_epochs
+from common.models.base.parameters import load_arrays, to_arrays
+from common.protocol.protocol import TrainRequest, control_part, model_part
+from common.study.federated_method import stays_local
 from common.wire import Arrays
 
 STAY, CONTROL_VARIATE, PERSONAL = "stay_local", "control_variate", "personal"

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from client.agent.identity import load_identity
-from common.audit_log import AuditLog
-from common.site_policy import SitePolicy
+from client.site.identity import load_identity
+from common.study.site_policy import SitePolicy
+from common.trust.audit_log import AuditLog
 
 AUDIT_FILE, EVENTS_FILE = "audit.jsonl", "agent.jsonl"
 

@@ -18,23 +18,23 @@ from client.agent.admission import (
     check_roster,
     parse_study,
 )
-from client.dataset import PatientDataset
-from client.device import choose_device
-from client.site_memory import SiteMemory
-from client.split import hold_fraction, load_or_create_split_key, split
-from client.train import block_weights
-from common.atomic_file import write_text
-from common.cohort_counts import CohortCounts
+from client.data.dataset import PatientDataset
+from client.data.split import hold_fraction, load_or_create_split_key, split
+from client.training.device import choose_device
+from client.training.site_memory import SiteMemory
+from client.training.train import block_weights
+from common.cohort.cohort_counts import CohortCounts
+from common.cohort.manifest import read_manifest
 from common.contract import canonical_json
 from common.errors import ErrorCode, LedgerError, ProtocolError
-from common.manifest import read_manifest
-from common.models.base import FusedModel
-from common.models.parameters import expected_shapes
-from common.models.registry import build_model
-from common.privacy.validators import check_private
-from common.roster import Roster
-from common.site_policy import SitePolicy
-from common.study import MODALITIES, Modality, Study
+from common.models.base.base import FusedModel
+from common.models.base.parameters import expected_shapes
+from common.models.catalogue.registry import build_model
+from common.models.catalogue.validators import check_private
+from common.storage.atomic_file import write_text
+from common.study.site_policy import SitePolicy
+from common.study.study import MODALITIES, Modality, Study
+from common.trust.roster import Roster
 
 DatasetProvider = Callable[[Study], PatientDataset]
 """Returns this hospital's patients for a study."""

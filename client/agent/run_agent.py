@@ -6,14 +6,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 from client.agent.call_journal import CallJournal
-from client.agent.disk_watch import DiskWatch, written_places
 from client.agent.log_files import events_path, site_audit_log
 from client.agent.service import serve
 from client.agent.site_agent import SiteAgent
-from client.enrol_connection import SiteConnection
-from client.hospital_roster import HospitalRoster
-from common.event_log import close_events, write_events
-from common.site_policy import SitePolicy
+from client.site.disk_watch import DiskWatch, written_places
+from client.site.enrol_connection import SiteConnection
+from client.site.hospital_roster import HospitalRoster
+from common.process.event_log import close_events, write_events
+from common.study.site_policy import SitePolicy
 
 
 def run_agent(

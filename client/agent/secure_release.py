@@ -10,14 +10,14 @@ from client.agent.evaluation import check_fits, held_out_tables
 from client.agent.open_run import OpenRun
 from client.agent.secure_sums import SecureSums
 from client.agent.spending import Spending, evaluation_entry, private_round_entry
-from client.private_gradient import clipped_gradient_sum
+from client.training.private_gradient import clipped_gradient_sum
 from common.errors import ErrorCode, ProtocolError
-from common.evaluation_request import table_noise
-from common.models.parameters import load_arrays
+from common.models.base.parameters import load_arrays
 from common.privacy.integer_encoding import flatten
 from common.privacy.noise import geometric_share
-from common.private_round import collusion_of, encoding_of
-from common.protocol import EvaluateReply, EvaluateRequest, TrainReply, TrainRequest
+from common.protocol.evaluation_request import table_noise
+from common.protocol.protocol import EvaluateReply, EvaluateRequest, TrainReply, TrainRequest
+from common.study.private_round import collusion_of, encoding_of
 
 _log = logging.getLogger("tumorboard.agent")
 

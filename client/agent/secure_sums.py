@@ -14,9 +14,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from client.agent.identity import load_identity, public_key
+from client.site.identity import load_identity, public_key
 from common.errors import ErrorCode, ProtocolError
-from common.private_round import collusion_of, roster_of
 from common.secure_sum.messages import (
     AdvertiseReply,
     AdvertiseRequest,
@@ -27,8 +26,9 @@ from common.secure_sum.messages import (
 )
 from common.secure_sum.site_rounds import SecureSumSite
 from common.secure_sum.site_state import StateFile
-from common.site_policy import SitePolicy
-from common.study import Study
+from common.study.private_round import collusion_of, roster_of
+from common.study.site_policy import SitePolicy
+from common.study.study import Study
 from common.wire import Arrays
 
 SECRETS_KEPT_S = 7 * 24 * 3600.0

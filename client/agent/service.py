@@ -22,15 +22,15 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from client.agent.call_handlers import AgentCalls
 from client.agent.call_journal import CallJournal
-from client.agent.disk_watch import DiskWatch
 from client.agent.socket_call import (
     CHANNEL_OPTIONS,
     SERVICE,
     call_agent,
 )
+from client.site.disk_watch import DiskWatch
 from common.errors import ConfigError
-from common.grpc_health import is_serving
-from common.protocol import (
+from common.process.grpc_health import is_serving
+from common.protocol.protocol import (
     AgentApi,
     EvaluateReply,
     EvaluateRequest,

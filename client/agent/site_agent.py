@@ -21,7 +21,6 @@ from client.agent.admission import (
     read_study,
 )
 from client.agent.evaluation import check_evaluation, evaluate_held_out
-from client.agent.identity import load_identity
 from client.agent.open_run import (
     DatasetProvider,
     OpenRun,
@@ -35,10 +34,10 @@ from client.agent.secure_release import evaluate_masked, train_masked
 from client.agent.secure_sums import SecureSums, check_identity
 from client.agent.spending import Spending
 from client.agent.training import check_request, train_openly, train_with_local_noise
-from client.hospital_roster import HospitalRoster
+from client.site.hospital_roster import HospitalRoster
+from client.site.identity import load_identity
 from common.errors import ErrorCode, ProtocolError, TumorboardError
-from common.full_disk import disk_full_of
-from common.protocol import (
+from common.protocol.protocol import (
     EvaluateReply,
     EvaluateRequest,
     HandshakeReply,
@@ -48,8 +47,6 @@ from common.protocol import (
     TrainReply,
     TrainRequest,
 )
-from common.provenance import code_digest
-from common.roster import Roster
 from common.secure_sum.messages import (
     AdvertiseReply,
     AdvertiseRequest,
@@ -58,15 +55,18 @@ from common.secure_sum.messages import (
     UnmaskReply,
     UnmaskRequest,
 )
-from common.site_policy import RULES, SitePolicy
-from common.site_proof import prove
+from common.storage.full_disk import disk_full_of
+from common.study.site_policy import RULES, SitePolicy
+from common.trust.provenance import code_digest
+from common.trust.roster import Roster
+from common.trust.site_proof import prove
 
 _log = logging.getLogger("tumorboard.agent")
 Activity = Literal["idle", "training", "evaluating"]
 
 
 class SiteAgent:
-    """One hospital's agent; implements `common.protocol.AgentApi`.
+    """One hospital's agent; implements `common.protocol.protocol.AgentApi`.
 
     Calls are answered one at a time; `status` is answered at once.
 
@@ -74,7 +74,7 @@ class SiteAgent:
         policy: The hospital's policy, with absolute paths and recorded approvals.
         provider: Returns the patients for a study; by default the manifest and feature store
             that the policy names.
-        reload: Reads the policy again; its rules (`common.site_policy.RULES`), consents among
+        reload: Reads the policy again; its rules (`common.study.site_policy.RULES`), consents among
             them, count at once, paths and device when the agent is restarted.
         roster: The consortium's roster as this hospital knows it; None in a simulation.
     """
@@ -204,7 +204,7 @@ class SiteAgent:
     def status(self, request: StatusRequest) -> StatusReply:
         """Return what the agent is doing, without any patient statistic.
 
-        A challenge is signed if this hospital has an identity; see `common.site_proof`.
+        A challenge is signed if this hospital has an identity; see `common.trust.site_proof`.
         """
         state, run_id, number = self._activity
         proof = None

@@ -6,19 +6,25 @@ from collections.abc import Sequence
 from typing import TypeVar
 
 from client.agent.open_run import OpenRun
-from client.sealed_replies import ReplyKey, SealedReplies, payload_digest
+from client.site.sealed_replies import ReplyKey, SealedReplies, payload_digest
 from common.contract import sha256_hex
 from common.errors import BudgetError, ErrorCode
-from common.evaluation_request import table_noise, two_phases
-from common.metrics.table_schema import Phase, TableNoise
+from common.ledger.ledger import Ledger, LedgerBudgets, Reservation, SpendEntry
+from common.ledger.ledger_entry import NO_HASH, Partition
+from common.metrics.tables.table_schema import Phase, TableNoise
 from common.privacy.accounting import pure_mu
 from common.privacy.integer_encoding import IntegerEncoding
-from common.privacy.ledger import Ledger, LedgerBudgets, Reservation, SpendEntry
-from common.privacy.ledger_entry import NO_HASH, Partition
-from common.private_round import releases_per_round, sigma_of
-from common.protocol import EvaluateReply, EvaluateRequest, Release, TrainReply, TrainRequest
-from common.site_policy import SitePolicy
-from common.study import Study
+from common.protocol.evaluation_request import table_noise, two_phases
+from common.protocol.protocol import (
+    EvaluateReply,
+    EvaluateRequest,
+    Release,
+    TrainReply,
+    TrainRequest,
+)
+from common.study.private_round import releases_per_round, sigma_of
+from common.study.site_policy import SitePolicy
+from common.study.study import Study
 
 Request = TrainRequest | EvaluateRequest
 Reply = TypeVar("Reply", TrainReply, EvaluateReply)

@@ -9,15 +9,15 @@ import numpy as np
 from client.agent.local_rounds import train_locally
 from client.agent.open_run import OpenRun
 from client.agent.spending import Spending, private_round_entry
-from client.private_gradient import clipped_gradient_sum
-from client.private_steps import train_private_steps
+from client.training.private_gradient import clipped_gradient_sum
+from client.training.private_steps import train_private_steps
 from common.errors import DataError, ErrorCode, ProtocolError
-from common.federated_method import stays_local
-from common.models.parameters import block_of, load_arrays
+from common.models.base.parameters import block_of, load_arrays
 from common.privacy.clipping import GradientSum
 from common.privacy.integer_encoding import IntegerEncoding, flatten, unflatten
-from common.private_round import encoding_of
-from common.protocol import TrainReply, TrainRequest
+from common.protocol.protocol import TrainReply, TrainRequest
+from common.study.federated_method import stays_local
+from common.study.private_round import encoding_of
 from common.wire import Arrays, arrays_digest
 
 _log = logging.getLogger(__name__)
@@ -95,7 +95,7 @@ def train_with_local_noise(
     The spend is reserved before a patient is read. The sum is rounded to a grid and Skellam
     noise with multiplier sigma is added, sqrt(releases) / sigma = mu, mu from (epsilon, delta)
     in closed form (Dong, Roth and Su, 2022); `common.privacy.integer_encoding` and, for local
-    epochs, `client.private_steps` have the details.
+    epochs, `client.training.private_steps` have the details.
     The reply is stored before the spend is committed, so that the same request is always
     answered with the same bytes.
 

@@ -16,11 +16,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from common.batch import Outputs, PatientBatch
-from common.losses.discrete_time import risk
-from common.models.base import FusedModel
+from common.cohort.batch import Outputs, PatientBatch
+from common.models.base.base import FusedModel
+from common.models.losses.discrete_time import risk
 from common.optional import require
-from common.study import MODALITIES, FeatureSpec, Modality, Task
+from common.study.study import MODALITIES, FeatureSpec, Modality, Task
 
 STEPS = 64
 MOST_STEPS = 512

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from client.bags import kept_tokens
+from client.data.bags import kept_tokens
 from client.explain.attribution import Attribution, attribute
 from client.explain.explanation import Explanation
 from client.explain.patient_folder import RECORD, patient_folder
@@ -20,13 +20,13 @@ from client.explain.summary_picture import FEWEST_OTHERS, write_summary
 from client.explain.text_report import patient_report
 from client.explain.token_names import input_names, ranked_inputs
 from client.explain.training_privacy import training_privacy
-from client.predict import PatientPrediction
-from client.predict_command import SitePredictions
-from client.site_folder import writable_folder
-from common.atomic_file import write_text
-from common.batch import PatientBatch
-from common.cli_output import Output
-from common.features_h5 import feature_path, read_features
+from client.predict.predict import PatientPrediction
+from client.predict.predict_command import SitePredictions
+from client.site.site_folder import writable_folder
+from common.cohort.batch import PatientBatch
+from common.cohort.features_h5 import feature_path, read_features
+from common.commands.cli_output import Output
+from common.storage.atomic_file import write_text
 
 TOP = 3
 REPORT, SUMMARY = "report.txt", "summary.png"

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from client.explain.attribution import Attribution, contributions, shares
-from client.predict import PatientPrediction
-from client.predict_command import Role
-from common.study import Modality, Study, Task
+from client.predict.predict import PatientPrediction
+from client.predict.predict_command import Role
+from common.study.study import Modality, Study, Task
 
 DISCLAIMER = (
     "Research software for decision support. Not a medical device. Attention and attribution "

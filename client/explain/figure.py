@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from client.explain.colours import INK, MUTED
-from common.atomic_file import whole_or_nothing
+from common.storage.atomic_file import whole_or_nothing
 
 DPI = 130
 STAMP = "SYNTHETIC DATA, no real person"

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from client.explain.attribution import Attribution
-from common.study import Task
+from common.study.study import Task
 
 FloatArray = npt.NDArray[np.float64]
 

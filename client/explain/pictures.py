@@ -15,11 +15,11 @@ from client.explain.slice_picture import ShowsImages, write_slice_picture
 from client.explain.slide_geojson import qupath_origin, write_geojson
 from client.explain.slide_picture import write_slide_picture
 from client.explain.slide_tiles import tiles_by_slide
-from client.extract.registry import create_extractor
+from client.extract.kinds.registry import create_extractor
+from common.cohort.features_h5 import FeatureFile
+from common.cohort.manifest import PatientRow
 from common.errors import ExtractionError, FeatureError
-from common.features_h5 import FeatureFile
-from common.manifest import PatientRow
-from common.study import FeatureSpec
+from common.study.study import FeatureSpec
 
 
 @dataclass(frozen=True)

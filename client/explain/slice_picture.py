@@ -14,7 +14,7 @@ from client.explain.figure import new_figure, save, set_title
 from client.explain.layers import Layer
 
 if TYPE_CHECKING:
-    from common.manifest import PatientRow
+    from common.cohort.manifest import PatientRow
 
 _CELL_IN = 1.9
 _ATTENTION = "#8a5a00"

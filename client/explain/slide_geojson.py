@@ -9,8 +9,8 @@ from pathlib import Path
 from client.explain.colours import colours_of
 from client.explain.layers import Layer
 from client.explain.slide_tiles import SlideTiles
-from common.atomic_file import write_text
 from common.optional import require
+from common.storage.atomic_file import write_text
 
 _BOUNDS = ("openslide.bounds-x", "openslide.bounds-y", "openslide.bounds-width")
 

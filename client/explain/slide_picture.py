@@ -14,7 +14,7 @@ from client.explain.colours import INK, MUTED, colour_map
 from client.explain.figure import new_figure, save, set_title
 from client.explain.layers import Layer
 from client.explain.slide_tiles import SlideTiles
-from client.extract.wsi_reader import SlideReader
+from client.extract.slides.wsi_reader import SlideReader
 
 OVERVIEW_PX = 1600
 _PAGE_IN = 11.0

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from client.extract.slide_table import SlideEntry, read_slides
+from client.extract.slides.slide_table import SlideEntry, read_slides
+from common.cohort.features_h5 import FeatureFile
 from common.errors import FeatureError
-from common.features_h5 import FeatureFile
 
 FOREIGN_SIDE = "patch_size_level0"
 """Attribute in which CLAM and TRIDENT state the side of a patch, level-0 pixels."""

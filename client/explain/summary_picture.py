@@ -11,8 +11,8 @@ import numpy as np
 from client.explain.attribution import Attribution, contributions
 from client.explain.colours import ACCENT, AGAINST, GRID, INK, MUTED, TOWARDS
 from client.explain.figure import new_figure, save, set_title
-from client.predict import PatientPrediction
-from common.study import FeatureSpec
+from client.predict.predict import PatientPrediction
+from common.study.study import FeatureSpec
 
 FEWEST_OTHERS = 10
 """With fewer other patients, neither their spread nor a rank among them is shown."""

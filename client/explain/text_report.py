@@ -6,7 +6,7 @@ from textwrap import fill
 
 from client.explain.attribution import READABLE_ERROR, Attribution, contributions, shares
 from client.explain.explanation import DISCLAIMER, Explanation
-from client.predict_command import Role
+from client.predict.predict_command import Role
 
 _WIDTH = 96
 

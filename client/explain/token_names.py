@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from common.features_h5 import FeatureFile
-from common.study import FeatureSpec
+from common.cohort.features_h5 import FeatureFile
+from common.study.study import FeatureSpec
 
 Kept = npt.NDArray[np.int64]
 
@@ -97,7 +97,7 @@ def _slices(spec: FeatureSpec, file: FeatureFile, kept: Kept) -> InputNames:
 
 
 def _radiomics(spec: FeatureSpec, file: FeatureFile, kept: Kept) -> InputNames:
-    from client.extract.radiomics import feature_names
+    from client.extract.volumes.radiomics import feature_names
 
     sequences = _sequences(spec)
     columns = feature_names(spec.extractor.params if spec.extractor else {})
@@ -112,7 +112,7 @@ def _clinical_text(spec: FeatureSpec, file: FeatureFile, kept: Kept) -> InputNam
 
 
 def _clinical_table(spec: FeatureSpec, file: FeatureFile, kept: Kept) -> InputNames:
-    from client.extract.clinical_table import ClinicalTableParams
+    from client.extract.clinical.clinical_table import ClinicalTableParams
 
     params = dict(spec.extractor.params) if spec.extractor else {}
     checked = ClinicalTableParams.from_mapping(params, where="extractor.params")
@@ -120,7 +120,7 @@ def _clinical_table(spec: FeatureSpec, file: FeatureFile, kept: Kept) -> InputNa
 
 
 def _pathways(spec: FeatureSpec, file: FeatureFile, kept: Kept) -> InputNames:
-    from client.extract.pathway_params import PathwayParams, load_sets
+    from client.extract.genomics.pathway_params import PathwayParams, load_sets
 
     if spec.names is not None:
         return InputNames(tokens=[spec.names[k] for k in kept])

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from common.errors import LedgerError
-from common.site_policy import SitePolicy
-from common.study import Study
+from common.study.site_policy import SitePolicy
+from common.study.study import Study
 
 
 def training_privacy(study: Study, policy: SitePolicy) -> list[str]:
@@ -27,7 +27,7 @@ def training_privacy(study: Study, policy: SitePolicy) -> list[str]:
 
 
 def _spent(study: Study, policy: SitePolicy) -> str:
-    from client.ledger_view import ledger_view
+    from client.site.ledger_view import ledger_view
 
     if not policy.ledger.is_file():
         return "This hospital has no ledger: none of its patients took part in any training."

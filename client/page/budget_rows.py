@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from client.ledger_view import Account
 from client.page.site_files import SiteFiles
-from common.privacy.ledger_entry import PARTITIONS, Partition
-from common.site_policy import SitePolicy
-from common.study import Study
+from client.site.ledger_view import Account
+from common.ledger.ledger_entry import PARTITIONS, Partition
+from common.study.site_policy import SitePolicy
+from common.study.study import Study
 
 FOR_LIFE = "this hospital, for life"
 PATIENTS: dict[Partition, str] = {

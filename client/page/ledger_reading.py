@@ -11,12 +11,12 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from client.ledger_view import LedgerView, add_up
+from client.site.ledger_view import LedgerView, add_up
 from common.errors import TumorboardError
+from common.ledger.ledger_entry import LedgerRecord
+from common.ledger.ledger_file import read_ledger
 from common.page.problem import Problem
-from common.privacy.ledger_entry import LedgerRecord
-from common.privacy.ledger_file import read_ledger
-from common.site_policy import SitePolicy
+from common.study.site_policy import SitePolicy
 
 TRIES = 4
 PAUSE_S = 0.05

@@ -11,19 +11,19 @@ from pydantic import ValidationError
 from client.agent.accepted_run import AcceptedRun
 from client.agent.log_files import audit_path
 from client.agent.socket_call import AgentRefusalError, call_agent
-from client.enrol_connection import SiteConnection
 from client.page.ledger_reading import LedgerReader, LedgerReading
-from client.site_disks import full_disks
-from client.site_folder import load_policy
-from common.connection import Connection
-from common.doctor import Finding
+from client.site.enrol_connection import SiteConnection
+from client.site.site_disks import full_disks
+from client.site.site_folder import load_policy
+from common.commands.doctor import Finding
 from common.errors import TumorboardError
 from common.page.audit_tail import AuditRow, audit_tail
 from common.page.problem import Problem
 from common.page.processes import ProcessRow, process_rows
-from common.protocol import StatusReply, StatusRequest
-from common.site_policy import SitePolicy
-from common.study import Study
+from common.protocol.protocol import StatusReply, StatusRequest
+from common.study.site_policy import SitePolicy
+from common.study.study import Study
+from common.trust.connection import Connection
 
 AGENT_TIMEOUT_S = 2.0
 

@@ -10,9 +10,9 @@ from typing import Any
 from client.page.budget_rows import BudgetRow, budget_rows
 from client.page.site_files import SiteFiles
 from client.page.site_problems import site_problems
+from common.ledger.ledger_entry import LedgerRecord, SpendEntry
 from common.page.application import Content
 from common.page.problem import Problem, by_weight
-from common.privacy.ledger_entry import LedgerRecord, SpendEntry
 
 SHOWN_LINES = 15
 DISCLAIMER = (

@@ -11,9 +11,9 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from common.audit_record import AuditRecord
 from common.error_guide import guide_of
 from common.page.problem import Problem
+from common.trust.audit_record import AuditRecord
 
 LINES = 15
 TAIL_BYTES = 64 * 1024

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from common.cli_output import Output
+from common.commands.cli_output import Output
 
 if TYPE_CHECKING:
     from common.page.guard import AsgiApp

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from common.grpc_health import is_serving
 from common.page.problem import Problem
-from common.supervisor import Supervised, read_supervised
+from common.process.grpc_health import is_serving
+from common.process.supervisor import Supervised, read_supervised
 
 HEALTH_S = 1.0
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from markupsafe import Markup, escape
 
-from common.cli_output import clock
+from common.commands.cli_output import clock
 
 DASH = "–"
 

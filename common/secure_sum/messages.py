@@ -10,7 +10,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from common.secure_sum.keys import KeyAdvert
-from common.study import Identifier
+from common.study.study import Identifier
 from common.wire import WireMessage
 
 UPLOAD_ARRAYS = ("masked", "sealed_shares", "commitments")

@@ -7,8 +7,8 @@ from pathlib import Path
 from pydantic import Field, ValidationError
 
 from common.contract import Contract, canonical_json
-from common.privacy import durable
 from common.secure_sum.keys import KeyAdvert, RunSecrets, SumContext, refused
+from common.storage import durable
 
 
 class SiteState(Contract):

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from common.models.parameters import block_of
+from common.models.base.parameters import block_of
 from common.wire import Arrays
 from server.aggregate.contribution import Contribution
 

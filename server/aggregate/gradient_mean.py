@@ -10,8 +10,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from common.models.parameters import block_of
-from common.study import MODALITIES, Study, TrainingPlan
+from common.models.base.parameters import block_of
+from common.study.study import MODALITIES, Study, TrainingPlan
 from common.wire import Arrays
 from server.aggregate.contribution import Contribution
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field, replace
 
 from pydantic import JsonValue
 
-from common.models.parameters import block_of
-from common.protocol import CONTROL
-from common.study import Study
+from common.models.base.parameters import block_of
+from common.protocol.protocol import CONTROL
+from common.study.study import Study
 from common.wire import Arrays
 from server.aggregate.contribution import Contribution
 from server.aggregate.control_variates import moved_control

@@ -26,7 +26,7 @@ import numpy as np
 import numpy.typing as npt
 
 from common.errors import ConfigError
-from common.study import ServerOptimizer
+from common.study.study import ServerOptimizer
 from common.wire import Arrays
 
 Float = npt.NDArray[np.float64]

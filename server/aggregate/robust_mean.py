@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from common.federated_method import AggregationRule
+from common.study.federated_method import AggregationRule
 from common.wire import Arrays
 from server.aggregate.centred_clipping import centred_clipping
 from server.aggregate.coordinate_rules import median, trimmed_mean

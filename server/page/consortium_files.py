@@ -11,11 +11,11 @@ from common.errors import TumorboardError
 from common.page.audit_tail import AuditRow, audit_tail, refusals
 from common.page.problem import Problem
 from common.page.processes import ProcessRow, process_problems, process_rows
-from common.roster import Roster
-from server.consortium_folder import Consortium, ConsortiumFolder
-from server.provision_certificates import days_left, load_certificate
-from server.run_state import STATE_FILE
-from server.superlink import status_file
+from common.trust.roster import Roster
+from server.consortium.consortium_folder import Consortium, ConsortiumFolder
+from server.consortium.provision_certificates import days_left, load_certificate
+from server.flower.superlink import status_file
+from server.session.run_state import STATE_FILE
 
 SOON_DAYS = 30
 ROTATE = "`tumorboard server provision FOLDER --rotate`, then start the SuperLink and the proxy "

@@ -18,12 +18,12 @@ from pydantic import ValidationError
 
 from common.contract import canonical_json, sha256_hex
 from common.errors import TumorboardError
-from common.file_lock import is_held
 from common.page.problem import Problem
-from common.study import Study
-from server.checkpoint import RoundRecord
-from server.run_state import STATE_FILE, RunState, load_run_state
-from server.session import LOCK_FILE
+from common.storage.file_lock import is_held
+from common.study.study import Study
+from server.session.checkpoint import RoundRecord
+from server.session.run_state import STATE_FILE, RunState, load_run_state
+from server.session.session import LOCK_FILE
 
 Read = TypeVar("Read")
 

@@ -9,10 +9,10 @@ from datetime import datetime
 
 from common.error_guide import guide_of
 from common.page.problem import Problem, Weight
-from server.checkpoint import SILENT, VOID, RoundRecord
-from server.enrolment import FINAL_REFUSALS, reason
+from server.exchange.enrolment import FINAL_REFUSALS, reason
 from server.page.run_files import RunFiles
-from server.run_state import RunState
+from server.session.checkpoint import SILENT, VOID, RoundRecord
+from server.session.run_state import RunState
 
 RECENT = 10
 LATE = 3.0

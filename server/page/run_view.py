@@ -11,13 +11,13 @@ from typing import Any
 from common.page.application import Content
 from common.page.chart import Chart
 from common.page.problem import Problem, by_weight
-from common.study import Study
-from server.checkpoint import RoundRecord
+from common.study.study import Study
 from server.page.consortium_files import ConsortiumFiles
 from server.page.run_files import RunFiles
 from server.page.run_problems import ENDED, run_problems
 from server.page.site_rows import SiteRow, site_rows
-from server.privacy_words import PROMISES, UNIT
+from server.run.privacy_words import PROMISES, UNIT
+from server.session.checkpoint import RoundRecord
 
 RECENT = 10
 """Rounds that speed and troubles are judged by."""

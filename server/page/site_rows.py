@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from common.study import Study
-from server.checkpoint import SILENT
-from server.enrolment import reason
+from common.study.study import Study
+from server.exchange.enrolment import reason
 from server.page.run_files import RunFiles
-from server.run_state import SiteState
+from server.session.checkpoint import SILENT
+from server.session.run_state import SiteState
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from common.metrics.auc_curve import AucPoint
+from common.metrics.survival.auc_curve import AucPoint
 from server.report.svg import BLUE, GREY, WIDTH, figure, to_svg
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from common.atomic_file import write_text
+from common.storage.atomic_file import write_text
 from server.report.cards import model_card, study_card
 from server.report.content import ReportContent
 from server.report.json_twin import report_json

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.axes import Axes
 
-from common.metrics.calibration import ReliabilityGroup
+from common.metrics.survival.calibration import ReliabilityGroup
 from server.report.svg import BLUE, GREY, WIDTH, figure, to_svg
 
 COLUMNS = 2

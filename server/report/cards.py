@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import jinja2
 
-from common.metrics.estimate import Estimate
-from common.study import Study
+from common.metrics.tables.estimate import Estimate
+from common.study.study import Study
 from server.report.content import BASELINES, DISCLAIMER, HEADLINE, ReportContent
 from server.report.metric_names import HEADLINE_TITLES, grouped
 from server.report.page import number, show, signed

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from common.metrics.estimate import Estimate, not_estimable
-from common.metrics.paired import Comparison
-from common.metrics.summary import EvaluationSummary
-from common.metrics.table_schema import TableNoise, noise_plan
-from server.rounds import FEDERATED, PERSONAL, RunResult
+from common.metrics.summaries.paired import Comparison
+from common.metrics.summaries.summary import EvaluationSummary
+from common.metrics.tables.estimate import Estimate, not_estimable
+from common.metrics.tables.table_schema import TableNoise, noise_plan
+from server.run.rounds import FEDERATED, PERSONAL, RunResult
 
 HEADLINE = ("response_auc", "c_index")
 DISCLAIMER = (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from common.metrics.estimate import Estimate
+from common.metrics.tables.estimate import Estimate
 from server.report.auc_plot import auc_over_time_svg
 from server.report.calibration_plot import calibration_svg
 from server.report.content import HEADLINE, ReportContent

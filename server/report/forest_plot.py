@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from matplotlib.axes import Axes
 
-from common.metrics.estimate import Estimate
+from common.metrics.tables.estimate import Estimate
 from server.report.svg import BLUE, GREY, INK, WIDTH, figure, to_svg
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from common.metrics.estimate import MIN_SHOWN
-from common.metrics.summary import EvaluationSummary, SiteSummary
+from common.metrics.summaries.summary import EvaluationSummary, SiteSummary
+from common.metrics.tables.estimate import MIN_SHOWN
 from server.report.content import DISCLAIMER, HEADLINE, Baseline, ReportContent, as_json
 from server.report.site_rows import SiteRow, site_rows
 

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from matplotlib.axes import Axes
 
-from server.checkpoint import RoundRecord
 from server.report.svg import BLUE, GREEN, ORANGE, WIDTH, figure, to_svg
+from server.session.checkpoint import RoundRecord
 
 
 def learning_svg(history: Sequence[RoundRecord], n_sites: int) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from common.metrics.estimate import Estimate
+from common.metrics.tables.estimate import Estimate
 
 HEADLINE_TITLES = {"response_auc": "Response, ROC AUC", "c_index": "Survival, Harrell's C"}
 

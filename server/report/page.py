@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import jinja2
 
-from common.metrics.estimate import Estimate
+from common.metrics.tables.estimate import Estimate
 from server.report.content import DISCLAIMER, HEADLINE, ReportContent
 from server.report.figures import draw_figures
 from server.report.metric_names import HEADLINE_TITLES, grouped

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 
-from common.cohort_counts import CohortCounts
-from common.metrics.estimate import MIN_SHOWN
+from common.cohort.cohort_counts import CohortCounts
+from common.metrics.tables.estimate import MIN_SHOWN
 from server.report.content import ReportContent
 
 PRIVATE = "private"

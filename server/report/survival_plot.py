@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.axes import Axes
 
-from common.metrics.kaplan_meier import SurvivalCurve
+from common.metrics.survival.kaplan_meier import SurvivalCurve
 from server.report.svg import BLUE, GREY, ORANGE, WIDTH, figure, to_svg
 
 COLOURS = {"low risk": BLUE, "high risk": ORANGE, "all patients": GREY}

@@ -26,7 +26,7 @@ class Listed:
 def benchmarks(folder: Path | None = None) -> list[Listed]:
     """Return every module that states its `DURATION`, read without importing any."""
     found = []
-    for path in sorted((folder or Path(__file__).parent).glob("*.py")):
+    for path in sorted((folder or Path(__file__).parent).rglob("*.py")):
         tree = ast.parse(path.read_text(encoding="utf-8"))
         duration = _constant(tree, "DURATION")
         if duration is not None:

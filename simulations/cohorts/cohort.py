@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from client.dataset import PatientDataset
+from client.data.dataset import PatientDataset
 from common.errors import DataError
-from common.study import FeatureSpec, Study
+from common.study.study import FeatureSpec, Study
 
 FloatArray = npt.NDArray[np.float64]
 

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from common.errors import DataError
-from common.study import FeatureSpec, PublicScaling
+from common.study.study import FeatureSpec, PublicScaling
 from simulations.cohorts.cohort import Cohort
 
 DAYS_PER_MONTH = 30.4375

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from common.errors import DataError
-from common.study import FeatureSpec, PublicScaling
+from common.study.study import FeatureSpec, PublicScaling
 from simulations.cohorts.cohort import Cohort
 from simulations.cohorts.public_projection import fit_projection
 from simulations.cohorts.tcga_tables import (

@@ -15,10 +15,10 @@ from pathlib import Path
 
 import psutil
 
-from common.atomic_file import write_text
 from common.errors import RunError
-from common.supervisor import Child, Supervisor
-from simulations.tcp_proxy import TcpProxy
+from common.process.supervisor import Child, Supervisor
+from common.storage.atomic_file import write_text
+from simulations.deployed.tcp_proxy import TcpProxy
 
 LIMIT_S = 900.0
 START_S = 60.0
@@ -48,9 +48,9 @@ KINDS = {
     "flower-superlink": "SuperLink",
     "guarded_superlink": "SuperLink",
     "flwr-serverapp": "server app",
-    "client.supernode": "SuperNode",
+    "client.flower.supernode": "SuperNode",
     "flower-supernode": "SuperNode",
-    "client.relay": "relay",
+    "client.flower.relay": "relay",
     "flwr-clientapp": "client app",
     "payload_agent": "agent",
 }

@@ -9,15 +9,16 @@ from pathlib import Path
 import yaml
 from flwr.cli.build import build_fab_from_disk
 
-from client.enrol_connection import SiteConnection
-from client.site_folder import load_policy
-from client.site_processes import site_processes
-from common.atomic_file import write_text
+from client.operate.site_processes import site_processes
+from client.site.enrol_connection import SiteConnection
+from client.site.site_folder import load_policy
 from common.contract import sha256_hex
-from common.supervisor import Child
-from server.flower_commands import CONNECTION, FLWR, flower_environment
-from server.node_enrolment import NodeEnrolment
-from server.superlink import is_superlink_healthy, server_processes, status_file
+from common.process.supervisor import Child
+from common.storage.atomic_file import write_text
+from server.flower.flower_commands import CONNECTION, FLWR, flower_environment
+from server.flower.node_enrolment import NodeEnrolment
+from server.flower.superlink import is_superlink_healthy, server_processes, status_file
+from simulations.consortium.local_consortium import local_spec, make_consortium
 from simulations.deployed.bench_run import (
     Measured,
     MemoryWatch,
@@ -27,8 +28,7 @@ from simulations.deployed.bench_run import (
     supervised,
     wait_until,
 )
-from simulations.local_consortium import local_spec, make_consortium
-from simulations.tcp_proxy import TcpProxy
+from simulations.deployed.tcp_proxy import TcpProxy
 
 
 def measure_ours(root: Path, sites: int, parameters: int, rounds: int) -> Measured:
@@ -39,7 +39,9 @@ def measure_ours(root: Path, sites: int, parameters: int, rounds: int) -> Measur
     """
     consortium = make_consortium(root, local_spec(sites, 30))
     folder = consortium.folder
-    bundle = bench_bundle(root, "simulations.deployed.round_app:app", "client.flower_app:app")
+    bundle = bench_bundle(
+        root, "simulations.deployed.round_app:app", "client.flower.flower_app:app"
+    )
     port = int(folder.consortium().listen.rpartition(":")[2])
     proxies = [TcpProxy(port) for _ in consortium.sites]
     children, facts = server_processes(folder)

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
-from client.agent.identity import load_identity
 from client.agent.service import serve
+from client.site.identity import load_identity
 from common.errors import ErrorCode, ProtocolError
-from common.protocol import (
+from common.protocol.protocol import (
     EvaluateReply,
     EvaluateRequest,
     HandshakeReply,
@@ -32,7 +32,7 @@ from common.secure_sum.messages import (
     UnmaskReply,
     UnmaskRequest,
 )
-from common.site_proof import prove
+from common.trust.site_proof import prove
 from common.wire import WireMessage
 
 

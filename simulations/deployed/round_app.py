@@ -10,11 +10,11 @@ import numpy as np
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
-from common.atomic_file import write_text
-from common.protocol import TrainRequest
+from common.protocol.protocol import TrainRequest
 from common.secure_sum.messages import UnmaskRequest
+from common.storage.atomic_file import write_text
 from common.wire import arrays_digest
-from server.grid_link import GridLink
+from server.flower.grid_link import GridLink
 
 DEADLINE_S = 600.0
 PER_ARRAY = 1_000_000

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from client.agent.identity import node_key_path
-from client.site_folder import load_policy
-from common.atomic_file import write_text
+from client.site.identity import node_key_path
+from client.site.site_folder import load_policy
 from common.errors import RunError
-from common.free_port import free_port
-from common.supervisor import Child
-from server.consortium_folder import ConsortiumFolder
-from server.flower_commands import CONNECTION, flower_environment, write_connection
-from server.node_enrolment import NodeEnrolment
+from common.process.free_port import free_port
+from common.process.supervisor import Child
+from common.storage.atomic_file import write_text
+from server.consortium.consortium_folder import ConsortiumFolder
+from server.flower.flower_commands import CONNECTION, flower_environment, write_connection
+from server.flower.node_enrolment import NodeEnrolment
+from simulations.consortium.local_consortium import local_spec, make_consortium
 from simulations.deployed.bench_run import (
     Measured,
     MemoryWatch,
@@ -22,8 +23,7 @@ from simulations.deployed.bench_run import (
     supervised,
     wait_until,
 )
-from simulations.local_consortium import local_spec, make_consortium
-from simulations.tcp_proxy import TcpProxy
+from simulations.deployed.tcp_proxy import TcpProxy
 
 MODULE = "simulations.deployed.stock_app"
 _FLOWER = {"FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1"}

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import expit
 
-from common.study import MODALITIES, Modality
+from common.study.study import MODALITIES, Modality
 from simulations.synthetic.spec import ConsortiumSpec, Signal, SiteSpec
 from simulations.synthetic.streams import stream
 

@@ -15,10 +15,10 @@ from typing import Any
 
 import yaml
 
-from common.atomic_file import write_text
-from common.cli_output import Output
+from common.commands.cli_output import Output
 from common.errors import ConfigError
-from common.study import Study
+from common.storage.atomic_file import write_text
+from common.study.study import Study
 from simulations.synthetic.cohort import SiteCohort, draw_cohort
 from simulations.synthetic.expression import gmt_text, transcriptome
 from simulations.synthetic.oracle import TRUTH_FILE, truth_table

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from pydantic import Field
 
 from common.contract import Contract
-from common.study import MODALITIES
+from common.study.study import MODALITIES
 from simulations.synthetic.clinical_record import HISTOLOGIES, SEXES, STAGES
 from simulations.synthetic.cohort import SiteCohort, draw_cohort
 from simulations.synthetic.expression import pathway_tokens, transcriptome

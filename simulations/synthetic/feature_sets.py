@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import JsonValue
 
-from common.study import ExtractorSpec, FeatureSpec, PublicScaling
+from common.study.study import ExtractorSpec, FeatureSpec, PublicScaling
 from simulations.synthetic.clinical_record import HISTOLOGIES, SEXES, STAGES
 from simulations.synthetic.expression import transcriptome
 from simulations.synthetic.phantom import SEQUENCES

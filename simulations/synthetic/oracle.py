@@ -15,7 +15,7 @@ import pandas as pd
 from scipy.stats import rankdata
 
 from common.errors import DataError
-from common.study import MODALITIES
+from common.study.study import MODALITIES
 from simulations.synthetic.cohort import SiteCohort, attainable
 from simulations.synthetic.spec import Signal
 

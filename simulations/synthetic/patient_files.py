@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from common.optional import require
-from common.study import MODALITIES
+from common.study.study import MODALITIES
 from simulations.synthetic.cohort import SiteCohort, draw_cohort
 from simulations.synthetic.dicom_masks import write_rtstruct, write_seg
 from simulations.synthetic.dicom_series import SeriesIdentity, write_series

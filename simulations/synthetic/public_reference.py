@@ -21,10 +21,10 @@ from typing import Any
 import numpy as np
 from scipy.special import expit
 
-from common.cli_output import Output
+from common.commands.cli_output import Output
 from common.contract import canonical_json
 from common.errors import DataError
-from common.study import PublicScaling
+from common.study.study import PublicScaling
 from simulations.synthetic.cohort import weights
 from simulations.synthetic.feature_sets import SCALED_BY_REFERENCE, raw_feature_sets
 from simulations.synthetic.spec import ConsortiumSpec, Signal, SiteSpec
@@ -155,10 +155,10 @@ def measure_reference(folder: Path, *, workers: int, output: Output) -> str:
     Raises:
         DataError: A public file could not be extracted.
     """
-    from client.extract.registry import create_extractor
-    from client.extract.runner import run_extraction
-    from common.features_h5 import read_features
-    from common.manifest import read_manifest
+    from client.extract.kinds.registry import create_extractor
+    from client.extract.run.runner import run_extraction
+    from common.cohort.features_h5 import read_features
+    from common.cohort.manifest import read_manifest
     from simulations.synthetic.consortium import write_consortium
 
     consortium = write_consortium(folder, public_consortium(), output=output, workers=workers)
@@ -186,7 +186,7 @@ def measure_reference(folder: Path, *, workers: int, output: Output) -> str:
 
 def main() -> None:
     """Measure the constants again and write them beside this file."""
-    from common.atomic_file import write_text
+    from common.storage.atomic_file import write_text
 
     place = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(tempfile.mkdtemp())
     text = measure_reference(place, workers=2, output=Output())

@@ -9,11 +9,11 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from common.atomic_file import write_text
-from common.outcomes import MONTHS_PER_UNIT
+from common.cohort.outcomes import MONTHS_PER_UNIT
 from common.privacy.plan import Mode
-from common.site_policy import Approval, SitePolicy
-from common.study import MODALITIES, Study
+from common.storage.atomic_file import write_text
+from common.study.site_policy import Approval, SitePolicy
+from common.study.study import MODALITIES, Study
 from simulations.synthetic.clinical_record import COLUMNS, draw_record, empty_record
 from simulations.synthetic.cohort import SiteCohort
 from simulations.synthetic.expression import draw_batch, draw_expression, transcriptome

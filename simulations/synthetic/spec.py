@@ -7,7 +7,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from common.contract import Contract
-from common.study import Identifier, Modality
+from common.study.study import Identifier, Modality
 
 TimeUnit = Literal["days", "months", "years"]
 

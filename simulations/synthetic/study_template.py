@@ -8,7 +8,7 @@ from pydantic import JsonValue
 
 from common.errors import ConfigError
 from common.privacy.plan import EvaluationRelease, Mode, PrivacyPlan
-from common.study import (
+from common.study.study import (
     Endpoints,
     FeatureSpec,
     LocalTraining,
@@ -21,7 +21,7 @@ from common.study import (
     SurvivalEndpoint,
     TrainingPlan,
 )
-from common.subgroups import Subgroup
+from common.study.subgroups import Subgroup
 from simulations.synthetic.clinical_record import SEXES
 from simulations.synthetic.expression import transcriptome
 from simulations.synthetic.feature_cohort import CLINICAL_COLUMNS, FeatureShape

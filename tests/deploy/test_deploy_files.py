@@ -11,7 +11,7 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 
-from common.deploy_files import deploy_file
+from common.process.deploy_files import deploy_file
 
 ROOT = Path(__file__).parents[2]
 UNITS = sorted((ROOT / "deploy").glob("*/systemd/*.service"))
@@ -81,7 +81,7 @@ def test_options_in_the_units_exist(unit):
     if words[1] == "-m":
         entry = words[1:3]
     else:
-        entry = ["-c", "from common.cli import main; main()", *words[1:3]]
+        entry = ["-c", "from common.commands.cli import main; main()", *words[1:3]]
     done = subprocess.run(
         [sys.executable, *entry, "--help"],
         capture_output=True,

@@ -23,9 +23,13 @@ from joined_consortium import (
 )
 
 from common.errors import ConfigError, ErrorCode
-from common.tls_probe import probe
-from server.provision_certificates import issue_server_certificate, load_certified, make_authority
-from simulations.deployed.shipped_proxy import NGINX, shipped_proxy
+from common.trust.tls_probe import probe
+from server.consortium.provision_certificates import (
+    issue_server_certificate,
+    load_certified,
+    make_authority,
+)
+from simulations.attackers.shipped_proxy import NGINX, shipped_proxy
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 

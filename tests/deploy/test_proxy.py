@@ -11,8 +11,8 @@ import pytest
 from flower_processes import free_port
 from joined_consortium import make_consortium
 
-from common.connection import split_address
-from simulations.deployed.shipped_proxy import NGINX, shipped_proxy
+from common.trust.connection import split_address
+from simulations.attackers.shipped_proxy import NGINX, shipped_proxy
 
 pytestmark = pytest.mark.skipif(NGINX is None, reason="nginx is not installed")
 

@@ -14,12 +14,12 @@ import pytest
 from flower_processes import free_port, processes, wait_for
 from joined_consortium import join, make_consortium, make_hospital
 
-from common.audit_log import read_audit
-from common.deploy_files import deploy_file
-from server.provision_roster import revoke
+from common.process.deploy_files import deploy_file
+from common.trust.audit_log import read_audit
+from server.consortium.provision_roster import revoke
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
-ENTRY = [sys.executable, "-c", "from common.cli import main; main()"]
+ENTRY = [sys.executable, "-c", "from common.commands.cli import main; main()"]
 
 
 def tumorboard(*words, check=True):

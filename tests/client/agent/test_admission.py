@@ -10,12 +10,12 @@ from client.agent.site_agent import SiteAgent
 from client.agent.socket_call import AgentRefusalError
 from common.contract import canonical_json
 from common.errors import ErrorCode
-from common.models.parameters import to_arrays
-from common.models.registry import build_model
-from common.protocol import HandshakeRequest, TrainRequest
-from common.provenance import code_digest
+from common.models.base.parameters import to_arrays
+from common.models.catalogue.registry import build_model
+from common.protocol.protocol import HandshakeRequest, TrainRequest
+from common.trust.provenance import code_digest
 from common.wire import arrays_digest
-from simulations.tiny_consortium import InMemory, tiny_datasets, tiny_policy, tiny_study
+from simulations.engines.tiny_consortium import InMemory, tiny_datasets, tiny_policy, tiny_study
 
 SECRET = "patient Erika Mustermann"
 

@@ -13,7 +13,6 @@ from pathlib import Path
 import grpc
 import pytest
 
-from client.agent.identity import create_identity
 from client.agent.service import (
     MAX_SOCKET_PATH,
     AgentClient,
@@ -22,21 +21,22 @@ from client.agent.service import (
     serving,
 )
 from client.agent.socket_call import SERVICE, AgentRefusalError, from_frame, to_frame
+from client.site.identity import create_identity
 from common.contract import canonical_json
 from common.errors import ConfigError, ErrorCode
-from common.models.parameters import to_arrays
-from common.models.registry import build_model
-from common.protocol import HandshakeRequest, StatusReply, StatusRequest, TrainRequest
-from common.provenance import code_digest
-from common.site_proof import is_proven, new_challenge
+from common.models.base.parameters import to_arrays
+from common.models.catalogue.registry import build_model
+from common.protocol.protocol import HandshakeRequest, StatusReply, StatusRequest, TrainRequest
+from common.trust.provenance import code_digest
+from common.trust.site_proof import is_proven, new_challenge
 from common.wire import arrays_digest
-from simulations.tiny_consortium import tiny_study
+from simulations.engines.tiny_consortium import tiny_study
 
 SCRIPT = """
 import sys
 from pathlib import Path
 from client.agent.service import serve
-from simulations.tiny_consortium import tiny_agents, tiny_study
+from simulations.engines.tiny_consortium import tiny_agents, tiny_study
 
 folder = Path(sys.argv[1])
 agent = tiny_agents(tiny_study(), folder / "sites")["site-a"]

@@ -13,11 +13,10 @@ from client.agent.call_journal import CallJournal
 from client.agent.dispatch import answer
 from client.agent.service import AgentClient, is_healthy, serving
 from client.agent.socket_call import SERVICE, AgentRefusalError, to_frame
-from common.audit_log import AuditLog, read_audit
 from common.contract import sha256_hex
 from common.errors import ErrorCode, PrivacyError
-from common.event_log import close_events, write_events
-from common.protocol import (
+from common.process.event_log import close_events, write_events
+from common.protocol.protocol import (
     HandshakeReply,
     HandshakeRequest,
     StatusReply,
@@ -25,6 +24,7 @@ from common.protocol import (
     TrainReply,
     TrainRequest,
 )
+from common.trust.audit_log import AuditLog, read_audit
 
 PATIENT = "Erika Mustermann"
 TRAIN = TrainRequest(run_id="run-1", round=3, model_digest="ab" * 32)
@@ -106,7 +106,7 @@ def test_a_full_disk_keeps_the_answer_in_and_is_named(log, monkeypatch, caplog):
     def full(*_args):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("common.privacy.durable.os.write", full)
+    monkeypatch.setattr("common.storage.durable.os.write", full)
     with pytest.raises(AgentRefusalError) as caught:
         answer(Hospital(), "train", *TRAIN.encode(), CallJournal("a", log))
     assert caught.value.args == (ErrorCode.DISK_FULL,)

@@ -12,15 +12,15 @@ import pytest
 from flower_processes import processes, wait_for
 from small_site import site_study, write_small_site
 
-from client.agent.identity import create_identity
 from client.agent.log_files import audit_path
 from client.agent.service import is_healthy
-from client.site_folder import load_policy
-from common.audit_log import read_audit
+from client.site.identity import create_identity
+from client.site.site_folder import load_policy
 from common.contract import canonical_json
-from common.privacy.ledger_file import read_ledger
-from common.protocol import METHODS
-from common.provenance import code_digest
+from common.ledger.ledger_file import read_ledger
+from common.protocol.protocol import METHODS
+from common.trust.audit_log import read_audit
+from common.trust.provenance import code_digest
 
 RELAY_UID, GROUP = 65534, 61234
 pytestmark = [
@@ -90,7 +90,7 @@ def test_whatever_the_relay_asks_nothing_is_released_that_was_not_approved():
         os.chown(run, 0, GROUP)
         run.chmod(0o2750)
         socket = run / "agent.sock"
-        entry = "from common.cli import main; main()"
+        entry = "from common.commands.cli import main; main()"
         command = [sys.executable, "-c", entry, "site", "agent", "--site", folder / "site"]
         start(*command, "--socket", socket, "--share")
         wait_for(lambda: is_healthy(socket), 60)

@@ -13,20 +13,25 @@ from client.agent.dispatch import answer
 from client.agent.log_files import audit_path, site_audit_log
 from client.agent.secure_sums import SecureSums
 from client.agent.socket_call import AgentRefusalError
-from common.audit_log import read_audit
-from common.cli_output import Output
+from common.commands.cli_output import Output
 from common.contract import canonical_json
 from common.errors import ErrorCode, ProtocolError, RunError
-from common.protocol import AgreeKeysRequest, HandshakeReply, HandshakeRequest, UnmaskRequest
-from common.provenance import code_digest
-from common.roster import Roster, SignedRoster
+from common.protocol.protocol import (
+    AgreeKeysRequest,
+    HandshakeReply,
+    HandshakeRequest,
+    UnmaskRequest,
+)
 from common.secure_sum.keys import KeyAdvert
-from common.signature import public_half
-from common.study import RosterEntry
-from server.provision_roster import revoke
-from server.rounds import run_study
-from simulations.consortium_run import local_link
-from simulations.tiny_consortium import InMemory, tiny_datasets, tiny_policy
+from common.study.study import RosterEntry
+from common.trust.audit_log import read_audit
+from common.trust.provenance import code_digest
+from common.trust.roster import Roster, SignedRoster
+from common.trust.signature import public_half
+from server.consortium.provision_roster import revoke
+from server.run.rounds import run_study
+from simulations.engines.consortium_run import local_link
+from simulations.engines.tiny_consortium import InMemory, tiny_datasets, tiny_policy
 
 SITES = ("site-a", "site-b", "site-c")
 STRANGER = RosterEntry(site_id="site-x", public_key="ab" * 32)

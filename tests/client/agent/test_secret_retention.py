@@ -6,8 +6,8 @@ import time
 import pytest
 
 from client.agent.secure_sums import SECRETS_KEPT_S, SecureSums
-from simulations.identities import with_identities
-from simulations.tiny_consortium import tiny_policy, tiny_study
+from simulations.engines.identities import with_identities
+from simulations.engines.tiny_consortium import tiny_policy, tiny_study
 
 
 @pytest.mark.parametrize(

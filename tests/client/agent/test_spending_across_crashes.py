@@ -5,17 +5,17 @@ import pytest
 from scipy import stats
 
 from client.agent.site_agent import SiteAgent
-from client.sealed_replies import SealedReplies
+from client.site.sealed_replies import SealedReplies
 from common.contract import canonical_json
 from common.errors import BudgetError, ErrorCode
-from common.models.parameters import to_arrays
-from common.models.registry import build_model
+from common.ledger.ledger import Ledger, LedgerBudgets
+from common.models.base.parameters import to_arrays
+from common.models.catalogue.registry import build_model
 from common.privacy.accounting import training_sigma
-from common.privacy.ledger import Ledger, LedgerBudgets
-from common.protocol import EvaluateRequest, HandshakeRequest, TrainRequest
-from common.provenance import code_digest
+from common.protocol.protocol import EvaluateRequest, HandshakeRequest, TrainRequest
+from common.trust.provenance import code_digest
 from common.wire import arrays_digest
-from simulations.tiny_consortium import InMemory, tiny_datasets, tiny_policy, tiny_study
+from simulations.engines.tiny_consortium import InMemory, tiny_datasets, tiny_policy, tiny_study
 
 STUDY = tiny_study(privacy={"mode": "local", "epsilon": 8.0, "evaluation": {"release": "dp"}})
 DATA = tiny_datasets(STUDY)
@@ -62,8 +62,8 @@ def ledger(policy):
 
 CRASHES = {
     "after reserve": ("client.agent.training.clipped_gradient_sum", False),
-    "before store": ("client.sealed_replies.SealedReplies.store", False),
-    "after store": ("common.privacy.ledger.Ledger.commit", True),
+    "before store": ("client.site.sealed_replies.SealedReplies.store", False),
+    "after store": ("common.ledger.ledger.Ledger.commit", True),
 }
 
 
@@ -156,9 +156,9 @@ def test_evaluations_stop_at_the_budget_of_held_out_patients(tmp_path):
 
 def test_private_update_is_the_clipped_sum_plus_designed_noise(policy, tmp_path):
     """Residuals of many coordinates over rounds and restarts: right spread, right shape."""
-    from client.private_gradient import clipped_gradient_sum
-    from client.split import load_or_create_split_key, split
-    from common.models.parameters import load_arrays
+    from client.data.split import load_or_create_split_key, split
+    from client.training.private_gradient import clipped_gradient_sum
+    from common.models.base.parameters import load_arrays
 
     residuals = []
     for repeat in range(12):

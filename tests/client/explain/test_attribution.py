@@ -9,10 +9,10 @@ from random_patients import FEATURES, Cohort, make_study, random_model
 
 from client.explain import attribution as module
 from client.explain.attribution import attribute, contributions, shares
-from client.train import train_epochs
-from common.losses.discrete_time import survival_curve
-from common.models.parameters import load_arrays, to_arrays
-from common.models.registry import build_model
+from client.training.train import train_epochs
+from common.models.base.parameters import load_arrays, to_arrays
+from common.models.catalogue.registry import build_model
+from common.models.losses.discrete_time import survival_curve
 
 MOEMIL = {"size": "small", "instance_patches": 2}
 

@@ -16,9 +16,9 @@ from small_site import (
 
 from client.explain.explain import explain_patients
 from client.explain.layers import percentile_ranks
-from client.predict_command import predict_patients
-from client.site_folder import load_policy
-from common.cli_output import Output
+from client.predict.predict_command import predict_patients
+from client.site.site_folder import load_policy
+from common.commands.cli_output import Output
 from common.errors import ConfigError
 
 SILENT = Output(json_mode=True)

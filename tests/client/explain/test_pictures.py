@@ -14,11 +14,11 @@ from client.explain.pictures import BagView, bag_pictures
 from client.explain.slice_picture import ShowsImages
 from client.explain.slide_picture import tile_image
 from client.explain.slide_tiles import SlideTiles
-from client.extract.slices import SlicesExtractor
+from client.extract.volumes.slices import SlicesExtractor
+from common.cohort.features_h5 import FeatureFile
+from common.cohort.manifest import PatientRow
 from common.errors import ExtractionError
-from common.features_h5 import FeatureFile
-from common.manifest import PatientRow
-from common.study import FeatureSpec
+from common.study.study import FeatureSpec
 
 TILES = FeatureSpec(modality="pathology", dim=5, max_tokens=40)
 SLICES = FeatureSpec.model_validate(

@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 from small_site import SIDE, tile_bag, tile_corners
 
-from client.bags import kept_tokens
+from client.data.bags import kept_tokens
 from client.explain.slide_tiles import tiles_by_slide
+from common.cohort.features_h5 import FeatureFile
 from common.errors import FeatureError
-from common.features_h5 import FeatureFile
 
 A, B = Path("slides/a.tif"), Path("slides/b.tif")
 

@@ -8,7 +8,7 @@ from small_site import site_study
 from client.explain.attribution import Attribution
 from client.explain.explanation import Explanation
 from client.explain.text_report import patient_report
-from client.predict import PatientPrediction
+from client.predict.predict import PatientPrediction
 
 STUDY = site_study()
 

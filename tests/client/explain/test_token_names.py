@@ -3,8 +3,8 @@ import pytest
 from small_site import tile_bag
 
 from client.explain.token_names import InputNames, input_names, ranked_inputs
-from common.features_h5 import FeatureFile
-from common.study import FeatureSpec
+from common.cohort.features_h5 import FeatureFile
+from common.study.study import FeatureSpec
 
 RADIOMICS = {"kind": "radiomics", "params": {"sequences": ["t1", "t2"]}}
 

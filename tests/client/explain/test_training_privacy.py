@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 from small_site import site_study
 
-from client.agent.identity import create_identity
 from client.explain.training_privacy import training_privacy
-from client.site_folder import load_policy, make_approval, record_consent
+from client.site.identity import create_identity
+from client.site.site_folder import load_policy, make_approval, record_consent
+from common.ledger.ledger import Ledger, LedgerBudgets, SpendEntry
 from common.privacy.accounting import training_sigma
-from common.privacy.ledger import Ledger, LedgerBudgets, SpendEntry
 
 STUDY = site_study("linear")
 ROUNDS = 10

@@ -12,12 +12,12 @@ from client.agent.site_agent import SiteAgent
 from client.page.ledger_reading import LedgerReader
 from client.page.site_files import read_site_files
 from client.page.site_view import content_of, view_site
-from client.site_folder import load_policy
-from common.cli_output import Output
+from client.site.site_folder import load_policy
+from common.commands.cli_output import Output
 from common.page.application import live_page
 from common.page.serving import page_served
-from simulations.consortium_run import run_in_process
-from simulations.tiny_consortium import tiny_agents, tiny_study
+from simulations.engines.consortium_run import run_in_process
+from simulations.engines.tiny_consortium import tiny_agents, tiny_study
 
 
 @pytest.fixture(scope="module")

@@ -16,13 +16,13 @@ from client.agent.site_agent import SiteAgent
 from client.page.ledger_reading import LedgerReader
 from client.page.site_files import read_site_files
 from client.page.site_view import content_of, view_site
-from client.site_folder import load_policy
-from common.cli_output import Output
+from client.site.site_folder import load_policy
+from common.commands.cli_output import Output
+from common.ledger.ledger import Ledger, LedgerBudgets, SpendEntry
 from common.page.application import live_page
-from common.privacy.ledger import Ledger, LedgerBudgets, SpendEntry
-from common.study import Study
-from simulations.consortium_run import run_in_process
-from simulations.tiny_consortium import tiny_agents, tiny_study
+from common.study.study import Study
+from simulations.engines.consortium_run import run_in_process
+from simulations.engines.tiny_consortium import tiny_agents, tiny_study
 
 PRIVACY = {"mode": "local", "epsilon": 6.0, "evaluation": {"release": "dp"}}
 

@@ -5,9 +5,9 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from common.metrics.grid import EvaluationGrid
-from common.metrics.predictions import Predictions
-from common.study import Study
+from common.metrics.tables.grid import EvaluationGrid
+from common.metrics.tables.predictions import Predictions
+from common.study.study import Study
 
 
 def _study(

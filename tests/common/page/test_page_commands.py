@@ -14,7 +14,7 @@ import pytest
 from page_runs import WrittenRun
 
 ROOT = Path(__file__).parents[3]
-ENTRY = [sys.executable, "-c", "from common.cli import main; main()"]
+ENTRY = [sys.executable, "-c", "from common.commands.cli import main; main()"]
 
 
 @contextmanager

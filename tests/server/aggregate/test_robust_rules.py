@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from common.federated_method import AggregationRule
+from common.study.federated_method import AggregationRule
 from server.aggregate.centred_clipping import centred_clipping
 from server.aggregate.coordinate_rules import median, trimmed_mean
 from server.aggregate.krum import krum, krum_scores

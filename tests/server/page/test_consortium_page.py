@@ -12,18 +12,18 @@ from fastapi.testclient import TestClient
 from page_runs import WrittenRun, served_run
 from seen_pages import opened, violations
 
-from client.enrol_request import make_keys, write_request
-from client.site_folder import load_policy
-from client.site_template import write_site_template
+from client.site.enrol_request import make_keys, write_request
+from client.site.site_folder import load_policy
+from client.site.site_template import write_site_template
 from common.page.audit_tail import LINES, audit_tail
 from common.page.processes import process_problems
-from common.supervisor import Child, Supervisor
-from server.consortium_folder import ConsortiumFolder
+from common.process.supervisor import Child, Supervisor
+from server.consortium.consortium_folder import ConsortiumFolder
+from server.consortium.provision import audit_log, provision
+from server.consortium.provision_roster import admit, revoke
+from server.flower.superlink import status_file
 from server.page.consortium_files import newest_run, read_consortium
 from server.page.run_page import run_page
-from server.provision import audit_log, provision
-from server.provision_roster import admit, revoke
-from server.superlink import status_file
 
 NOW = datetime.now(UTC)
 DOWN = "The SuperLink is not running: no hospital can take part."

@@ -14,12 +14,12 @@ from page_runs import SITES, WrittenRun, page_study
 
 from common.error_guide import GUIDES
 from common.errors import ErrorCode
-from common.file_lock import is_held
+from common.storage.file_lock import is_held
 from server.page.run_files import read_run_files
 from server.page.run_page import run_page
 from server.page.run_view import view_run
 from server.page.site_rows import evaluation_epsilon
-from simulations.tiny_consortium import tiny_study
+from simulations.engines.tiny_consortium import tiny_study
 
 
 @pytest.fixture

@@ -6,16 +6,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from common.cli_output import Output
-from common.metrics.estimate import Estimate
-from common.metrics.paired import Comparison
-from common.study import Study
+from common.commands.cli_output import Output
+from common.metrics.summaries.paired import Comparison
+from common.metrics.tables.estimate import Estimate
+from common.study.study import Study
 from server.report.build import build_report
 from server.report.content import Baseline, make_content
-from simulations.cells import by_hospital
 from simulations.cohorts.cohort import Cohort
-from simulations.consortium_run import run_in_process
-from simulations.memory_sites import memory_agents
+from simulations.engines.consortium_run import run_in_process
+from simulations.engines.memory_sites import memory_agents
+from simulations.scenario.cells import by_hospital
 
 
 def make_study():

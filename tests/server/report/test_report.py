@@ -8,13 +8,13 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from common.metrics.estimate import Estimate
-from common.metrics.kaplan_meier import shown, survival_curve
-from server.finished_run import read_finished_run
+from common.metrics.survival.kaplan_meier import shown, survival_curve
+from common.metrics.tables.estimate import Estimate
 from server.report.build import build_report
 from server.report.content import make_content
 from server.report.page import show, signed
 from server.report.survival_plot import survival_svg
+from server.run.finished_run import read_finished_run
 
 
 def test_the_twin_holds_what_programs_rely_on(run, written):

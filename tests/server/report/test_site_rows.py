@@ -4,10 +4,10 @@ import dataclasses
 
 import pytest
 
-from common.cohort_counts import CohortCounts
-from server.checkpoint import RoundRecord
+from common.cohort.cohort_counts import CohortCounts
 from server.report.content import make_content
 from server.report.site_rows import site_rows
+from server.session.checkpoint import RoundRecord
 
 
 def with_site(run, **changes):

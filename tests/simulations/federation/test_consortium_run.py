@@ -6,16 +6,16 @@ import numpy as np
 import pytest
 import torch
 
-from client.split import is_held_out
-from common.cli_output import Output
+from client.data.split import is_held_out
+from common.commands.cli_output import Output
 from common.errors import ErrorCode, RunError
-from common.losses.multitask import patient_loss
-from common.metrics.summary import summarise
-from common.models.parameters import to_arrays
-from common.models.registry import build_model
-from server.rounds import FEDERATED, run_evaluation, run_study
-from simulations.consortium_run import local_link, run_in_process
-from simulations.tiny_consortium import tiny_agents, tiny_datasets, tiny_study
+from common.metrics.summaries.summary import summarise
+from common.models.base.parameters import to_arrays
+from common.models.catalogue.registry import build_model
+from common.models.losses.multitask import patient_loss
+from server.run.rounds import FEDERATED, run_evaluation, run_study
+from simulations.engines.consortium_run import local_link, run_in_process
+from simulations.engines.tiny_consortium import tiny_agents, tiny_datasets, tiny_study
 
 KEY = bytes(range(32))
 

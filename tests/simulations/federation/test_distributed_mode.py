@@ -7,20 +7,20 @@ import pytest
 import torch
 
 from client.agent.site_agent import SiteAgent
-from client.split import is_held_out
-from common.cli_output import Output
+from client.data.split import is_held_out
+from common.commands.cli_output import Output
 from common.errors import ErrorCode, RunError
-from common.losses.multitask import patient_loss
-from common.models.registry import build_model
-from common.privacy.ledger import Ledger, LedgerBudgets
-from common.privacy.ledger_file import read_ledger
+from common.ledger.ledger import Ledger, LedgerBudgets
+from common.ledger.ledger_file import read_ledger
+from common.ledger.recompose import recompose
+from common.models.catalogue.registry import build_model
+from common.models.losses.multitask import patient_loss
 from common.privacy.noise import geometric_share, skellam
-from common.privacy.recompose import recompose
-from server.rounds import FEDERATED
-from server.secure_evaluation import FEDERATION
-from simulations.consortium_run import run_in_process
-from simulations.identities import with_identities
-from simulations.tiny_consortium import InMemory, tiny_datasets, tiny_policy, tiny_study
+from server.run.rounds import FEDERATED
+from server.run.secure_evaluation import FEDERATION
+from simulations.engines.consortium_run import run_in_process
+from simulations.engines.identities import with_identities
+from simulations.engines.tiny_consortium import InMemory, tiny_datasets, tiny_policy, tiny_study
 
 KEY = bytes(range(32))
 

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from client.train import train_epochs
-from common.cli_output import Output
-from common.models.parameters import load_arrays, to_arrays
-from common.models.registry import build_model
-from server.rounds import FEDERATED, PERSONAL
-from simulations.consortium_run import run_in_process
-from simulations.tiny_consortium import tiny_agents, tiny_datasets, tiny_study
+from client.training.train import train_epochs
+from common.commands.cli_output import Output
+from common.models.base.parameters import load_arrays, to_arrays
+from common.models.catalogue.registry import build_model
+from server.run.rounds import FEDERATED, PERSONAL
+from simulations.engines.consortium_run import run_in_process
+from simulations.engines.tiny_consortium import tiny_agents, tiny_datasets, tiny_study
 
 EPOCHS = {"kind": "epochs", "epochs": 2, "batch_size": 8, "optimizer": "sgd", "lr": 0.1}
 

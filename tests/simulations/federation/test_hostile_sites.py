@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from common.cli_output import Output
+from common.commands.cli_output import Output
 from common.errors import ErrorCode, RunError
-from server.rounds import FEDERATED
-from simulations.consortium_run import run_in_process
-from simulations.tiny_consortium import tiny_agents, tiny_study
+from server.run.rounds import FEDERATED
+from simulations.engines.consortium_run import run_in_process
+from simulations.engines.tiny_consortium import tiny_agents, tiny_study
 
 
 class Hostile:

@@ -8,23 +8,23 @@ import time
 
 import pytest
 
-from common.cli_output import Output
-from common.privacy.ledger import Ledger, LedgerBudgets
-from common.privacy.ledger_file import read_ledger
-from common.privacy.recompose import recompose
-from simulations.consortium_run import run_in_process
-from simulations.identities import with_identities
-from simulations.tiny_consortium import tiny_agents, tiny_policy, tiny_study
+from common.commands.cli_output import Output
+from common.ledger.ledger import Ledger, LedgerBudgets
+from common.ledger.ledger_file import read_ledger
+from common.ledger.recompose import recompose
+from simulations.engines.consortium_run import run_in_process
+from simulations.engines.identities import with_identities
+from simulations.engines.tiny_consortium import tiny_agents, tiny_policy, tiny_study
 
 ROUNDS = 40
 SCRIPT = """
 import sys
 from pathlib import Path
 import torch
-from common.cli_output import Output
-from simulations.consortium_run import run_in_process
-from simulations.identities import with_identities
-from simulations.tiny_consortium import tiny_agents, tiny_study
+from common.commands.cli_output import Output
+from simulations.engines.consortium_run import run_in_process
+from simulations.engines.identities import with_identities
+from simulations.engines.tiny_consortium import tiny_agents, tiny_study
 
 folder = Path(sys.argv[1])
 study = with_identities(tiny_study(**eval(sys.argv[2])), folder / "sites")

@@ -9,15 +9,20 @@ from pathlib import Path
 import pytest
 
 from client.agent.site_agent import SiteAgent
-from client.site_folder import load_policy
-from client.split import load_or_create_split_key
-from common.cli_output import Output
-from server.run_control import follow_run, want_run
-from server.superlink import running_server
-from simulations.consortium_check import check_agreement
-from simulations.consortium_demo import ConsortiumOptions, run_local_consortium
-from simulations.consortium_run import run_in_process
-from simulations.local_consortium import local_spec, local_study, make_consortium, running
+from client.data.split import load_or_create_split_key
+from client.site.site_folder import load_policy
+from common.commands.cli_output import Output
+from server.flower.superlink import running_server
+from server.operate.run_control import follow_run, want_run
+from simulations.consortium.consortium_check import check_agreement
+from simulations.consortium.consortium_demo import ConsortiumOptions, run_local_consortium
+from simulations.consortium.local_consortium import (
+    local_spec,
+    local_study,
+    make_consortium,
+    running,
+)
+from simulations.engines.consortium_run import run_in_process
 
 QUIET = Output(json_mode=True)
 ALL = {"min_sites": 3, "round_timeout_s": 120.0}

@@ -4,19 +4,19 @@ import numpy as np
 import pytest
 
 from client.agent.site_agent import SiteAgent
-from common.cli_output import Output
+from common.commands.cli_output import Output
 from common.errors import ErrorCode, ProtocolError
-from common.evaluation_request import join_pair
-from common.models.parameters import to_arrays
-from common.models.registry import build_model
-from common.privacy.ledger_file import read_ledger
-from common.protocol import EvaluateRequest
+from common.ledger.ledger_file import read_ledger
+from common.models.base.parameters import to_arrays
+from common.models.catalogue.registry import build_model
+from common.protocol.evaluation_request import join_pair
+from common.protocol.protocol import EvaluateRequest
 from common.wire import arrays_digest
 from server.report.content import make_content
-from server.rounds import FEDERATED, run_comparison, run_evaluation
-from simulations.consortium_run import local_link, run_in_process
-from simulations.identities import with_identities
-from simulations.tiny_consortium import InMemory, tiny_datasets, tiny_policy, tiny_study
+from server.run.rounds import FEDERATED, run_comparison, run_evaluation
+from simulations.engines.consortium_run import local_link, run_in_process
+from simulations.engines.identities import with_identities
+from simulations.engines.tiny_consortium import InMemory, tiny_datasets, tiny_policy, tiny_study
 
 QUIET = Output(json_mode=True)
 

@@ -5,20 +5,20 @@ import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from client.split import is_held_out
-from common.cli_output import Output
-from common.models.parameters import load_arrays
-from common.models.registry import build_model
-from common.privacy.ledger_file import read_ledger
-from common.privacy.recompose import recompose
-from common.study import Study
-from server.rounds import FEDERATED
-from simulations.cells import by_hospital
+from client.data.split import is_held_out
+from common.commands.cli_output import Output
+from common.ledger.ledger_file import read_ledger
+from common.ledger.recompose import recompose
+from common.models.base.parameters import load_arrays
+from common.models.catalogue.registry import build_model
+from common.study.study import Study
+from server.run.rounds import FEDERATED
 from simulations.cohorts.cohort import Cohort
-from simulations.consortium_run import run_in_process
-from simulations.dataset_predictions import predict_dataset
-from simulations.identities import with_identities
-from simulations.memory_sites import memory_agents
+from simulations.engines.consortium_run import run_in_process
+from simulations.engines.identities import with_identities
+from simulations.engines.memory_sites import memory_agents
+from simulations.scenario.cells import by_hospital
+from simulations.trials.dataset_predictions import predict_dataset
 
 KEY = bytes(range(32))
 SUBGROUPS = {

@@ -2,11 +2,11 @@ import numpy as np
 import pytest
 from sklearn.linear_model import RidgeCV
 
-from client.dataset import PatientDataset
-from client.extract.registry import create_extractor
+from client.data.dataset import PatientDataset
+from client.extract.kinds.registry import create_extractor
 from common.errors import ConfigError, DataError
-from common.models.registry import build_model
-from common.study import MODALITIES
+from common.models.catalogue.registry import build_model
+from common.study.study import MODALITIES
 from simulations.synthetic import public_reference
 from simulations.synthetic.clinical_record import COLUMNS, draw_record
 from simulations.synthetic.cohort import draw_cohort

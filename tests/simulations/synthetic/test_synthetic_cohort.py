@@ -6,7 +6,7 @@ from scipy.special import expit
 from sklearn.metrics import roc_auc_score
 from sksurv.metrics import concordance_index_censored
 
-from common.study import MODALITIES
+from common.study.study import MODALITIES
 from simulations.synthetic.cohort import attainable, draw_cohort, weights
 from simulations.synthetic.oracle import harrell_c, oracle_metrics, response_auc, truth_table
 from simulations.synthetic.public_reference import public_hazards, public_prevalence

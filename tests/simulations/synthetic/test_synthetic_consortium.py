@@ -11,12 +11,12 @@ import pytest
 import SimpleITK
 from matplotlib.path import Path as Outline
 
-from client.extract.gene_sets import read_gene_sets
-from client.extract.volume_reader import read_mask, read_volume
+from client.extract.genomics.gene_sets import read_gene_sets
+from client.extract.volumes.volume_reader import read_mask, read_volume
+from common.cohort.manifest import read_manifest
 from common.errors import ConfigError, ExtractionError
-from common.manifest import read_manifest
-from common.site_policy import SitePolicy
-from common.study import Study
+from common.study.site_policy import SitePolicy
+from common.study.study import Study
 from simulations.synthetic.cohort import draw_cohort
 from simulations.synthetic.consortium import adopt_study, write_consortium
 from simulations.synthetic.expression import PATHWAYS, transcriptome

@@ -1,0 +1,1 @@
+"""Training data of a hospital: datasets, bags of tokens, splits and their checks."""

@@ -1,0 +1,79 @@
+"""What training needs of a dataset, and prepared batches that are kept over rounds."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from common.cohort.batch import PatientBatch
+from common.models.base.base import FusedModel
+from common.study.study import Study
+
+
+class PatientSource(Protocol):
+    """Patients that can be batched; `client.data.dataset.PatientDataset` is one."""
+
+    patient_ids: list[str]
+
+    def __len__(self) -> int:
+        """Return the number of patients."""
+        ...
+
+    def present(self, feature: str) -> npt.NDArray[np.bool_]:
+        """Return (n,) whether each patient has a feature set."""
+        ...
+
+    def batch(self, indices: Sequence[int], *, pad: bool = True) -> PatientBatch:
+        """Return these patients as one batch."""
+        ...
+
+
+Chunk = tuple[PatientBatch, int]
+"""A batch and how many of its first patients count; the others fill it up."""
+
+_Key = tuple[int, int, str, int]
+_KEPT: dict[_Key, tuple[weakref.ref[PatientSource], Study, list[Chunk]]] = {}
+
+
+def sorted_indices(dataset: PatientSource) -> list[int]:
+    """Return the indices of the patients in the order of their ids."""
+    return sorted(range(len(dataset)), key=lambda index: dataset.patient_ids[index])
+
+
+def uniform_chunks(
+    model: FusedModel, dataset: PatientSource, study: Study, device: torch.device, size: int
+) -> list[Chunk]:
+    """Return all patients, sorted by id, prepared by a model of uniform shape, in chunks.
+
+    Every chunk holds `size` patients; the last is filled up with its first. With one shape for
+    all, a patient's gradient does not depend on who else is there. The chunks are kept for as
+    long as the dataset lives: to pool frozen features again in every round would cost more than
+    to train on them.
+    """
+    key = (id(dataset), id(study), str(device), size)
+    kept = _KEPT.get(key)
+    if kept is not None and kept[0]() is dataset and kept[1] is study:
+        return kept[2]
+    with torch.no_grad():
+        parts = [model.prepare(dataset.batch([i]).to(device)) for i in sorted_indices(dataset)]
+    chunks = []
+    for start in range(0, len(parts), size):
+        chosen = parts[start : start + size]
+        filler = chosen[:1] * (size - len(chosen))
+        chunks.append((concatenate([*chosen, *filler]), len(chosen)))
+    _KEPT[key] = (weakref.ref(dataset, lambda _gone: _KEPT.pop(key, None)), study, chunks)
+    return chunks
+
+
+def concatenate(parts: Sequence[PatientBatch]) -> PatientBatch:
+    """Return one batch of several whose tensors have equal trailing shapes."""
+    flat = [torch.utils._pytree.tree_flatten(part) for part in parts]
+    columns = zip(*(leaves for leaves, _spec in flat), strict=True)
+    merged = torch.utils._pytree.tree_unflatten([torch.cat(c) for c in columns], flat[0][1])
+    assert isinstance(merged, PatientBatch)
+    return merged

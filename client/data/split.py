@@ -1,0 +1,139 @@
+"""The permanent split into training and held-out patients: a keyed hash of the identifier.
+
+Membership never changes: not with the order of the manifest, not with new patients, not
+between studies. Held-out patients therefore pay only for evaluation and training patients only
+for training (parallel composition). Another fraction would move patients from one side to the
+other, who would then pay on both, so a hospital keeps to the fraction of its first study. The key
+is the hospital's secret, so nobody outside can tell from an identifier on which side a patient is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+import secrets
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from common.errors import ConfigError, ErrorCode, PrivacyError
+from common.storage.atomic_file import write_text
+
+if TYPE_CHECKING:
+    from client.data.dataset import PatientDataset
+
+KEY_BYTES = 32
+
+
+def is_held_out(patient_id: str, key: bytes, fraction: float) -> bool:
+    """Return whether a patient is held out.
+
+    The first 64 bits of HMAC-SHA256(key, patient_id), read as a fraction of 2^64, are compared
+    with `fraction`; a larger fraction only adds held-out patients.
+
+    Args:
+        patient_id: Identifier, UTF-8.
+        key: Secret of the hospital.
+        fraction: Expected share of held-out patients, 0 to 1.
+    """
+    digest = hmac.new(key, patient_id.encode(), hashlib.sha256).digest()
+    return int.from_bytes(digest[:8], "big") < round(fraction * 2.0**64)
+
+
+def load_or_create_split_key(path: Path) -> bytes:
+    """Return the hospital's split key, made on first use, readable by its owner alone.
+
+    Two processes that start at once get the same key: the file is made under another name and
+    linked, which only the first can do.
+
+    Raises:
+        ConfigError: The file holds no key, or cannot be written.
+    """
+    if not path.exists():
+        _create(path)
+    try:
+        key = bytes.fromhex(path.read_text(encoding="ascii").strip())
+    except (OSError, ValueError) as error:
+        raise _unusable(path, type(error).__name__) from None
+    if len(key) != KEY_BYTES:
+        raise _unusable(path, f"{len(key)} bytes, expected {KEY_BYTES}")
+    if path.stat().st_mode & 0o077:
+        path.chmod(0o600)
+    return key
+
+
+def fraction_held(key_file: Path) -> float | None:
+    """Return the held-out fraction this hospital keeps to, or None before its first study.
+
+    Raises:
+        ConfigError: The file holds no number.
+    """
+    path = _fraction_file(key_file)
+    try:
+        return float(path.read_text(encoding="ascii"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise _unusable(path, type(error).__name__) from None
+
+
+def hold_fraction(key_file: Path, fraction: float) -> None:
+    """Keep to a held-out fraction from now on; it is written beside the split key.
+
+    Raises:
+        PrivacyError: Another fraction is kept to already (POLICY).
+        ConfigError: The file holds no number.
+    """
+    held = fraction_held(key_file)
+    if held is None:
+        write_text(_fraction_file(key_file), f"{fraction!r}\n")
+    elif held != fraction:
+        raise PrivacyError(
+            f"the study holds out {fraction:.6g} of the patients, this hospital {held:.6g}",
+            where="study.training.test_fraction",
+            why="patients who change sides pay for training and for evaluation, and no budget "
+            "would count both",
+            cure=f"ask the coordinator for test_fraction: {held:.6g}",
+            code=ErrorCode.POLICY,
+        )
+
+
+def split(
+    dataset: PatientDataset, key: bytes, fraction: float
+) -> tuple[PatientDataset, PatientDataset]:
+    """Return (training patients, held-out patients), each in the dataset's order."""
+    sides: tuple[list[int], list[int]] = ([], [])
+    for index, patient in enumerate(dataset.patient_ids):
+        sides[is_held_out(patient, key, fraction)].append(index)
+    return dataset.select(sides[0]), dataset.select(sides[1])
+
+
+def _fraction_file(key_file: Path) -> Path:
+    return key_file.with_suffix(".fraction")
+
+
+def _create(path: Path) -> None:
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w", encoding="ascii") as stream:
+            stream.write(secrets.token_bytes(KEY_BYTES).hex() + "\n")
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.link(temporary, path)
+    except FileExistsError:
+        return  # another process was first; its key counts
+    except OSError as error:
+        raise _unusable(path, str(error)) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _unusable(path: Path, why: str) -> ConfigError:
+    return ConfigError(
+        "the split key cannot be used",
+        where=str(path),
+        why=why,
+        cure="restore it from backup; a new key would move patients between training and test",
+    )

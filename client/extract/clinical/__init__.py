@@ -1,0 +1,1 @@
+"""Features of clinical tables and sentences."""

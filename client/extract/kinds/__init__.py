@@ -1,0 +1,1 @@
+"""Contract of an extractor, and the registry of extractor kinds."""

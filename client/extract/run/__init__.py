@@ -1,0 +1,1 @@
+"""Resumable extraction of a cohort over worker processes."""

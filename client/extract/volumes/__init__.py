@@ -1,0 +1,1 @@
+"""Features of CT and MRI volumes."""

@@ -1,0 +1,1 @@
+"""Flower on the hospital's side: client app, relay and SuperNode."""

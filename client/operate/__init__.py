@@ -1,0 +1,1 @@
+"""Commands of `tumorboard site` and the state of a running hospital node."""

@@ -1,0 +1,239 @@
+"""A hospital's commands: check the cohort, extract features, consent, take part, predict.
+
+Every command reads the hospital's own `site.yaml`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from typer.models import CommandInfo
+
+from client.operate import join_cli, node_cli, page_cli, roster_cli
+from client.operate.ledger_cli import app as ledger_app
+from common.commands.cli_output import Output
+
+app = typer.Typer(no_args_is_help=True, help=__doc__, rich_markup_mode=None)
+app.add_typer(ledger_app, name="ledger")
+join_cli.register(app)
+page_cli.register(app)
+node_cli.register(app)
+roster_cli.register(app)
+
+SiteOption = Annotated[
+    Path, typer.Option("--site", help="The hospital's site.yaml, or the folder that holds it.")
+]
+StudyOption = Annotated[Path, typer.Option("--study", help="The consortium's study.yaml.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+
+
+@app.command(epilog="Example: tumorboard site init hospital-a --site-id hospital-a")
+def init(
+    folder: Annotated[Path, typer.Argument(help="New folder for this hospital.")],
+    site_id: Annotated[str, typer.Option("--site-id", help="Short name, as in the roster.")],
+    json_output: JsonOption = False,
+) -> None:
+    """Write a commented site.yaml and an empty manifest."""
+    from client.site.site_template import write_site_template
+
+    written = write_site_template(folder, site_id)
+    output = Output(json_output)
+    output.say("Written: " + ", ".join(str(path) for path in written))
+    output.say("Next: fill in the manifest, then `tumorboard site check`.")
+    output.result({"written": [str(path) for path in written]})
+
+
+@app.command(epilog="Example: tumorboard site check --site hospital-a --study study.yaml")
+def check(site: SiteOption, study: StudyOption, json_output: JsonOption = False) -> None:
+    """Validate the manifest, every problem at once, and print the cohort funnel."""
+    from client.data.cohort_check import check_cohort, open_points
+    from client.data.subgroup_check import count_subgroups
+    from client.site.site_folder import load_policy
+    from common.study.study import Study
+
+    policy, agreed = load_policy(site), Study.from_yaml(study)
+    funnel = check_cohort(policy, agreed)
+    groups = count_subgroups(policy, agreed)
+    points = open_points(policy, agreed, funnel)
+    points += [point for group in groups if (point := group.open_point())]
+    output = Output(json_output)
+    for line in (*funnel.lines(), *(group.line() for group in groups)):
+        output.say(line)
+    for point in points:
+        output.say(f"open: {point}")
+    levels = {group.name: group.levels for group in groups}
+    output.result({**funnel.model_dump(mode="json"), "subgroups": levels, "open_points": points})
+
+
+@app.command(epilog="Example: tumorboard site extract --site hospital-a --study study.yaml")
+def extract(
+    site: SiteOption,
+    study: StudyOption,
+    workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 2,
+    json_output: JsonOption = False,
+) -> None:
+    """Turn raw files into feature files; run it again to go on where it stopped."""
+    from client.extract.run.runner import run_extraction
+    from client.site.site_folder import load_policy, writable_folder
+    from common.cohort.manifest import read_manifest
+    from common.study.study import Study
+
+    policy = load_policy(site)
+    output = Output(json_output)
+    manifest, agreed = read_manifest(policy.manifest), Study.from_yaml(study)
+    summary = run_extraction(
+        manifest,
+        agreed.features,
+        writable_folder(policy.feature_store, key="feature_store", mode=0o700),
+        workers=workers,
+        output=output,
+        device=policy.device,
+    )
+    for line in summary.lines():
+        output.say(line)
+    output.result(summary.as_dict())
+    raise typer.Exit(summary.exit_status)
+
+
+@app.command(epilog="Example: tumorboard site fingerprints --study study.yaml")
+def fingerprints(study: StudyOption, json_output: JsonOption = False) -> None:
+    """Print each extractor's fingerprint, to state it in the study before it is frozen.
+
+    Exit status 1 if the study states other fingerprints than this installation has.
+    """
+    from client.site.study_fingerprints import as_yaml, study_fingerprints
+    from common.study.study import Study
+
+    found = study_fingerprints(Study.from_yaml(study))
+    output = Output(json_output)
+    for line in as_yaml(found):
+        output.say(line)
+    output.result(
+        {entry.feature: {"fingerprint": entry.found, "stated": entry.stated} for entry in found}
+    )
+    raise typer.Exit(int(any(entry.differs for entry in found)))
+
+
+@app.command(epilog="Example: tumorboard site approve --site hospital-a --study study.yaml")
+def approve(
+    site: SiteOption,
+    study: StudyOption,
+    digest: Annotated[
+        str | None, typer.Argument(help="The digest the coordinator announced, to compare.")
+    ] = None,
+    epsilon: Annotated[
+        float | None, typer.Option(help="Ceiling for training; the study's own by default.")
+    ] = None,
+    fallback_epsilon: Annotated[
+        float | None, typer.Option(help="Ceiling if all other hospitals collude.")
+    ] = None,
+    json_output: JsonOption = False,
+) -> None:
+    """Record this hospital's consent to exactly this study, with its ceilings."""
+    from client.agent.log_files import site_audit_log
+    from client.site.site_folder import load_policy, make_approval, record_consent
+    from common.study.private_round import promise_in_words
+    from common.study.study import Study
+
+    policy, agreed = load_policy(site), Study.from_yaml(study)
+    approval = make_approval(
+        policy, agreed, announced=digest, epsilon=epsilon, fallback_epsilon=fallback_epsilon
+    )
+    target = record_consent(policy, approval)
+    site_audit_log(policy).append("approved", **approval.model_dump(mode="json"))
+    output = Output(json_output)
+    output.say(f"Consent to study {agreed.study_id}, digest {approval.study_digest}: {target}")
+    output.say(f"Privacy {agreed.privacy.mode}: {promise_in_words(agreed)}")
+    output.result(approval.model_dump(mode="json"))
+
+
+@app.command(epilog="Example: tumorboard site withdraw --site hospital-a 3f9a0c51d2e4")
+def withdraw(
+    site: SiteOption,
+    digest: Annotated[str, typer.Argument(help="The study's digest, or its first 12 characters.")],
+    json_output: JsonOption = False,
+) -> None:
+    """Take back this hospital's consent to a study; its next request is refused.
+
+    What has left the hospital cannot be called back, and what was spent stays spent.
+    """
+    from client.agent.log_files import site_audit_log
+    from client.site.site_folder import load_policy, withdraw_consent
+
+    policy = load_policy(site)
+    withdrawn = withdraw_consent(policy, digest)
+    site_audit_log(policy).append("withdrawn", study_digest=withdrawn)
+    output = Output(json_output)
+    output.say(f"Consent to study {withdrawn} is withdrawn; the agent refuses it from now on.")
+    output.result({"study_digest": withdrawn})
+
+
+@app.command(epilog="Example: tumorboard site agent --site hospital-a")
+def agent(
+    site: SiteOption,
+    socket: Annotated[
+        Path | None, typer.Option(help="Unix socket; private/agent.sock by default.")
+    ] = None,
+    share: Annotated[
+        bool, typer.Option("--share", help="Let the socket's group call: a relay of another user.")
+    ] = False,
+) -> None:
+    """Serve the site agent, the only process that reads patients, on a Unix socket."""
+    from client.agent.run_agent import run_agent
+    from client.site.enrol_connection import SiteConnection
+    from client.site.site_folder import load_policy
+
+    connection = SiteConnection.of_site(site)
+    run_agent(lambda: load_policy(site), connection, socket, share=share)
+
+
+@app.command(
+    epilog="Example: tumorboard site predict --site hospital-a --study study.yaml "
+    "--model run/model.safetensors --explain explained --patient P001"
+)
+def predict(
+    site: SiteOption,
+    study: StudyOption,
+    model: Annotated[
+        Path, typer.Option("--model", help="model.safetensors of a finished run, or its folder.")
+    ],
+    patient: Annotated[
+        list[str] | None, typer.Option("--patient", help="Only these patients; repeatable.")
+    ] = None,
+    explain: Annotated[
+        Path | None, typer.Option("--explain", help="Also write explanations to this folder.")
+    ] = None,
+    json_output: JsonOption = False,
+) -> None:
+    """Predict response and survival for the hospital's own patients; nothing leaves it."""
+    from client.explain.explain import explain_patients
+    from client.operate.prediction_output import show_predictions
+    from client.predict.predict_command import predict_patients
+    from client.site.site_folder import load_policy, writable_folder
+    from common.study.study import Study
+
+    output = Output(json_output)
+    policy, agreed = load_policy(site), Study.from_yaml(study)
+    if explain is not None:
+        writable_folder(explain, key="--explain")
+    done = predict_patients(policy, agreed, model, patient)
+    explained = explain_patients(done, explain, output=output) if explain is not None else {}
+    show_predictions(done, explained, output)
+
+
+ORDER = (
+    *("init", "keygen", "request", "install-kit", "roster"),
+    *("check", "extract", "fingerprints", "approve"),
+    *("doctor", "join", "status", "leave", "withdraw", "page", "agent", "predict"),
+)
+"""A hospital's commands as it needs them, for `--help`."""
+
+
+def _place(command: CommandInfo) -> int:
+    name = command.name or getattr(command.callback, "__name__", "").replace("_", "-")
+    return ORDER.index(name) if name in ORDER else len(ORDER)
+
+
+app.registered_commands.sort(key=_place)

@@ -1,0 +1,118 @@
+"""Commands by which a hospital joins a consortium: keys, request, kit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from common.commands.cli_output import Output
+
+SiteOption = Annotated[
+    Path, typer.Option("--site", help="The hospital's site.yaml, or the folder that holds it.")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands to `tumorboard site`."""
+    for command, example in (
+        (keygen, "keygen --site hospital-a"),
+        (request, "request --site hospital-a --out hospital-a.request.json"),
+        (install_kit, "install-kit --site hospital-a --kit hospital-a-kit"),
+        (doctor, "doctor --site hospital-a"),
+    ):
+        app.command(epilog=f"Example: tumorboard site {example}")(command)
+
+
+def keygen(site: SiteOption, json_output: JsonOption = False) -> None:
+    """Make this hospital's identity and node key; their private halves never leave it."""
+    from client.site.enrol_request import make_keys
+    from client.site.identity import node_key_path
+    from client.site.site_folder import load_policy
+
+    policy = load_policy(site)
+    keys = make_keys(policy)
+    output = Output(json_output)
+    output.say(f"Private keys: {policy.identity_key}, {node_key_path(policy.identity_key)}")
+    output.say(f"Public key for the roster: {keys.identity}")
+    output.say(f"Public key of the SuperNode: {keys.node_key}")
+    output.say("Next: `tumorboard site request`, and send its file to the coordinator.")
+    output.result(
+        {"site_id": policy.site_id, "public_key": keys.identity, "node_key": keys.node_key}
+    )
+
+
+def request(
+    site: SiteOption,
+    out: Annotated[
+        Path | None, typer.Option(help="The file; SITE.request.json by default.")
+    ] = None,
+    name: Annotated[str, typer.Option(help="Name of the hospital as people read it.")] = "",
+    json_output: JsonOption = False,
+) -> None:
+    """Write the request to join, for the coordinator; it holds public keys only."""
+    from client.site.enrol_request import write_request
+    from client.site.site_folder import load_policy
+
+    policy = load_policy(site)
+    target = out or Path(f"{policy.site_id}.request.json")
+    made = write_request(policy, name, target)
+    output = Output(json_output)
+    output.say(f"Request: {target}. Send it to the coordinator.")
+    output.say(f"Fingerprint, compare by telephone: {made.fingerprint}")
+    output.result({"file": str(target), "fingerprint": made.fingerprint, **made.model_dump()})
+
+
+def install_kit(
+    site: SiteOption,
+    kit: Annotated[Path, typer.Option(help="Folder of the kit the coordinator sent.")],
+    fingerprint: Annotated[
+        str | None, typer.Option(help="The kit's fingerprint, as told by telephone.")
+    ] = None,
+    json_output: JsonOption = False,
+) -> None:
+    """Check the kit of the coordinator and install it beside site.yaml.
+
+    Without --fingerprint, compare the printed one by telephone before you take part.
+    """
+    from client.agent.log_files import site_audit_log
+    from client.site.enrol_connection import SiteConnection
+    from client.site.enrol_install import install_kit as install
+    from client.site.site_folder import load_policy
+    from common.errors import ProtocolError
+
+    target = SiteConnection.of_site(site)
+    policy = load_policy(site)
+    log = site_audit_log(policy)
+    try:
+        connection = install(policy, kit, target, fingerprint=fingerprint)
+    except ProtocolError as error:
+        log.append("kit_refused", code=str(error.code))
+        raise
+    log.append(
+        "kit_installed", connection=connection.digest(), roster_version=target.roster().version
+    )
+    output = Output(json_output)
+    output.say(f"Connected to {connection.consortium} at {connection.superlink}: {target.root}")
+    if fingerprint is None:
+        output.say(f"Compare by telephone before you take part: {connection.fingerprint}")
+    output.result({**connection.model_dump(mode="json"), "fingerprint": connection.fingerprint})
+
+
+def doctor(
+    site: SiteOption,
+    socket: Annotated[
+        Path | None, typer.Option(help="The agent's socket; private/agent.sock by default.")
+    ] = None,
+    json_output: JsonOption = False,
+) -> None:
+    """Check machine, data, keys, policy, kit, site gate, server and agent; a cure for each problem.
+
+    Exit status 1 if there is a problem; warnings do not count.
+    """
+    from client.operate.doctor import examine_site
+    from common.commands.doctor import show
+
+    raise typer.Exit(show(examine_site(site, socket), Output(json_output)))

@@ -1,0 +1,152 @@
+"""A hospital's account of spent privacy: show it, verify it, copy it, correct it.
+
+`release` and `reconcile` are the administrator's: they add lines and never remove any.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from common.commands.cli_output import Output
+
+app = typer.Typer(no_args_is_help=True, help=__doc__, rich_markup_mode=None)
+
+SiteOption = Annotated[
+    Path, typer.Option("--site", help="The hospital's site.yaml, or the folder that holds it.")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+ByOption = Annotated[str, typer.Option("--by", help="Who decides; it stands in the ledger.")]
+ReasonOption = Annotated[str, typer.Option("--reason", help="Why; it stands in the ledger.")]
+
+
+class PatientSet(StrEnum):
+    """Sets of patients that pay separately."""
+
+    train = "train"
+    held_out = "held_out"
+    validation = "validation"
+
+
+@app.command(epilog="Example: tumorboard site ledger show --site hospital-a")
+def show(site: SiteOption, json_output: JsonOption = False) -> None:
+    """Show what was spent, what is left, and reservations without a reply."""
+    from client.site.ledger_view import ledger_view
+    from client.site.site_folder import load_policy
+
+    view = ledger_view(load_policy(site))
+    output = Output(json_output)
+    output.say(f"{view.lines} lines, head {view.head}")
+    output.table(
+        f"Spent at delta {view.delta:g}",
+        ("study", "patients", "releases", "exact", "epsilon", "all collude", "left", "in"),
+        [
+            (
+                (a.study_digest or "all")[:12],
+                a.partition,
+                a.releases,
+                a.exact,
+                a.epsilon,
+                a.fallback_epsilon,
+                a.left,
+                a.currency,
+            )
+            for a in view.accounts
+        ],
+    )
+    for reservation in view.open:
+        entry = reservation.entry
+        output.say(
+            f"Open: line {reservation.sequence + 1}, {entry.purpose} of round {entry.round} in "
+            f"run {entry.run_id}; it counts as spent."
+        )
+    output.result(view.as_dict())
+
+
+@app.command(epilog="Example: tumorboard site ledger verify --site hospital-a")
+def verify(site: SiteOption, json_output: JsonOption = False) -> None:
+    """Check every hash of the chain and the head file; change nothing."""
+    from client.site.site_folder import load_policy
+    from common.ledger.ledger_file import read_ledger
+    from common.ledger.recompose import recompose
+
+    policy = load_policy(site)
+    records = read_ledger(policy.ledger)
+    recompose(records, policy.delta, where=str(policy.ledger))
+    output = Output(json_output)
+    output.say(f"{len(records)} lines verified; head {records[-1].sha256}")
+    output.result({"lines": len(records), "head": records[-1].sha256, "chain": "whole"})
+
+
+@app.command(epilog="Example: tumorboard site ledger export copy.jsonl --site hospital-a")
+def export(
+    to: Annotated[Path, typer.Argument(help="The copy; it must not exist.")],
+    site: SiteOption,
+    json_output: JsonOption = False,
+) -> None:
+    """Write a verified copy, for a backup or an auditor; it names no patient."""
+    from client.site.ledger_view import export_ledger
+    from client.site.site_folder import load_policy
+
+    records = export_ledger(load_policy(site), to)
+    output = Output(json_output)
+    output.say(f"Written: {to}, {len(records)} lines, head {records[-1].sha256}")
+    output.result({"written": str(to), "lines": len(records), "head": records[-1].sha256})
+
+
+@app.command(
+    epilog="Example: tumorboard site ledger release 12 --site hospital-a "
+    '--by "M. Roe" --reason "no GPU"'
+)
+def release(
+    line: Annotated[int, typer.Argument(min=1, help="Line of the open reservation.")],
+    site: SiteOption,
+    by: ByOption,
+    reason: ReasonOption,
+    json_output: JsonOption = False,
+) -> None:
+    """Give back an open reservation that was certainly never computed."""
+    from client.site.ledger_view import release_reservation
+    from client.site.site_folder import load_policy
+
+    release_reservation(load_policy(site), line - 1, by=by, reason=reason)
+    output = Output(json_output)
+    output.say(f"Line {line} no longer counts; who decided it stands in the ledger.")
+    output.result({"released": line})
+
+
+@app.command(
+    epilog="Example: tumorboard site ledger reconcile --site hospital-a --lost-head 5be1... "
+    '--study 91c0... --charge-epsilon 1.0 --by "M. Roe" --reason "restored from backup"'
+)
+def reconcile(
+    site: SiteOption,
+    study: Annotated[str, typer.Option(help="Digest of the study the lost lines were of.")],
+    charge_epsilon: Annotated[
+        float, typer.Option(min=1e-6, help="What must be assumed spent in the lost lines.")
+    ],
+    by: ByOption,
+    reason: ReasonOption,
+    partition: Annotated[PatientSet, typer.Option(help="Whose patients.")] = PatientSet.train,
+    lost_head: Annotated[str | None, typer.Option(help="Head that the server remembers.")] = None,
+    json_output: JsonOption = False,
+) -> None:
+    """Accept a ledger that was restored from a backup, and charge for what was lost."""
+    from client.site.ledger_view import reconcile_ledger
+    from client.site.site_folder import load_policy
+
+    record = reconcile_ledger(
+        load_policy(site),
+        study_digest=study,
+        partition=partition.value,
+        epsilon=charge_epsilon,
+        lost_head=lost_head,
+        by=by,
+        reason=reason,
+    )
+    output = Output(json_output)
+    output.say(f"Line {record.sequence + 1} accepts the ledger; head {record.sha256}")
+    output.result({"line": record.sequence + 1, "head": record.sha256})

@@ -1,0 +1,121 @@
+"""Commands by which a hospital takes part: join, status, leave."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from common.commands.cli_output import Output
+
+SiteOption = Annotated[
+    Path, typer.Option("--site", help="The hospital's site.yaml, or the folder that holds it.")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+SocketOption = Annotated[
+    Path | None, typer.Option(help="Unix socket of the agent; private/agent.sock by default.")
+]
+READY_S = 120.0
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands to `tumorboard site`."""
+    for command, example in (
+        (join, "join --site hospital-a --background"),
+        (status, "status --site hospital-a"),
+        (leave, "leave --site hospital-a"),
+    ):
+        app.command(epilog=f"Example: tumorboard site {example}")(command)
+
+
+def join(
+    site: SiteOption,
+    background: Annotated[
+        bool, typer.Option("--background", help="Return as soon as everything is up.")
+    ] = False,
+    agent: Annotated[
+        bool, typer.Option("--agent/--no-agent", help="Whether to run the site agent too.")
+    ] = True,
+    socket: SocketOption = None,
+    json_output: JsonOption = False,
+) -> None:
+    """Take part: run site agent, SuperNode and relay, and restart whichever ends.
+
+    Runs until it is interrupted, or `tumorboard site leave`. Needs an installed site kit.
+    """
+    from client.operate.site_processes import SitePaths, site_processes
+    from common.process.supervisor import Supervisor, stop_on_signals
+
+    output = Output(json_output)
+    if background:
+        _in_background(site, agent=agent, socket=socket, output=output)
+        return
+    paths = SitePaths.of(site)
+    children, facts = site_processes(site, socket=socket, agent=agent)
+    supervisor = Supervisor(children, paths.status, facts=facts)
+    output.say(f"Starting {', '.join(child.name for child in children)}; logs in {paths.log}")
+    supervisor.run(stop_on_signals(), ready=lambda: output.say("Taking part. Interrupt to leave."))
+
+
+def status(site: SiteOption, json_output: JsonOption = False) -> None:
+    """Show this hospital's processes, what its agent is doing, and disks without room.
+
+    Exit status 1 if a process is not healthy or a disk is full.
+    """
+    from client.operate.site_status import site_status
+
+    told = site_status(site)
+    output = Output(json_output)
+    output.say(f"{told['site_id']}: {told['state']}")
+    if told["consortium"]:
+        output.say(f"consortium {told['consortium']} at {told['superlink']}")
+    output.table(
+        "Processes",
+        ["process", "pid", "healthy", "restarts", "log"],
+        [[p["name"], p["pid"], p["healthy"], p["restarts"], p["log"]] for p in told["processes"]],
+    )
+    for problem in told["problems"]:
+        output.say(f"[{problem['code']}] {problem['found']}\n  cure: {problem['cure']}")
+    output.result(told)
+    raise typer.Exit(0 if told["healthy"] and not told["problems"] else 1)
+
+
+def leave(site: SiteOption, json_output: JsonOption = False) -> None:
+    """End this hospital's processes; a round in flight goes on without it."""
+    from client.operate.site_processes import SitePaths
+    from common.errors import ConfigError
+    from common.process.supervisor import read_supervised, stop_supervised
+
+    paths = SitePaths.of(site)
+    was_running = read_supervised(paths.status) is not None
+    if not stop_supervised(paths.status):
+        raise ConfigError(
+            "the processes did not end within a minute",
+            where=str(paths.status),
+            cure="run the same command again, or end the process it names",
+        )
+    output = Output(json_output)
+    output.say("Left." if was_running else "Was not taking part.")
+    output.result({"was_running": was_running})
+
+
+def _in_background(site: Path, *, agent: bool, socket: Path | None, output: Output) -> None:
+    from client.operate.site_processes import SitePaths, check_site
+    from client.operate.site_status import site_status
+    from common.process.background import BackgroundStart
+
+    paths = SitePaths.of(site)
+    check_site(site, socket=socket)
+    arguments = ["site", "join", "--site", str(paths.site), "--agent" if agent else "--no-agent"]
+    BackgroundStart(
+        arguments=[*arguments, *(["--socket", str(socket)] if socket else [])],
+        log=paths.log / "join.log",
+        status=paths.status,
+        is_ready=lambda: bool(site_status(site)["healthy"]),
+        ready_s=READY_S,
+        failed="the processes of this site are not healthy",
+    ).run()
+    told = site_status(site)
+    output.say(f"{told['site_id']} takes part; logs in {paths.log}")
+    output.result(told)

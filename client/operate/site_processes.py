@@ -1,0 +1,154 @@
+"""The three processes of a hospital that takes part: site agent, SuperNode, relay.
+
+The agent alone reads patients and has no network. The SuperNode faces the network and starts
+nothing: it hands messages to the relay over loopback, guarded by a secret made anew each time.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from client.agent.service import check_socket_path, is_healthy
+from client.site.enrol_connection import SiteConnection
+from client.site.identity import load_node_key, node_key_path
+from client.site.site_folder import load_policy
+from common.process.free_port import free_port
+from common.process.grpc_health import is_serving
+from common.process.supervisor import Child, check_not_running
+from common.storage.atomic_file import whole_or_nothing
+
+LOOPBACK = "127.0.0.1"
+
+
+@dataclass(frozen=True)
+class SitePaths:
+    """Where the processes of a site keep what they share.
+
+    Attributes:
+        site: `site.yaml`, or the folder that holds it.
+        private: The site's private folder.
+    """
+
+    site: Path
+    private: Path
+
+    @classmethod
+    def of(cls, site: Path) -> SitePaths:
+        """Return the paths of a site.
+
+        Raises:
+            ConfigError: There is no hospital here.
+        """
+        return cls(site.resolve(), load_policy(site).state.parent)
+
+    @property
+    def socket(self) -> Path:
+        """Socket of the agent."""
+        return self.private / "agent.sock"
+
+    @property
+    def node(self) -> Path:
+        """Folder of SuperNode and relay."""
+        return self.private / "node"
+
+    @property
+    def status(self) -> Path:
+        """Status file of the supervisor."""
+        return self.node / "processes.json"
+
+    @property
+    def log(self) -> Path:
+        """Folder of the logs."""
+        return self.private / "log"
+
+
+def check_site(site: Path, *, socket: Path | None = None) -> None:
+    """Refuse what would keep a hospital from taking part, before anything is started or written.
+
+    Args:
+        site: `site.yaml`, or the folder that holds it.
+        socket: Socket of the agent; in the private folder by default.
+
+    Raises:
+        ConfigError: The site has no node key, no connection or too long a socket, or it takes
+            part already.
+    """
+    paths = SitePaths.of(site)
+    SiteConnection.of_site(site).connection()
+    load_node_key(node_key_path(load_policy(site).identity_key))
+    check_socket_path(socket or paths.socket)
+    check_not_running(paths.status)
+
+
+def site_processes(
+    site: Path, *, socket: Path | None = None, agent: bool = True
+) -> tuple[list[Child], dict[str, object]]:
+    """Return what a hospital runs to take part, and facts for the status file.
+
+    Args:
+        site: `site.yaml`, or the folder that holds it.
+        socket: Socket of the agent; in the private folder by default.
+        agent: Whether to start the agent too; another service, or user, may run it.
+
+    Raises:
+        ConfigError: See `check_site`; or the site's folder cannot be written.
+    """
+    check_site(site, socket=socket)
+    paths, connection = SitePaths.of(site), SiteConnection.of_site(site)
+    told = connection.connection()
+    key = node_key_path(load_policy(site).identity_key)
+    answered = socket or paths.socket
+    secret = _fresh_secret(paths.node / "relay.secret")
+    port, health = free_port(), free_port()
+    runtime = f"{LOOPBACK}:{port}"
+    shared = {
+        "FLWR_HOME": str(paths.node / "flwr"),
+        "FLWR_TELEMETRY_ENABLED": "0",
+        "FLWR_DISABLE_UPDATE_CHECK": "1",
+        "PATH": f"{connection.gate}:{Path(sys.executable).parent}:{os.environ.get('PATH', '')}",
+    }
+    supernode = [sys.executable, "-m", "client.flower.supernode"]
+    supernode += ["--superlink", told.superlink, "--root-certificates", str(connection.ca_cert)]
+    supernode += ["--auth-supernode-private-key", str(key)]
+    supernode += ["--node-config", f'agent-socket="{answered}"', "--isolation", "process"]
+    supernode += ["--host", LOOPBACK, "--port", str(port)]
+    supernode += ["--superexec-auth-secret-file", str(secret)]
+    supernode += ["--health-server-address", f"{LOOPBACK}:{health}"]
+    relay = [sys.executable, "-m", "client.flower.relay", "--runtime-api", runtime]
+    relay += ["--secret", str(secret), "--allowed", str(connection.allowed_bundles)]
+    children = [
+        Child(
+            "supernode",
+            supernode,
+            paths.log / "supernode.log",
+            shared,
+            lambda: is_serving(f"{LOOPBACK}:{health}"),
+        ),
+        Child("relay", relay, paths.log / "relay.log", shared),
+    ]
+    if agent:
+        children.insert(0, _agent(site, answered, paths))
+    return children, {"socket": str(answered), "supernode_health": f"{LOOPBACK}:{health}"}
+
+
+def _agent(site: Path, socket: Path, paths: SitePaths) -> Child:
+    entry = "from common.commands.cli import main; main()"
+    command = [sys.executable, "-c", entry, "site", "agent", "--site", str(site.resolve())]
+    return Child(
+        "agent",
+        [*command, "--socket", str(socket)],
+        paths.log / "agent.log",
+        is_healthy=lambda: is_healthy(socket),
+    )
+
+
+def _fresh_secret(path: Path) -> Path:
+    with whole_or_nothing(path) as partial:
+        partial.touch(mode=0o600)
+        partial.write_bytes(secrets.token_bytes(32))
+    path.parent.chmod(0o700)
+    return path

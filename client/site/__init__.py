@@ -1,0 +1,1 @@
+"""Hospital's own folder: identity, consents, connection, roster and stored replies."""

@@ -1,0 +1,1 @@
+"""Training and evaluation on the hospital's patients, with and without privacy."""

@@ -1,0 +1,143 @@
+"""Sum of per-patient gradients of a hospital: the only thing private training reads.
+
+One patient's gradient is that of their own loss on their own, unpadded tokens. It is clipped in
+the joint norm of all parameters. Layers that draw random numbers (dropout) are switched off, so
+that the sum is a function of model and patients alone.
+
+On a CPU a loop over patients without padding is fastest and smallest; models of uniform shape,
+and any model on a GPU, are computed many patients at once (vmap). In the loop and for models of
+uniform shape, one patient more or less leaves the others' gradients the same bit by bit. On a
+GPU matrix products may round differently in another batch (about 1e-6 of a gradient).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+from torch.func import functional_call, grad_and_value, vmap
+from torch.utils import _pytree as pytree
+
+from client.data.patient_source import Chunk, PatientSource, sorted_indices, uniform_chunks
+from common.cohort.batch import PatientBatch
+from common.errors import DataError
+from common.models.base.base import FusedModel
+from common.models.base.parameters import expected_shapes, trainable
+from common.models.losses.multitask import PatientObjective
+from common.privacy.clipping import MAX_PATIENTS, ClippedSum, GradientSum
+from common.study.study import Study
+
+PADDED_CHUNK = 16
+
+Gradients = tuple[dict[str, Tensor], Tensor]
+"""Of M patients: (M, *shape) by parameter name, and losses (M,)."""
+
+
+def clipped_gradient_sum(
+    model: FusedModel,
+    dataset: PatientSource,
+    study: Study,
+    *,
+    device: torch.device,
+    clip: float | None,
+) -> GradientSum:
+    """Return the sum over all patients of clipped gradients of the study's loss.
+
+    Args:
+        model: Evaluated in place of device; its parameters are not changed.
+        dataset: Training patients; the result does not depend on their order.
+        study: Endpoints and task weights.
+        device: Where to compute.
+        clip: L2 bound C of one patient's joint gradient over all trained parameters; None sums
+            them as they are (mode none).
+
+    Raises:
+        DataError: More patients than sum exactly.
+    """
+    if len(dataset) > MAX_PATIENTS:
+        raise DataError(
+            f"{len(dataset)} patients are too many for one exact sum",
+            why=f"at most {MAX_PATIENTS} clipped gradients add up without rounding",
+            cure="split the cohort over two sites",
+        )
+    model.to(device).eval()
+    total = ClippedSum(expected_shapes(model), clip, device)
+    for gradients, losses in patient_gradients(model, dataset, study, device):
+        total.add(gradients, losses)
+    return total.result()
+
+
+def patient_gradients(
+    model: FusedModel, dataset: PatientSource, study: Study, device: torch.device
+) -> Iterator[Gradients]:
+    """Yield (gradients (M, *shape) by parameter name, losses (M,)) in the order of patient ids.
+
+    The way is chosen by what is fastest: see the module's first lines.
+    """
+    if model.uniform_shape:
+        chunks = uniform_chunks(model, dataset, study, device, _uniform_size(model))
+        return _many_at_once(model, study, iter(chunks))
+    if device.type == "cuda":
+        return _many_at_once(model, study, _padded(model, dataset, PADDED_CHUNK, device))
+    return one_by_one(model, dataset, study, device)
+
+
+def one_by_one(
+    model: FusedModel, dataset: PatientSource, study: Study, device: torch.device
+) -> Iterator[Gradients]:
+    """Yield each patient's gradient from a backward pass of their own, without padding."""
+    objective = PatientObjective(model, study)
+    parameters = trainable(model)
+    for index in sorted_indices(dataset):
+        batch = model.prepare(dataset.batch([index]).to(device))
+        loss = objective(batch)
+        gradients = torch.autograd.grad(
+            loss.sum(), list(parameters.values()), allow_unused=True, materialize_grads=True
+        )
+        named = zip(parameters, gradients, strict=True)
+        yield {name: gradient.unsqueeze(0) for name, gradient in named}, loss.detach()
+
+
+def in_padded_chunks(
+    model: FusedModel, dataset: PatientSource, study: Study, device: torch.device, chunk: int
+) -> Iterator[Gradients]:
+    """Yield the gradients of `chunk` patients at a time, padded to the longest of them."""
+    return _many_at_once(model, study, _padded(model, dataset, chunk, device))
+
+
+def _many_at_once(
+    model: FusedModel, study: Study, prepared: Iterator[Chunk]
+) -> Iterator[Gradients]:
+    objective = PatientObjective(model, study)
+    tensors = {f"model.{name}": p.detach() for name, p in model.named_parameters()}
+    names = [f"model.{name}" for name in trainable(model)]
+    frozen = {name: tensor for name, tensor in tensors.items() if name not in names}
+
+    def loss_of(parameters: dict[str, Tensor], patient: PatientBatch) -> Tensor:
+        one = pytree.tree_map(lambda tensor: tensor.unsqueeze(0), patient)
+        loss: Tensor = functional_call(objective, {**frozen, **parameters}, (one,))
+        return loss.sum()
+
+    of_many = vmap(grad_and_value(loss_of), in_dims=(None, 0), randomness="error")
+    for batch, count in prepared:
+        gradients, losses = of_many({name: tensors[name] for name in names}, batch)
+        yield (
+            {name.removeprefix("model."): g[:count].detach() for name, g in gradients.items()},
+            losses[:count].detach(),
+        )
+
+
+def _uniform_size(model: FusedModel) -> int:
+    """Return how many patients to compute at once; it follows from the model alone."""
+    n_parameters = sum(parameter.numel() for parameter in trainable(model).values())
+    return min(max(2**18 // n_parameters, 32), 256)
+
+
+def _padded(
+    model: FusedModel, dataset: PatientSource, chunk: int, device: torch.device
+) -> Iterator[Chunk]:
+    order = sorted_indices(dataset)
+    for start in range(0, len(order), chunk):
+        indices = order[start : start + chunk]
+        yield model.prepare(dataset.batch(indices).to(device)), len(indices)

@@ -1,0 +1,1 @@
+"""Patients as data: manifest, outcomes, funnel, feature files and batches."""

@@ -1,0 +1,131 @@
+"""The patient table of one hospital: read once, every problem told at once.
+
+One row a patient. Columns: `patient_id`; `slides` (several with ";"); `volume_<sequence>` and
+`mask_<sequence>`; `rna` (the site's table of patients x genes); `clinical_<name>`; `response`
+(0/1); `time` with `time_unit`, or `time_months`; `event` (0/1). Empty cells mean not known.
+Paths are relative to the manifest's folder unless absolute.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from pydantic import Field
+
+from common.cohort.funnel import Funnel, build_funnel
+from common.cohort.manifest_rows import RowReader
+from common.cohort.manifest_table import RawTable, check_header, read_table
+from common.cohort.outcomes import Outcome
+from common.contract import Contract
+from common.errors import ManifestError, Problem
+from common.study.study import TASKS, FeatureSpec, Modality, Task
+
+
+class PatientRow(Contract):
+    """One patient of the manifest, checked; absent entries are empty or None."""
+
+    patient_id: str = Field(description="unique; letters, digits, '_', '-', '.'")
+    slides: list[Path] = Field(default_factory=list, description="whole-slide images")
+    volumes: dict[str, Path] = Field(
+        default_factory=dict, description="sequence -> NIfTI/NRRD file or DICOM folder"
+    )
+    masks: dict[str, Path] = Field(
+        default_factory=dict, description="sequence -> mask: NIfTI, NRRD, RTSTRUCT or SEG"
+    )
+    rna: Path | None = Field(
+        default=None, description="CSV or Parquet, patients x genes, first column patient_id"
+    )
+    clinical: dict[str, str | float | None] = Field(
+        default_factory=dict, description="clinical variable -> value, None = not known"
+    )
+    response: int | None = Field(default=None, ge=0, le=1, description="1 = responder")
+    time_months: float | None = Field(default=None, ge=0, description="follow-up in months")
+    event: int | None = Field(default=None, ge=0, le=1, description="1 = died, 0 = censored")
+
+    @property
+    def outcome(self) -> Outcome:
+        """Outcome of this patient."""
+        return Outcome(response=self.response, time_months=self.time_months, event=self.event)
+
+    def has_raw(self, modality: Modality) -> bool:
+        """Return whether the manifest names any raw input of a modality."""
+        return {
+            "pathology": bool(self.slides),
+            "radiology": bool(self.volumes),
+            "genomics": self.rna is not None,
+            "clinical": any(value is not None for value in self.clinical.values()),
+        }[modality]
+
+
+class Manifest(Contract):
+    """All patients of one hospital, in the order of the file."""
+
+    path: Path
+    rows: list[PatientRow]
+
+    def __len__(self) -> int:
+        """Return the number of patients."""
+        return len(self.rows)
+
+    @property
+    def patient_ids(self) -> list[str]:
+        """Patient identifiers in the order of the file."""
+        return [row.patient_id for row in self.rows]
+
+    def row(self, patient_id: str) -> PatientRow:
+        """Return one patient.
+
+        Raises:
+            ManifestError: The patient is not in the manifest.
+        """
+        for row in self.rows:
+            if row.patient_id == patient_id:
+                return row
+        raise ManifestError(
+            str(self.path),
+            [Problem(None, "patient_id", patient_id, "no such patient", "check the spelling")],
+        )
+
+    def funnel(
+        self,
+        features: Mapping[str, FeatureSpec],
+        has_feature: Callable[[str, str], bool],
+        *,
+        tasks: Sequence[Task] = TASKS,
+    ) -> Funnel:
+        """Return how many patients are left at each step, and why the others were lost.
+
+        Args:
+            features: Feature sets of the study.
+            has_feature: (feature, patient_id) -> whether its feature file exists.
+            tasks: Tasks whose outcome makes a patient usable.
+        """
+        return build_funnel(self.rows, features, has_feature, tasks)
+
+
+def read_manifest(path: Path, *, data_root: Path | None = None) -> Manifest:
+    """Return the checked manifest.
+
+    Args:
+        path: CSV (UTF-8, comma) or Parquet file.
+        data_root: Folder that relative paths start from; the manifest's own by default.
+
+    Raises:
+        ManifestError: With every problem found: file, header and all rows.
+    """
+    table = read_table(path)
+    header = check_header(table)
+    # Rows are read even under a bad header, so that one run tells everything.
+    reader = RowReader(header, data_root if data_root is not None else path.parent)
+    values = [reader.read(number, cells) for number, cells in table.rows]
+    problems = [*header.problems, *_empty(table), *reader.problems]
+    if problems:
+        raise ManifestError(str(path), problems)
+    return Manifest(path=path, rows=[PatientRow.model_validate(value) for value in values])
+
+
+def _empty(table: RawTable) -> list[Problem]:
+    if table.rows:
+        return []
+    return [Problem(None, "patient_id", "", "the manifest has no patient", "add a row a patient")]

@@ -1,0 +1,100 @@
+"""Check an audit log offline: every hash, the chain, every signature."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from common.commands.cli_output import Output
+
+app = typer.Typer(no_args_is_help=True, help=__doc__, rich_markup_mode=None)
+
+
+@app.callback()
+def log() -> None:
+    """Check what a coordinator or a hospital says it did."""
+
+
+@app.command(
+    epilog="Example: tumorboard audit log verify consortium/audit.jsonl "
+    "--key 6f1d2c...  (audit_key of connection.yaml, or a hospital's key of the roster)"
+)
+def verify(
+    path: Annotated[Path, typer.Argument(help="The audit log, or a copy of it.")],
+    key: Annotated[
+        str | None,
+        typer.Option(help="Public key of its owner, hex, or a file that holds it."),
+    ] = None,
+    head: Annotated[
+        str | None, typer.Option(help="A head others remember; it must be in the chain.")
+    ] = None,
+    json_output: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Check every line of an audit log; exit status 3 if it was changed or cut off.
+
+    Without --key the log is checked against the key it names itself.
+    """
+    from common.trust.audit_log import head_path, read_audit
+    from common.trust.audit_record import damaged
+
+    public_key = None if key is None else _public_key(key)
+    records = read_audit(path, public_key)
+    if head is not None and head not in {record.sha256 for record in records}:
+        raise damaged("the audit log lacks the head that others remember", str(path))
+    last = records[-1]
+    events = Counter(record.event for record in records)
+    refused = Counter(record.code for record in records if record.code)
+    output = Output(json_output)
+    output.say(f"{len(records)} lines of {last.actor}; chain and signatures are whole.")
+    output.say(f"Signed by {last.key}" + ("" if public_key else " (not compared: pass --key)"))
+    output.say(f"Head: {last.sha256}")
+    unread = path.stat().st_size - sum(len(record.line()) for record in records)
+    if unread:
+        output.say(f"{unread} bytes behind it are no whole line: a power cut, or added by hand.")
+    if head is None:
+        beside = (
+            "" if head_path(path).exists() else f" There is no {head_path(path).name} beside it."
+        )
+        output.say(f"Lines cut off the end show by a head others remember alone: --head.{beside}")
+    output.table("Events", ("event", "lines"), sorted(events.items()))
+    if refused:
+        output.table("Refused", ("code", "lines"), sorted(refused.items()))
+    output.result(
+        {
+            "actor": last.actor,
+            "lines": len(records),
+            "head": last.sha256,
+            "key": last.key,
+            "key_compared": public_key is not None,
+            "head_compared": head is not None,
+            "head_file": head_path(path).exists(),
+            "unread_bytes": unread,
+            "first": records[0].time,
+            "last": last.time,
+            "events": dict(events),
+            "refused": dict(refused),
+        }
+    )
+
+
+def _public_key(key: str) -> str:
+    from common.errors import ConfigError
+    from common.trust.signature import PUBLIC_KEY
+
+    path = Path(key)
+    try:
+        text = path.read_text("ascii").strip() if path.is_file() else key.strip().lower()
+    except (OSError, ValueError):
+        text = ""
+    if re.match(PUBLIC_KEY, text):
+        return text
+    raise ConfigError(
+        "this is no public key",
+        where="--key",
+        why="a public key has 64 hexadecimal digits",
+        cure="take audit_key of connection.yaml, or public_key of `tumorboard server roster`",
+    )

@@ -1,0 +1,1 @@
+"""Privacy ledger of a hospital: entries, file, budget, state and independent recomposition."""

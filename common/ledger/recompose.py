@@ -1,0 +1,138 @@
+"""A second opinion on a ledger: its mechanisms composed anew by privacy loss distributions."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from common.ledger.ledger_budget import composed_fallback, composed_spend
+from common.ledger.ledger_entry import LedgerRecord, Partition, SpendEntry
+from common.ledger.ledger_state import LedgerState
+
+AGREEMENT = 5e-3
+"""Largest relative difference at which two accountants agree."""
+
+_GRID = 1e-4
+
+
+@dataclass(frozen=True)
+class Recomposed:
+    """One account of a ledger by two accountants.
+
+    Attributes:
+        study_digest: The study; None = the hospital over all studies.
+        partition: Whose patients.
+        releases: Noised releases that count.
+        exact: Releases without noise; any makes a finite epsilon void.
+        mu_squared: Sum of mu^2.
+        delta: Delta of both epsilons.
+        epsilon: By the ledger's closed form.
+        fallback_epsilon: Likewise, if the server and all other hospitals collude; None where a
+            release does not tell in how many shares its noise was made.
+        second_epsilon: `epsilon` by privacy loss distributions, from the recorded mechanisms.
+        agree: Whether the second is not above the first by more than 0.5 %, and not below it by
+            more where the closed form is exact (all releases Gaussian over full batches).
+    """
+
+    study_digest: str | None
+    partition: Partition
+    releases: int
+    exact: int
+    mu_squared: float
+    delta: float
+    epsilon: float
+    fallback_epsilon: float | None
+    second_epsilon: float
+    agree: bool
+
+    def as_dict(self) -> dict[str, object]:
+        """Return the account for JSON."""
+        return dict(vars(self))
+
+
+def recompose(records: Sequence[LedgerRecord], delta: float, *, where: str) -> list[Recomposed]:
+    """Return every account of a ledger, the hospital's first.
+
+    Args:
+        records: Verified records, oldest first.
+        delta: In (0, 1).
+        where: Names the ledger in errors.
+
+    Raises:
+        LedgerError: The records contradict each other.
+    """
+    state = LedgerState()
+    for record in records:
+        state.apply(record, where)
+    accounts = [
+        _account(study, partition, state.spends(study, partition), delta)
+        for study, partition in state.scopes()
+    ]
+    return sorted(accounts, key=lambda a: (a.study_digest or "", a.partition))
+
+
+def _account(
+    study: str | None, partition: Partition, entries: Sequence[SpendEntry], delta: float
+) -> Recomposed:
+    noised = [entry for entry in entries if entry.mechanism != "none"]
+    first = composed_spend(noised, delta)
+    second = pld_of_entries(noised, delta)
+    exact_form = all(e.pure is None and _sampling_rate(e) == 1 for e in noised)
+    agree = second <= first * (1 + AGREEMENT) + 1e-9
+    if exact_form:
+        agree = agree and second >= first * (1 - AGREEMENT) - 1e-9
+    return Recomposed(
+        study_digest=study,
+        partition=partition,
+        releases=len(noised),
+        exact=len(entries) - len(noised),
+        mu_squared=math.fsum(e.mu_squared for e in noised),
+        delta=delta,
+        epsilon=first,
+        fallback_epsilon=composed_fallback(noised, delta),
+        second_epsilon=second,
+        agree=agree,
+    )
+
+
+def pld_of_entries(entries: Sequence[SpendEntry], delta: float) -> float:
+    """Return epsilon of noised releases by privacy loss distributions.
+
+    Gaussian and Skellam releases enter with the sigma their mu^2 stands for, sampled ones with
+    their own sigma and rate, pure ones as the worst mechanism of their epsilon.
+    """
+    whole: Any = None
+    for (kind, value, rate), count in sorted(Counter(map(_mechanism, entries)).items()):
+        part = _loss(kind, value, rate)
+        part = part.self_compose(count) if count > 1 else part
+        whole = part if whole is None else whole.compose(part)
+    return 0.0 if whole is None else float(whole.get_epsilon_for_delta(delta))
+
+
+def _mechanism(entry: SpendEntry) -> tuple[str, float, float]:
+    if entry.pure is not None:
+        return ("pure", entry.pure, 1.0)
+    rate, sigma = _sampling_rate(entry), entry.parameters.get("sigma")
+    if rate < 1 and isinstance(sigma, int | float):
+        return ("gaussian", float(sigma), rate)
+    return ("gaussian", 1 / math.sqrt(entry.mu_squared), 1.0)
+
+
+def _loss(kind: str, value: float, rate: float) -> Any:
+    from dp_accounting.pld import common, privacy_loss_distribution
+
+    if kind == "pure":
+        return privacy_loss_distribution.from_privacy_parameters(
+            common.DifferentialPrivacyParameters(value, 0.0), value_discretization_interval=_GRID
+        )
+    return privacy_loss_distribution.from_gaussian_mechanism(
+        value, value_discretization_interval=_GRID, sampling_prob=rate
+    )
+
+
+def _sampling_rate(entry: SpendEntry) -> float:
+    rate = entry.parameters.get("sampling_rate", 1.0)
+    return float(rate) if isinstance(rate, int | float) else 1.0

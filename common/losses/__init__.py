@@ -1,1 +1,0 @@
-"""Losses that are sums over patients, so that one patient's gradient can be clipped."""

@@ -1,0 +1,1 @@
+"""Response metrics computed from summed tables."""

@@ -1,0 +1,65 @@
+"""What a site knows exactly about its own patients: pairs and log-rank within the site.
+
+They add up over sites to the site-stratified C-index and log-rank without any binning, and
+without the server seeing a single site.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from common.metrics.summaries.additive_sums import fixed_point
+from common.metrics.survival.concordance import pair_counts
+from common.metrics.tables.grid import IntArray
+from common.metrics.tables.predictions import Predictions
+from common.metrics.tables.score_scale import FloatArray
+
+MAX_EXACT_PATIENTS = 20_000
+"""Above this, pairs are counted on the grid: comparing every pair would take minutes."""
+
+
+def survival_pairs(
+    known: Predictions, cell: tuple[npt.ArrayLike, ...], shape: tuple[int, ...]
+) -> IntArray:
+    """Return (2,) [2 * concordant + tied in risk, 2 * comparable] pairs within the site.
+
+    Comparable: the earlier time is a death, or equal times with one death. Equal times with two
+    deaths are not comparable, as in scikit-survival.
+    """
+    if len(known) > MAX_EXACT_PATIENTS:
+        table = np.zeros(shape)
+        np.add.at(table, tuple(np.asarray(i, np.int64) for i in cell), 1)
+        counts = pair_counts(table)
+        return np.rint([2 * counts.agreeing, 2 * counts.comparable]).astype(np.int64)
+    doubled, comparable = 0, 0
+    for i in np.flatnonzero(known.event > 0.5):
+        time, risk = known.time_months[i], known.risk[i]
+        later = (known.time_months > time) | ((known.time_months == time) & (known.event < 0.5))
+        lower = known.risk[later]
+        doubled += 2 * int((lower < risk).sum()) + int((lower == risk).sum())
+        comparable += len(lower)
+    return np.array([doubled, 2 * comparable], np.int64)
+
+
+def response_pairs(response: FloatArray, score: FloatArray, table: IntArray) -> IntArray:
+    """Return (2,) [2 * won + tied, 2 * all] pairs of a responder and a non-responder."""
+    negative, positive = np.sort(score[response < 0.5]), score[response > 0.5]
+    below = np.searchsorted(negative, positive, side="left")
+    upto = np.searchsorted(negative, positive, side="right")
+    return np.array([int((below + upto).sum()), 2 * int(table[0].sum() * table[1].sum())], np.int64)
+
+
+def exact_log_rank(known: Predictions, high: npt.NDArray[np.bool_]) -> IntArray:
+    """Return (2,) fixed-point [O - E of the high-risk group, its variance] within the site."""
+    times, died = known.time_months, known.event > 0.5
+    moments, at = np.unique(times[died], return_inverse=True)
+    d = np.bincount(at, minlength=len(moments)).astype(np.float64)
+    d_high = np.bincount(at, high[died], len(moments))
+    n = len(times) - np.searchsorted(np.sort(times), moments, side="left")
+    n_high = high.sum() - np.searchsorted(np.sort(times[high]), moments, side="left")
+    share = n_high / np.maximum(n, 1)
+    ties = np.where(n > 1, (n - d) / np.maximum(n - 1, 1), 0.0)
+    return fixed_point(
+        np.array([(d_high - d * share).sum(), (d * share * (1 - share) * ties).sum()])
+    )

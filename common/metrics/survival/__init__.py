@@ -1,0 +1,1 @@
+"""Survival metrics computed from summed tables."""

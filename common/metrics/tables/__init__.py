@@ -1,0 +1,1 @@
+"""Mergeable tables of counts, their grid, noise and bootstrap."""

@@ -1,0 +1,219 @@
+"""Predictions of one hospital's patients, beside what was observed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from common.errors import DataError
+from common.metrics.tables.grid import EvaluationGrid, IntArray
+from common.metrics.tables.score_scale import FloatArray
+
+if TYPE_CHECKING:
+    from common.cohort.batch import Outputs, PatientBatch
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """n patients: predicted and observed. NaN marks an outcome that is not known.
+
+    Attributes:
+        response_prob: (n,) probability of response; NaN without a response head.
+        risk: (n,) -sum_j S_j in [-K, 0], higher is worse; NaN without a survival head.
+        survival: (n, 8) predicted S(t) at the grid's `brier_times`.
+        survival_at_time: (n,) predicted S at each patient's own follow-up time.
+        survival_nll: (n,) discrete-time negative log-likelihood of each patient.
+        response: (n,) 1 = responder, 0 = not, NaN = unknown.
+        time_months: (n,) follow-up, NaN = unknown.
+        event: (n,) 1 = died, 0 = censored, NaN = unknown.
+        subgroups: Name -> (n,) int64 index of the grid's level, -1 = in none.
+    """
+
+    response_prob: FloatArray
+    risk: FloatArray
+    survival: FloatArray
+    survival_at_time: FloatArray
+    survival_nll: FloatArray
+    response: FloatArray
+    time_months: FloatArray
+    event: FloatArray
+    subgroups: dict[str, IntArray] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        """Return the number n of patients."""
+        return len(self.response)
+
+    @property
+    def has_response(self) -> npt.NDArray[np.bool_]:
+        """(n,) whether response was both predicted and observed."""
+        return np.isfinite(self.response) & np.isfinite(self.response_prob)
+
+    @property
+    def has_survival(self) -> npt.NDArray[np.bool_]:
+        """(n,) whether survival was both predicted and observed."""
+        return np.isfinite(self.time_months) & np.isfinite(self.event) & np.isfinite(self.risk)
+
+    @classmethod
+    def from_logits(
+        cls,
+        grid: EvaluationGrid,
+        *,
+        response_logit: npt.ArrayLike | None = None,
+        hazard_logits: npt.ArrayLike | None = None,
+        response: npt.ArrayLike | None = None,
+        time_months: npt.ArrayLike | None = None,
+        event: npt.ArrayLike | None = None,
+        subgroups: dict[str, IntArray] | None = None,
+    ) -> Self:
+        """Return predictions from a model's logits, in float64.
+
+        Args:
+            grid: Public grid; gives the intervals and the times.
+            response_logit: (n,) logit of response, or None.
+            hazard_logits: (n, K) hazard logits, or None.
+            response: (n,) observed response, NaN = unknown.
+            time_months: (n,) follow-up, NaN = unknown.
+            event: (n,) event, NaN = unknown.
+            subgroups: Name -> (n,) level index.
+
+        Raises:
+            DataError: Lengths disagree, K is not the study's, or an outcome is impossible.
+        """
+        given = (response_logit, hazard_logits, response, time_months, event)
+        n = max((len(np.asarray(value)) for value in given if value is not None), default=0)
+        times, events = _column(time_months, n, "time_months"), _column(event, n, "event")
+        logit = _column(response_logit, n, "response_logit")
+        prob = np.where(np.isnan(logit), np.nan, 1 / (1 + np.exp(-np.clip(logit, -700, 700))))
+        risk = np.full(n, np.nan)
+        curve = np.full((n, len(grid.brier_times)), np.nan)
+        own, nll = np.full(n, np.nan), np.full(n, np.nan)
+        if hazard_logits is not None:
+            log_survival = _log_survival(hazard_logits, n, grid.n_intervals)
+            risk = -np.exp(log_survival[:, 1:]).sum(1)
+            shared = np.broadcast_to(grid.brier_times, (n, len(grid.brier_times)))
+            curve = survival_at_own_times(log_survival, grid.hazard_edges, shared)
+            known = np.where(np.isnan(times), 0.0, times)
+            own = survival_at_own_times(log_survival, grid.hazard_edges, known[:, None])[:, 0]
+            nll = _discrete_nll(log_survival, grid.hazard_edges, times, events)
+        observed = _column(response, n, "response")
+        _check_outcomes(observed, times, events)
+        return cls(prob, risk, curve, own, nll, observed, times, events, dict(subgroups or {}))
+
+    @classmethod
+    def from_outputs(cls, outputs: Outputs, batch: PatientBatch, grid: EvaluationGrid) -> Self:
+        """Return predictions from a model's outputs; labels not observed become NaN."""
+        seen = {task: mask.cpu().numpy() for task, mask in batch.observed.items()}
+        n = len(batch)
+        nobody = np.zeros(n, bool)
+        observed_response = seen.get("response", nobody)
+        observed_survival = seen.get("survival", nobody)
+
+        def label(values: npt.NDArray[np.float32], observed: npt.NDArray[np.bool_]) -> FloatArray:
+            return np.where(observed, np.asarray(values, np.float64), np.nan)
+
+        return cls.from_logits(
+            grid,
+            response_logit=(
+                outputs.response_logit.detach().cpu().numpy() if grid.has_response else None
+            ),
+            hazard_logits=(
+                outputs.hazard_logits.detach().cpu().numpy() if grid.has_survival else None
+            ),
+            response=label(batch.response.cpu().numpy(), observed_response),
+            time_months=label(batch.time_months.cpu().numpy(), observed_survival),
+            event=label(batch.event.cpu().numpy(), observed_survival),
+        )
+
+    @classmethod
+    def concatenate(cls, parts: list[Predictions]) -> Predictions:
+        """Return the patients of all parts (batches of one site), in order.
+
+        Raises:
+            DataError: There is no part.
+        """
+        if not parts:
+            raise DataError("there is no batch of predictions", cure="evaluate at least one batch")
+        names = ["response_prob", "risk", "survival", "survival_at_time", "survival_nll"]
+        names += ["response", "time_months", "event"]
+        joined = {name: np.concatenate([getattr(p, name) for p in parts]) for name in names}
+        groups = {
+            key: np.concatenate([part.subgroups[key] for part in parts])
+            for key in parts[0].subgroups
+        }
+        return Predictions(**joined, subgroups=groups)
+
+    def select(self, rows: npt.NDArray[np.bool_] | IntArray) -> Predictions:
+        """Return some of the patients."""
+        return Predictions(
+            self.response_prob[rows],
+            self.risk[rows],
+            self.survival[rows],
+            self.survival_at_time[rows],
+            self.survival_nll[rows],
+            self.response[rows],
+            self.time_months[rows],
+            self.event[rows],
+            {key: value[rows] for key, value in self.subgroups.items()},
+        )
+
+
+def survival_at_own_times(
+    log_survival: FloatArray, edges: FloatArray, times: FloatArray
+) -> FloatArray:
+    """Return S(t) with the hazard rate constant inside an interval, (n, H).
+
+    Args:
+        log_survival: (n, K + 1) log S at 0 and at the right end of every interval.
+        edges: (K,) left edges in months; the open last interval is as wide as the one before.
+        times: (n, H) months, each patient's own.
+    """
+    k = np.clip(np.searchsorted(edges, times, side="right") - 1, 0, len(edges) - 1)
+    widths = np.append(np.diff(edges), edges[-1] - edges[-2])
+    left = np.take_along_axis(log_survival, k, axis=1)
+    right = np.take_along_axis(log_survival, k + 1, axis=1)
+    share = (times - edges[k]) / widths[k]
+    return np.asarray(np.exp(left + (right - left) * share), np.float64)
+
+
+def _log_survival(hazard_logits: npt.ArrayLike, n: int, n_intervals: int) -> FloatArray:
+    logits = np.asarray(hazard_logits, np.float64)
+    if logits.shape != (n, n_intervals):
+        raise DataError(
+            f"hazard logits have shape {logits.shape}, expected {(n, n_intervals)}",
+            why="the study's survival edges fix the number of intervals",
+        )
+    falls = -np.logaddexp(0.0, logits).cumsum(1)
+    return np.concatenate([np.zeros((n, 1)), falls], axis=1)
+
+
+def _discrete_nll(
+    log_survival: FloatArray, edges: FloatArray, times: FloatArray, events: FloatArray
+) -> FloatArray:
+    """Return -log P(death in the interval), or -log S at its right end if censored; (n,)."""
+    known = np.nan_to_num(times)[:, None]
+    k = np.clip(np.searchsorted(edges, known, side="right") - 1, 0, len(edges) - 1)
+    left = np.take_along_axis(log_survival, k, axis=1)[:, 0]
+    right = np.take_along_axis(log_survival, k + 1, axis=1)[:, 0]
+    with np.errstate(divide="ignore"):
+        death = -(left + np.log(-np.expm1(right - left)))
+    return np.where(np.isnan(times), np.nan, np.minimum(np.where(events > 0.5, death, -right), 50))
+
+
+def _column(values: npt.ArrayLike | None, n: int, name: str) -> FloatArray:
+    if values is None:
+        return np.full(n, np.nan)
+    column = np.asarray(values, np.float64)
+    if column.shape != (n,):
+        raise DataError(f"{name} has shape {column.shape}, expected {(n,)}")
+    return column
+
+
+def _check_outcomes(response: FloatArray, times: FloatArray, events: FloatArray) -> None:
+    for name, values in (("response", response), ("event", events)):
+        if not np.isin(values[~np.isnan(values)], (0.0, 1.0)).all():
+            raise DataError(f"{name} holds a value other than 0 and 1", why="it is a yes or no")
+    if (times < 0).any() or np.isinf(times).any():
+        raise DataError("time_months holds a negative or infinite follow-up time")

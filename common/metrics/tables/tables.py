@@ -1,0 +1,117 @@
+"""Mergeable tables of one site, or of several summed.
+
+`SiteTables` holds the int64 arrays named in `table_schema`; `merge` adds them up. The sum over
+sites equals the table of all patients together, exactly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+
+from common.errors import DataError, ErrorCode, ProtocolError
+from common.metrics.tables.grid import EvaluationGrid, IntArray
+from common.metrics.tables.score_scale import FloatArray
+from common.metrics.tables.table_schema import FIXED_POINT, Phase, schema
+from common.wire import Arrays
+
+
+@dataclass(frozen=True)
+class SiteTables:
+    """Named int64 arrays, additive over sites.
+
+    Attributes:
+        arrays: Name -> int64 array, see `table_schema.schema`. `survival` is
+            H[censored | died, time, score] (2, T, S); `response` is [label, score] (2, R).
+    """
+
+    arrays: dict[str, IntArray] = field(default_factory=dict)
+
+    def counts(self, name: str) -> FloatArray | None:
+        """Return a count array as float64, or None where the site did not send it."""
+        found = self.arrays.get(name)
+        return None if found is None else found.astype(np.float64)
+
+    def sums(self, name: str) -> FloatArray | None:
+        """Return a fixed-point array as real sums, or None where the site did not send it."""
+        found = self.counts(name)
+        return None if found is None else found / FIXED_POINT
+
+    @property
+    def survival(self) -> FloatArray | None:
+        """(2, T, S) counts [censored | died, time, score]."""
+        return self.counts("survival")
+
+    @property
+    def response(self) -> FloatArray | None:
+        """(2, R) counts [label, score]."""
+        return self.counts("response")
+
+    def to_arrays(self) -> Arrays:
+        """Return the arrays for a message."""
+        return dict(self.arrays)
+
+    @classmethod
+    def from_arrays(
+        cls, arrays: Mapping[str, npt.NDArray[np.generic]], grid: EvaluationGrid, phase: Phase
+    ) -> Self:
+        """Return tables that came over the wire, checked against the grid.
+
+        Args:
+            arrays: Arrays of a reply, or their sum over sites.
+            grid: The public grid both sides use.
+            phase: Phase the reply belongs to.
+
+        Raises:
+            ProtocolError: A name is missing or unknown, a shape or dtype is wrong, or an exact
+                count is negative.
+        """
+        expected = schema(grid, phase)
+        problems = [f"{name}: missing" for name in expected.keys() - arrays.keys()]
+        problems += [f"{name}: not part of the release" for name in arrays.keys() - expected.keys()]
+        for name in expected.keys() & arrays.keys():
+            array, spec = arrays[name], expected[name]
+            if array.dtype != np.int64 or array.shape != spec.shape:
+                problems.append(f"{name}: {array.dtype} {array.shape}, expected int64 {spec.shape}")
+            elif grid.release == "internal" and spec.kind == "count" and (array < 0).any():  # type: ignore[operator]
+                problems.append(f"{name}: negative count")
+        if problems:
+            raise ProtocolError(
+                "the evaluation tables do not fit the study: " + "; ".join(sorted(problems)),
+                where=f"evaluation, phase {phase}",
+                why="tables on another grid cannot be added up",
+                cure="all sites and the server must run the same study and version",
+                code=ErrorCode.PAYLOAD,
+            )
+        return cls({name: np.asarray(arrays[name], np.int64) for name in sorted(expected)})
+
+
+def merge(tables: Sequence[SiteTables]) -> SiteTables:
+    """Return the sum over sites; order does not matter.
+
+    Raises:
+        DataError: There is no table, or sites sent different arrays.
+    """
+    if not tables:
+        raise DataError("there is no evaluation table to add up", cure="at least one site replies")
+    first = tables[0].arrays
+    for other in tables[1:]:
+        if {k: v.shape for k, v in other.arrays.items()} != {k: v.shape for k, v in first.items()}:
+            raise DataError(
+                "evaluation tables of two sites have different arrays",
+                why="tables on different grids cannot be added up",
+                cure="use the same grid and phase at every site",
+            )
+    return SiteTables({name: sum_int64([t.arrays[name] for t in tables]) for name in first})
+
+
+def sum_int64(arrays: Sequence[IntArray]) -> IntArray:
+    """Return the elementwise sum, int64."""
+    total = np.zeros_like(arrays[0])
+    for array in arrays:
+        total += array
+    return total

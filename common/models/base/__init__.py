@@ -1,0 +1,1 @@
+"""Contract that every model fulfils, its parameters and weights files."""

@@ -1,0 +1,1 @@
+"""Registry of models, and their validation for private training."""

@@ -1,0 +1,74 @@
+"""ABMIL: gated attention over the tiles of a slide (Ilse, Tomczak and Welling, ICML 2018).
+
+h = ReLU(W x); attention pooling; Linear and ReLU; heads. Several bags are pooled one by one and
+joined. Pathology only by default.
+"""
+
+from __future__ import annotations
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional
+
+from common.cohort.batch import Outputs, PatientBatch
+from common.models.base.base import FusedModel, ModelOptions, read_tokens
+from common.models.parts.attention_pooling import GatedAttention
+from common.models.parts.towers import Towers
+from common.models.systems.moemil import AbsentVectors
+from common.study.study import Modality, Study
+
+
+class AbmilOptions(ModelOptions):
+    """Options of `abmil`."""
+
+    modalities: list[Modality] | None = Field(default_factory=lambda: list[Modality](["pathology"]))
+    width: int = Field(default=256, gt=0)
+    attention_hidden: int = Field(default=256, gt=0)
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+
+
+class Abmil(FusedModel):
+    """See the module's first lines."""
+
+    def __init__(self, study: Study, options: AbmilOptions) -> None:
+        super().__init__(study, options)
+        for modality in sorted({spec.modality for spec in self.features.values()}):
+            pools = {
+                name: _Pool(spec.dim, options)
+                for name, spec in self.features.items()
+                if spec.modality == modality
+            }
+            self.add_module(modality, nn.ModuleDict(pools))
+        n_sets = len(self.features)
+        self.fusion = nn.ModuleDict(
+            {
+                "absent": AbsentVectors(list(self.features), options.width),
+                "linear": nn.Linear(n_sets * (options.width + 1), options.width),
+                "dropout": nn.Dropout(options.dropout),
+            }
+        )
+        self.heads = Towers(study, options.width, hidden=0)
+
+    def forward_prepared(self, batch: PatientBatch) -> Outputs:
+        """Return the outputs; `embedding` is the pooled vector after Linear and ReLU."""
+        vectors, attention = {}, {}
+        for name, spec in self.features.items():
+            pool = self.get_submodule(f"{spec.modality}.{name}")
+            vectors[name], attention[name] = pool(*read_tokens(batch, name))
+        joined = self.fusion["linear"](self.fusion["absent"](vectors, batch.present))
+        embedding = self.fusion["dropout"](functional.relu(joined))
+        mixed = dict.fromkeys(("response", "survival"), embedding)
+        response, hazards = self.heads(mixed, embedding[:, 0])
+        return Outputs(response, hazards, embedding, attention)
+
+
+class _Pool(nn.Module):
+    def __init__(self, dim: int, options: AbmilOptions) -> None:
+        super().__init__()
+        self.linear = nn.Linear(dim, options.width)
+        self.attention = GatedAttention(options.width, options.attention_hidden, options.dropout)
+
+    def forward(self, tokens: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        pooled: tuple[Tensor, Tensor] = self.attention(torch.relu(self.linear(tokens)), mask)
+        return pooled

@@ -1,0 +1,175 @@
+"""Foundation trunk: tokens of all modalities in one transformer, missing ones simply masked.
+
+Bags longer than the latents become `latents` tokens by cross-attention from learned queries;
+pathways, sentences, columns and vectors are tokens as they are. A modality embedding is added,
+then pre-LN transformer layers over [CLS, all tokens]; CLS to the heads. With `lora_rank` > 0
+only low-rank changes of queries and values, and the heads, are trained.
+"""
+
+from __future__ import annotations
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from common.cohort.batch import Outputs, PatientBatch
+from common.errors import ConfigError
+from common.models.base.base import FusedModel, ModelOptions, read_tokens
+from common.models.base.weights_file import load_weights
+from common.models.parts.encoders import PathwayWeights, is_pathway_set
+from common.models.parts.lora import add_lora
+from common.models.parts.token_attention import FeedForward, TokenAttention
+from common.models.parts.tokenizers import Tokenizer, make_tokenizer, share_of_attention
+from common.models.parts.towers import Towers
+from common.study.study import FeatureSpec, Study
+
+
+class FoundationOptions(ModelOptions):
+    """Options of `foundation`; the defaults are the designed size, about 8 M parameters."""
+
+    width: int = Field(default=256, gt=0)
+    heads: int = Field(default=4, gt=0)
+    layers: int = Field(default=6, gt=0)
+    latents: int = Field(default=64, gt=0)
+    dropout: float = Field(default=0.1, ge=0, lt=1)
+    pathway_hidden: int = Field(default=64, gt=0)
+    pathway_weights: PathwayWeights = "per_token"
+    lora_rank: int = Field(default=0, ge=0, description="0 trains everything")
+    weights: str | None = Field(default=None, description="safetensors file of a pretrained trunk")
+    sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
+
+
+class Foundation(FusedModel):
+    """See the module's first lines."""
+
+    def __init__(self, study: Study, options: FoundationOptions) -> None:
+        super().__init__(study, options)
+        if options.width % options.heads or (options.weights is None) != (options.sha256 is None):
+            raise ConfigError(
+                "options of the foundation model do not fit together",
+                where="study.model.options",
+                why="width must be a multiple of heads, and weights need their sha256",
+            )
+        for modality in sorted({spec.modality for spec in self.features.values()}):
+            sets = {n: s for n, s in self.features.items() if s.modality == modality}
+            self.add_module(
+                modality, nn.ModuleDict({n: _FeatureTokens(s, options) for n, s in sets.items()})
+            )
+        self.fusion = _Trunk(options)
+        self.heads = Towers(study, options.width, hidden=0)
+        if options.weights is not None and options.sha256 is not None:
+            load_weights(self, options.weights, options.sha256, skip=("heads.",))
+        if options.lora_rank > 0:
+            self.requires_grad_(requires_grad=False)
+            add_lora(self.fusion, options.lora_rank, ("query", "value"))
+            self.heads.requires_grad_()
+
+    def forward_prepared(self, batch: PatientBatch) -> Outputs:
+        """Return the outputs; attention is what CLS reads of a set in the last layer."""
+        tokens, masks, sources = [], [], {}
+        for name, spec in self.features.items():
+            own, mask, source = self.get_submodule(f"{spec.modality}.{name}")(
+                *read_tokens(batch, name)
+            )
+            tokens.append(own)
+            masks.append(mask)
+            sources[name] = source
+        embedding, reading = self.fusion(torch.cat(tokens, dim=1), torch.cat(masks, dim=1))
+        mixed = dict.fromkeys(("response", "survival"), embedding)
+        response, hazards = self.heads(mixed, embedding[:, 0])
+        lengths = [mask.shape[1] for mask in masks]
+        attention = self._attention(torch.split(reading, lengths, dim=1), sources, batch)
+        return Outputs(response, hazards, embedding, attention)
+
+    def _attention(
+        self, reading: tuple[Tensor, ...], sources: dict[str, Tensor | None], batch: PatientBatch
+    ) -> dict[str, Tensor]:
+        attention = {}
+        for (name, source), own in zip(sources.items(), reading, strict=True):
+            mask = batch.mask[name] & batch.present[name].unsqueeze(1)
+            if source is not None:
+                own = torch.einsum("bl,blt->bt", own, source)
+            elif own.shape[1] != mask.shape[1]:
+                continue
+            attention[name] = share_of_attention(own, mask)
+        return attention
+
+
+class _FeatureTokens(nn.Module):
+    """A feature set to tokens with its modality embedding; long bags to latents."""
+
+    def __init__(self, spec: FeatureSpec, options: FoundationOptions) -> None:
+        super().__init__()
+        self.tokenizer: Tokenizer = make_tokenizer(
+            spec,
+            options.width,
+            pathway_hidden=options.pathway_hidden,
+            pathway_weights=options.pathway_weights,
+            dropout=options.dropout,
+        )
+        self.kind = nn.Parameter(0.02 * torch.randn(options.width))
+        self.latents: _Latents | None = None
+        if spec.max_tokens > options.latents and not is_pathway_set(spec):
+            self.latents = _Latents(options.latents, options.width, options.dropout)
+
+    def forward(self, tokens: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Return tokens (B, T', width), their mask, and (B, T', T) sources of latents or None."""
+        own, real = self.tokenizer(tokens, mask)
+        source = None
+        if self.latents is not None:
+            own, source = self.latents(own, real)
+            real = real.any(1, keepdim=True).expand(-1, own.shape[1])
+        return torch.where(real.unsqueeze(-1), own + self.kind, 0.0), real, source
+
+
+class _Latents(nn.Module):
+    """Learned queries that read a bag (Jaegle et al., ICML 2021)."""
+
+    def __init__(self, n_latents: int, width: int, dropout: float) -> None:
+        super().__init__()
+        self.queries = nn.Parameter(0.2 * torch.randn(n_latents, width))
+        self.norm = nn.LayerNorm(width)
+        self.attention = TokenAttention(width, 1, dropout)
+
+    def forward(self, tokens: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        queries = self.queries.expand(len(tokens), -1, -1)
+        read, weights = self.attention(queries, self.norm(tokens), mask)
+        return queries + read, weights
+
+
+class _Trunk(nn.Module):
+    """Transformer layers over [CLS, tokens]."""
+
+    def __init__(self, options: FoundationOptions) -> None:
+        super().__init__()
+        self.cls = nn.Parameter(0.02 * torch.randn(options.width))
+        self.layers = nn.ModuleList(
+            [_Layer(options.width, options.heads, options.dropout) for _ in range(options.layers)]
+        )
+        self.norm = nn.LayerNorm(options.width)
+
+    def forward(self, tokens: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Return CLS (B, width) and what it read of every token in the last layer, (B, T)."""
+        state = torch.cat([self.cls.expand(len(tokens), 1, -1), tokens], dim=1)
+        real = torch.cat([torch.ones_like(mask[:, :1]), mask], dim=1)
+        reading = tokens[..., 0]
+        for layer in self.layers:
+            state, weights = layer(state, real)
+            reading = weights[:, 1:]
+        return self.norm(state[:, 0]), reading
+
+
+class _Layer(nn.Module):
+    """Pre-LN self-attention and feed-forward; returns what CLS read too."""
+
+    def __init__(self, width: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.attention = TokenAttention(width, heads, dropout)
+        self.feed_forward = FeedForward(width, 4 * width, dropout)
+
+    def forward(self, state: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        normed = self.norm(state)
+        read, weights = self.attention(normed, normed, mask)
+        state = state + read
+        return state + self.feed_forward(state), weights[:, 0]

@@ -1,0 +1,130 @@
+"""Linear heads on pooled frozen features: the model that survives strong privacy.
+
+response logit = b + sum_f w_f x_f; hazard logits = c_k + sum_f v_f x_f with one score shared by
+all intervals (proportional), or one score an interval. x_f is the pooled feature set f followed
+by a presence flag, all zero where the patient lacks it.
+"""
+
+from __future__ import annotations
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from common.cohort.batch import Outputs, PatientBatch
+from common.errors import ConfigError
+from common.models.base.base import FusedModel, ModelOptions, read_tokens
+from common.models.base.baseline import hazard_biases, response_bias
+from common.models.parts.pooling import bound_norm, pool_tokens
+from common.models.parts.row_linear import RowLinear
+from common.study.study import MODALITIES, FeatureSpec, Study
+
+
+class LinearOptions(ModelOptions):
+    """Options of `linear` and `clinical_linear`."""
+
+    per_interval: bool = Field(
+        default=False, description="own weights an interval instead of one proportional score"
+    )
+    presence_flags: bool = Field(default=True, description="a flag input for every feature set")
+    pooled_norm: float | None = Field(
+        default=None, gt=0, description="public bound on the norm of a pooled feature set"
+    )
+    gain: dict[str, float] = Field(
+        default_factory=dict, description="public factor on a feature set, 1 where not given"
+    )
+    pathway_sizes: dict[str, list[int]] = Field(
+        default_factory=dict,
+        description="genes in every row of a row_mean feature set: rows are then averaged over "
+        "their own genes instead of the padded width",
+    )
+
+
+class LinearHeads(FusedModel):
+    """One linear map a feature set, summed; biases start at the published baseline."""
+
+    uniform_shape = True
+
+    def __init__(self, study: Study, options: LinearOptions) -> None:
+        super().__init__(study, options)
+        _check_names(options, self.features)
+        self._options = options
+        n_scores = self.n_intervals if options.per_interval else min(self.n_intervals, 1)
+        self._n_outputs = int(self.has_response) + n_scores
+        flag = int(options.presence_flags)
+        for modality in MODALITIES:
+            maps = {
+                name: RowLinear(spec.pooled_dim + flag, self._n_outputs)
+                for name, spec in self.features.items()
+                if spec.modality == modality
+            }
+            if maps:
+                self.add_module(modality, nn.ModuleDict(maps))
+        self.heads = nn.ParameterDict()
+        if self.has_response:
+            self.heads["response_bias"] = nn.Parameter(response_bias(study))
+        if self.n_intervals:
+            self.heads["hazard_bias"] = nn.Parameter(hazard_biases(study))
+
+    def prepare(self, batch: PatientBatch) -> PatientBatch:
+        """Return the batch with one token a feature set: the pooled vector and its flag."""
+        tokens, mask, present = {}, {}, {}
+        for name, spec in self.features.items():
+            real, real_mask = read_tokens(batch, name)
+            row = pool_tokens(real, real_mask, spec)
+            if name in self._options.pathway_sizes:
+                sizes = torch.tensor(self._options.pathway_sizes[name]).to(row)
+                row = row * (spec.dim / sizes)
+            if self._options.pooled_norm is not None:
+                row = bound_norm(row, self._options.pooled_norm)
+            row = row * self._options.gain.get(name, 1.0)
+            here = batch.present[name]
+            if self._options.presence_flags:
+                row = torch.cat([row, here.unsqueeze(-1).to(row.dtype)], dim=-1)
+            tokens[name] = row.unsqueeze(1)
+            mask[name], present[name] = here.unsqueeze(-1), here
+        return PatientBatch(
+            tokens=tokens,
+            mask=mask,
+            present=present,
+            response=batch.response,
+            time_months=batch.time_months,
+            event=batch.event,
+            observed=batch.observed,
+        )
+
+    def forward_prepared(self, batch: PatientBatch) -> Outputs:
+        """Return the outputs from pooled vectors; `embedding` holds the scores (B, R)."""
+        scores = batch.response.new_zeros((len(batch), self._n_outputs))
+        for name, spec in self.features.items():
+            linear = self.get_submodule(f"{spec.modality}.{name}")
+            scores = scores + linear(batch.tokens[name].squeeze(1))
+        response = scores[:, 0] if self.has_response else torch.zeros_like(batch.response)
+        if self.has_response:
+            response = response + self.heads["response_bias"]
+        return Outputs(response, self._hazard_logits(scores), scores)
+
+    def _hazard_logits(self, scores: Tensor) -> Tensor:
+        if not self.n_intervals:
+            return scores[:, :0]
+        return scores[:, int(self.has_response) :].add(self.heads["hazard_bias"])
+
+
+def _check_names(options: LinearOptions, features: dict[str, FeatureSpec]) -> None:
+    unknown = (set(options.gain) | set(options.pathway_sizes)) - set(features)
+    if unknown:
+        raise ConfigError(
+            f"gain or pathway_sizes name unknown feature sets: {', '.join(sorted(unknown))}",
+            where="study.model.options",
+            cure=f"use some of {', '.join(features)}",
+        )
+    for name, sizes in options.pathway_sizes.items():
+        spec = features[name]
+        fits = spec.pool == "row_mean" and len(sizes) == spec.max_tokens
+        if not fits or min(sizes) < 1 or max(sizes) > spec.dim:
+            raise ConfigError(
+                f"pathway_sizes of '{name}' do not fit its rows",
+                where=f"study.model.options.pathway_sizes.{name}",
+                why=f"it needs {spec.max_tokens} numbers from 1 to {spec.dim}, pool: row_mean",
+                cure="count the genes of every pathway in the study's gene sets",
+            )

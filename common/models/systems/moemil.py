@@ -1,0 +1,172 @@
+"""MoEMIL: attention over slides and scans, genomics and clinical tokens, mixture of experts.
+
+Every feature set becomes one vector (a learned absent vector where the patient lacks it); the
+vectors and the presence flags pass dense experts mixed by one gate a task, and one tower a task.
+After the published multi-gate mixture of experts for response and survival in nasopharyngeal
+carcinoma, with genomics and clinical inputs added.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from common.cohort.batch import Outputs, PatientBatch
+from common.models.base.base import FusedModel, ModelOptions, read_tokens
+from common.models.parts.encoders import (
+    BagEncoder,
+    Encoded,
+    EncoderSizes,
+    PathwayWeights,
+    make_encoder,
+)
+from common.models.parts.experts import MultiGateExperts
+from common.models.parts.instance_loss import InstanceLoss
+from common.models.parts.towers import Towers
+from common.study.study import MODALITIES, Study
+
+SMALL = {
+    "width": 16,
+    "bag_hidden": 32,
+    "attention_hidden": 16,
+    "pathway_hidden": 8,
+    "pathway_weights": "shared",
+    "experts": 3,
+    "expert_hidden": 32,
+    "expert_width": 16,
+    "tower_hidden": 16,
+    "dropout": 0.1,
+}
+"""Options under `size: small`, for some hundred patients."""
+
+
+class MoemilOptions(ModelOptions):
+    """Options of `moemil`; the defaults are the published size."""
+
+    size: Literal["full", "small"] = "full"
+    width: int = Field(default=256, gt=0, description="width of a feature set's vector")
+    bag_hidden: int = Field(default=512, gt=0, description="width of a bag's hidden tokens")
+    attention_hidden: int = Field(default=256, gt=0)
+    pathway_hidden: int = Field(default=64, gt=0)
+    pathway_weights: PathwayWeights = "per_token"
+    experts: int = Field(default=8, gt=0)
+    expert_hidden: int = Field(default=256, gt=0)
+    expert_width: int = Field(default=128, gt=0)
+    tower_hidden: int = Field(default=64, ge=0)
+    dropout: float = Field(default=0.25, ge=0, lt=1)
+    expert_dropout: float = Field(default=0.1, ge=0, lt=1)
+    instance_weight: float = Field(default=0.3, ge=0, description="weight of CLAM's patch loss")
+    instance_patches: int = Field(default=8, gt=0)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_small(cls, data: Any) -> Any:
+        if isinstance(data, dict) and data.get("size") == "small":
+            return SMALL | data
+        return data
+
+
+class Moemil(FusedModel):
+    """See the module's first lines."""
+
+    def __init__(self, study: Study, options: MoemilOptions) -> None:
+        super().__init__(study, options)
+        sizes = EncoderSizes(
+            width=options.width,
+            bag_hidden=options.bag_hidden,
+            attention_hidden=options.attention_hidden,
+            pathway_hidden=options.pathway_hidden,
+            pathway_weights=options.pathway_weights,
+            dropout=options.dropout,
+        )
+        self._add_encoders(sizes)
+        fused_width = len(self.features) * (options.width + 1)
+        self.fusion = nn.ModuleDict(
+            {
+                "absent": AbsentVectors(list(self.features), options.width),
+                "experts": MultiGateExperts(
+                    fused_width,
+                    study.tasks,
+                    n_experts=options.experts,
+                    hidden=options.expert_hidden,
+                    out=options.expert_width,
+                    expert_dropout=options.expert_dropout,
+                ),
+            }
+        )
+        self.heads = Towers(study, options.expert_width, options.tower_hidden)
+        self._add_instance_losses(options)
+
+    def _add_encoders(self, sizes: EncoderSizes) -> None:
+        for modality in MODALITIES:
+            encoders = {
+                name: make_encoder(spec, sizes)
+                for name, spec in self.features.items()
+                if spec.modality == modality
+            }
+            if encoders:
+                self.add_module(modality, nn.ModuleDict(encoders))
+
+    def _add_instance_losses(self, options: MoemilOptions) -> None:
+        self._instance_weight = options.instance_weight if self.has_response else 0.0
+        self._instances: dict[str, str] = {}
+        if self._instance_weight == 0:
+            return
+        for name, spec in self.features.items():
+            encoder = self.get_submodule(f"{spec.modality}.{name}")
+            if spec.modality == "pathology" and isinstance(encoder, BagEncoder):
+                loss = InstanceLoss(options.bag_hidden, options.instance_patches)
+                self._instances[name] = f"{spec.modality}.{name}.instances"
+                encoder.add_module("instances", loss)
+
+    def _encode(self, batch: PatientBatch) -> dict[str, Encoded]:
+        return {
+            name: self.get_submodule(f"{spec.modality}.{name}")(*read_tokens(batch, name))
+            for name, spec in self.features.items()
+        }
+
+    def _fuse(self, encoded: dict[str, Encoded], batch: PatientBatch) -> Outputs:
+        vectors = {name: one.vector for name, one in encoded.items()}
+        fused = self.fusion["absent"](vectors, batch.present)
+        mixed = self.fusion["experts"](fused)
+        response, hazards = self.heads(mixed, fused[:, 0])
+        attention = {n: e.attention for n, e in encoded.items() if e.attention is not None}
+        return Outputs(response, hazards, torch.cat(list(mixed.values()), dim=-1), attention)
+
+    def forward_prepared(self, batch: PatientBatch) -> Outputs:
+        """Return the outputs; `embedding` holds the expert mixtures of all tasks."""
+        return self._fuse(self._encode(batch), batch)
+
+    def training_outputs(self, batch: PatientBatch) -> tuple[Outputs, Tensor | None]:
+        """Return the outputs and CLAM's patch loss of the slides, where response is observed."""
+        encoded = self._encode(batch)
+        outputs = self._fuse(encoded, batch)
+        total = None
+        for name, path in self._instances.items():
+            one, mask = encoded[name], read_tokens(batch, name)[1]
+            response = torch.where(batch.observed["response"], batch.response, 0.0)
+            loss = self.get_submodule(path)(one.tokens, one.attention, mask, response)
+            loss = self._instance_weight * torch.where(batch.observed["response"], loss, 0.0)
+            total = loss if total is None else total + loss
+        return outputs, total
+
+
+class AbsentVectors(nn.Module):
+    """Joins the vectors of all feature sets; where one is absent, a learned vector stands in."""
+
+    def __init__(self, names: list[str], width: int) -> None:
+        super().__init__()
+        self.vectors = nn.ParameterDict({name: nn.Parameter(torch.zeros(width)) for name in names})
+
+    def forward(self, vectors: dict[str, Tensor], present: dict[str, Tensor]) -> Tensor:
+        """Return (B, F * width + F): vectors in name order, then presence flags."""
+        names = list(self.vectors)
+        rows = [
+            torch.where(present[name].unsqueeze(-1), vectors[name], self.vectors[name])
+            for name in names
+        ]
+        flags = torch.stack([present[name] for name in names], dim=-1).to(rows[0].dtype)
+        return torch.cat([*rows, flags], dim=-1)

@@ -1,0 +1,1 @@
+"""Processes of this machine: supervision, background start, ports, health, event logs."""

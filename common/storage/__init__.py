@@ -1,0 +1,1 @@
+"""Durable files: atomic writes, locks, fsync and full disks."""

@@ -1,0 +1,1 @@
+"""Study: what all hospitals approve, and a hospital's own policy."""

@@ -1,0 +1,107 @@
+"""What the private sums of a study are made of, computed alike by server and sites."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+from common.errors import ErrorCode, ProtocolError
+from common.privacy.accounting import fallback_epsilon, training_sigma
+from common.privacy.collusion import Collusion
+from common.privacy.integer_encoding import IntegerEncoding
+from common.study.study import Study
+
+
+def collusion_of(study: Study) -> Collusion:
+    """Return t, n_min and the number of noise shares of a study's whole roster.
+
+    Raises:
+        PrivacyError: The numbers do not work.
+    """
+    return Collusion.of_plan(study.privacy, len(study.sites))
+
+
+def promise_in_words(study: Study) -> str:
+    """Return what a study promises a patient: epsilon with t colluders, and if all collude.
+
+    Raises:
+        PrivacyError: The numbers do not work.
+    """
+    plan = study.privacy
+    if not plan.is_private:
+        return "no guarantee; simulation only"
+    told = f"patient-level epsilon {plan.epsilon:g}, delta {plan.delta:g}, clip {plan.clip:g}"
+    if plan.mode == "local":
+        return f"{told}, against everybody outside the hospital"
+    numbers = collusion_of(study)
+    alone = fallback_epsilon(plan.epsilon, plan.delta, numbers.shares)
+    return (
+        f"{told}, with up to t = {numbers.colluders} colluding hospitals; epsilon {alone:.3g} if "
+        f"the server and all others collude; no sum of fewer than {numbers.n_min} is opened"
+    )
+
+
+def releases_per_round(study: Study) -> int:
+    """Return how many noised sums of all its patients a site makes in one round.
+
+    One gradient sum; or with local epochs one step an epoch, or as many as the plan's `steps`.
+    """
+    local = study.training.local
+    if local.kind == "gradient_sum":
+        return 1
+    return local.steps or local.epochs
+
+
+def sigma_of(study: Study) -> float:
+    """Return the noise multiplier of one release of a private study.
+
+    All releases of all rounds together spend the plan's epsilon:
+    sqrt(rounds * releases_per_round) / sigma = mu (Dong, Roth and Su, 2022).
+
+    Raises:
+        PrivacyError: The numbers do not work.
+    """
+    plan = study.privacy
+    releases = study.training.rounds * releases_per_round(study)
+    return training_sigma(plan.epsilon, plan.delta, releases)
+
+
+def encoding_of(study: Study, shapes: Mapping[str, tuple[int, ...]]) -> IntegerEncoding:
+    """Return how sums of clipped gradients are rounded and noised.
+
+    Mode local: the whole noise at each site. Mode distributed: a share of 1/(n_min - t).
+
+    Args:
+        study: The study; its mode is local or distributed.
+        shapes: Shapes of the parameters in the sum.
+
+    Raises:
+        PrivacyError: The numbers do not fit.
+    """
+    plan = study.privacy
+    shared = plan.mode == "distributed"
+    return IntegerEncoding(
+        clip=plan.clip,
+        sigma=sigma_of(study),
+        dimension=sum(math.prod(shape) for shape in shapes.values()),
+        shares=collusion_of(study).shares if shared else 1,
+        n_sites=len(study.sites) if shared else 1,
+    )
+
+
+def roster_of(study: Study) -> dict[str, str]:
+    """Return site -> registered public key, hex.
+
+    Raises:
+        ProtocolError: A site of the roster has none (POLICY).
+    """
+    missing = [entry.site_id for entry in study.sites if entry.public_key is None]
+    if missing:
+        raise ProtocolError(
+            f"the roster lacks the public key of: {', '.join(missing)}",
+            where="study.sites",
+            why="keys of a secure sum must be signed by registered identities",
+            cure="admit every site with its key, then freeze the study",
+            code=ErrorCode.POLICY,
+        )
+    return {entry.site_id: entry.public_key or "" for entry in study.sites}

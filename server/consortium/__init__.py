@@ -1,0 +1,1 @@
+"""Consortium folder of the coordinator: provisioning, certificates, kits, roster, bundle."""

@@ -1,0 +1,1 @@
+"""Exchanges with hospitals: enrolment, key agreement, secure sums, checked replies."""

@@ -1,0 +1,180 @@
+"""Handshakes: which sites take part, and why the others do not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from common.contract import canonical_json
+from common.errors import ErrorCode, ProtocolError, RunError
+from common.protocol.protocol import HandshakeReply, HandshakeRequest
+from common.wire import WireMessage
+from server.exchange.revocation import drop_revoked, roster_of_run
+from server.session.run_state import SiteState
+from server.session.session import RunSession
+from server.session.site_link import Refusal
+
+FINAL_REFUSALS = frozenset(
+    {
+        ErrorCode.STUDY_DIGEST,
+        ErrorCode.CODE_DIGEST,
+        ErrorCode.NOT_APPROVED,
+        ErrorCode.POLICY,
+        ErrorCode.BUDGET,
+        ErrorCode.DATA,
+        ErrorCode.ROSTER,
+        ErrorCode.REVOKED,
+    }
+)
+"""Refusals that only a person can lift; such a site is not asked again in this session."""
+
+REASONS: dict[str, str] = {
+    ErrorCode.STUDY_DIGEST: "it read another study than the one announced",
+    ErrorCode.CODE_DIGEST: "it runs another version of the code",
+    ErrorCode.NOT_APPROVED: "it has not approved this study",
+    ErrorCode.POLICY: "its own policy forbids this study",
+    ErrorCode.BUDGET: "its privacy budget is too small for this study",
+    ErrorCode.DATA: "its cohort is too small or unusable",
+    ErrorCode.MANIFEST: "its patient table has problems",
+    ErrorCode.FEATURE: "a feature file of it is missing or damaged",
+    ErrorCode.FEATURE_NOT_FINITE: "a feature of it is not a number",
+    ErrorCode.INTERNAL: "an unexpected error, written in its own log",
+    ErrorCode.PROTOCOL: "it speaks another version of the protocol",
+    ErrorCode.LEDGER_DAMAGED: "its ledger is damaged",
+    ErrorCode.LEDGER_ROLLBACK: "its ledger is older than the one last seen",
+    ErrorCode.FEATURE_FINGERPRINT: "its features were made by another extractor",
+    ErrorCode.ROSTER: "it knows another roster, or the study names hospitals its roster does not",
+    ErrorCode.REVOKED: "it was revoked",
+    ErrorCode.UNPROVEN: "a node claims to be it that lacks the key on the roster",
+    ErrorCode.BUNDLE: "its site gate lets no bundle of this server through",
+    ErrorCode.AGENT_AWAY: "its node is online, its site agent is not",
+    ErrorCode.DISK_FULL: "its disk is full",
+}
+
+
+def enrol_all(session: RunSession) -> None:
+    """Hand the study to every site of the roster and name each one that does not take part.
+
+    Raises:
+        RunError: Fewer sites than the quorum accept.
+    """
+    roster = [entry.site_id for entry in session.study.sites]
+    by_name = [entry.site_id for entry in session.study.sites if entry.public_key is None]
+    if by_name:
+        session.output.say(
+            f"believed by name alone, for want of a key on the roster: {', '.join(by_name)}"
+        )
+    drop_revoked(session)
+    quorum, revoked = session.study.quorum, session.state.revoked
+    asked = [site_id for site_id in roster if site_id not in revoked]
+    _handshake(session, asked, quorum.round_timeout_s, needed=quorum.min_sites)
+    for site_id in roster:
+        site = session.state.sites[site_id]
+        if not site.enrolled:
+            session.output.say(f"site {site_id} does not take part: {reason(site.refusal_code)}")
+    needed = session.study.quorum.min_sites
+    if len(session.state.enrolled) < needed:
+        told = "; ".join(
+            f"{site_id}: {reason(session.state.sites[site_id].refusal_code)}"
+            for site_id in roster
+            if not session.state.sites[site_id].enrolled
+        )
+        raise RunError(
+            f"only {len(session.state.enrolled)} of at least {needed} sites accept the study",
+            where=session.state.run_id,
+            why=told,
+            cure="mend what the sites name and run the same command again",
+            code=ErrorCode.QUORUM,
+        )
+
+
+def enrol_returned(session: RunSession) -> None:
+    """Hand the study to sites that were silent or lost their run, and can be reached now.
+
+    When a hospital was revoked since the last round, all others are handed the new roster with
+    the study, so that they too refuse it from this round on.
+
+    Raises:
+        ProtocolError: The coordinator's roster was altered before this process had seen it
+            (ROSTER).
+    """
+    gone = drop_revoked(session)
+    told = session.state.enrolled if gone else ()
+    roster = {entry.site_id for entry in session.study.sites}
+    waiting = [
+        site_id
+        for site_id in session.link.site_ids()
+        if site_id in roster
+        and site_id not in session.state.enrolled
+        and session.state.sites[site_id].refusal_code not in FINAL_REFUSALS
+    ]
+    if waiting or told:
+        _handshake(session, [*told, *waiting], session.study.quorum.round_timeout_s)
+
+
+def reason(code: str | None) -> str:
+    """Return a refusal code in words."""
+    if code is None:
+        return "it did not answer"
+    return f"{REASONS.get(code, 'it refused')} ({code})"
+
+
+def _handshake(
+    session: RunSession, site_ids: Iterable[str], deadline_s: float, *, needed: int = 0
+) -> None:
+    roster = roster_of_run(session)
+    base = HandshakeRequest(
+        run_id=session.state.run_id,
+        study_json=canonical_json(session.study.model_dump(mode="json")),
+        study_digest=session.state.study_digest,
+        code_digest=session.state.code_digest,
+        roster_json=roster.text() if roster is not None else None,
+    )
+    state = session.state
+    asked = list(site_ids)
+    heads = {site_id: state.sites.get(site_id, SiteState()).ledger_head for site_id in asked}
+    requests = {s: base.model_copy(update={"ledger_head": head}) for s, head in heads.items()}
+    replies = session.link.exchange("handshake", requests, deadline_s=deadline_s, needed=needed)
+    for site_id in asked:
+        reply = replies.get(site_id)
+        if isinstance(reply, HandshakeReply) and _agrees(reply, site_id, base):
+            state = state.with_site(
+                site_id,
+                enrolled=True,
+                refusal_code=None,
+                modalities=reply.modalities,
+                release=reply.release,
+                ledger_head=reply.ledger_head,
+            )
+            session.journal.write("enrolled", site=site_id, release=reply.release)
+        else:
+            code = _code(reply)
+            state = state.with_site(site_id, enrolled=False, refusal_code=code)
+            session.journal.write("not_enrolled", site=site_id, code=code or "")
+    session.record(state)
+
+
+def _agrees(reply: HandshakeReply, site_id: str, request: HandshakeRequest) -> bool:
+    return (
+        reply.accepted
+        and reply.site_id == site_id
+        and reply.study_digest == request.study_digest
+        and reply.code_digest == request.code_digest
+    )
+
+
+def _code(reply: WireMessage | Refusal | None) -> str | None:
+    if reply is None:
+        return None
+    if isinstance(reply, Refusal):
+        return reply.code
+    if isinstance(reply, HandshakeReply) and reply.refusal_code:
+        return known_code(reply.refusal_code)
+    return str(ProtocolError.default_code)
+
+
+def known_code(code: str) -> str:
+    """Return `code` if it is one of ours, else the code for an internal error.
+
+    A site's text is never shown or stored as it came.
+    """
+    return code if code in set(ErrorCode) else str(ErrorCode.INTERNAL)

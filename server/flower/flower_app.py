@@ -1,0 +1,51 @@
+"""Flower's server app: runs the study that the run configuration names.
+
+Of the server's files only this one, `grid_link` and `grid_message` import Flower.
+"""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
+os.environ.setdefault("FLWR_DISABLE_UPDATE_CHECK", "1")
+
+from pathlib import Path
+
+from flwr.app import Context
+from flwr.serverapp import Grid, ServerApp
+
+from common.commands.cli_output import Output
+from common.errors import ConfigError, ErrorCode
+from common.process.event_log import write_events
+from common.study.study import Study
+from server.flower.grid_link import GridLink, roster_keys
+from server.run.rounds import run_study
+from server.session.run_journal import open_journal
+
+app = ServerApp()
+
+
+@app.main()
+def main(grid: Grid, context: Context) -> None:
+    """Run the study named in the run configuration: keys `study` and `run-dir`.
+
+    Raises:
+        ConfigError: A key is missing, or the study cannot be read.
+    """
+    for key in ("study", "run-dir"):
+        if not context.run_config.get(key):
+            raise ConfigError(
+                f"the run configuration lacks '{key}'",
+                cure="start the run with `tumorboard server run`, which fills it in",
+            )
+    study = Study.from_yaml(Path(str(context.run_config["study"])))
+    run_dir = Path(str(context.run_config["run-dir"]))
+    write_events(run_dir / "events.jsonl")
+    audit = open_journal(run_dir, str(context.run_id))
+
+    def unproven(site_id: str, node: int, code: ErrorCode) -> None:
+        audit.write("node_refused", site=site_id, code=str(code), node=str(node))
+
+    link = GridLink(grid, roster_keys(study), report=unproven)
+    run_study(study, link, run_dir, output=Output())

@@ -1,0 +1,206 @@
+"""Flower's SuperLink behind a guard: it closes what Flower leaves open, and tells who was refused.
+
+- A signed request of a SuperNode counts once; see `server.flower.request_replay`.
+- `/v1/control`, and every path that is neither a SuperNode's nor an app's, needs the secret that
+  lies in the coordinator's folder. Without it whoever reaches the port with the CA file could
+  start runs.
+- Refused callers, and what was done over `/v1/control`, get a line in the signed audit log; so do
+  callers that break off TLS because they do not trust the certificate.
+
+Run as `python -m server.flower.guarded_superlink --consortium FOLDER --control-secret FILE`,
+followed by the arguments of `flower-superlink`. This leans on internal names of Flower, uvicorn
+and ssl;
+Flower is pinned, and tests drive the real ones.
+"""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
+os.environ.setdefault("FLWR_DISABLE_UPDATE_CHECK", "1")
+
+import argparse
+import hmac
+import json
+import ssl
+import sys
+from base64 import b64decode
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from starlette.datastructures import Headers
+from starlette.middleware import Middleware
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from common.errors import ErrorCode
+from server.consortium.consortium_folder import ConsortiumFolder
+from server.flower.flower_cli import CONTROL_HEADER
+from server.flower.refusal_log import Caller, RefusalLog
+from server.flower.request_replay import SeenRequests
+
+FLEET, RUNTIME = "/v1/fleet/", "/v1/runtime/"
+OPEN = frozenset({"/health", "/v1/fleet"})
+"""Asked by whoever looks whether a server is there, the doctors among them."""
+
+KEY_HEADER, STAMP_HEADER = "flwr-public-key", "flwr-timestamp"
+CHANGES = ("/start-", "/stop-", "/register-", "/unregister-", "/add-", "/remove-", "/create-")
+"""Parts of control paths that change something."""
+
+KEY_REFUSED = frozenset({2001, 2002, 2004})
+"""Flower's codes for a node key that it does not know, or that wants to register itself."""
+
+UNSEEN = 100
+"""Most bytes of a path that are written down."""
+
+TELLING = 2048
+"""Bytes of a refusal that are read for Flower's code."""
+
+
+class Guard:
+    """The outermost ASGI layer of the SuperLink.
+
+    Args:
+        app: What it guards.
+        log: Where callers are written down.
+        secret: File with the secret of the control interface; read at every call.
+    """
+
+    def __init__(self, app: ASGIApp, *, log: RefusalLog, secret: Path) -> None:
+        self._app, self._log, self._secret = app, log, secret
+        self._seen = SeenRequests()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Refuse a call, or pass it on and look at what becomes of it."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        path, headers = str(scope["path"]), Headers(scope=scope)
+        code, status = self._verdict(path, headers)
+        if code is not None:
+            self._note(scope, headers, code, str(status))
+            await JSONResponse({"detail": str(code)}, status)(scope, receive, send)
+            return
+        watched = _Watched(send)
+        await self._app(scope, receive, watched)
+        if watched.status >= 400:
+            self._after_refusal(scope, headers, watched)
+        elif path.startswith("/v1/control/") and any(part in path for part in CHANGES):
+            self._log.note(Caller("control_called", path=path, address=_address(scope)))
+
+    def _verdict(self, path: str, headers: Headers) -> tuple[ErrorCode | None, int]:
+        if path.startswith(FLEET):
+            key, stamp = headers.get(KEY_HEADER), headers.get(STAMP_HEADER)
+            if key is None or stamp is None:
+                return None, 0  # Flower refuses it
+            if self._seen.is_from_before(stamp):
+                return ErrorCode.REPLAYED, 503  # a SuperNode signs anew and tries again
+            return (ErrorCode.REPLAYED, 425) if self._seen.is_copy(key, stamp) else (None, 0)
+        if path.startswith(RUNTIME) or path in OPEN:
+            return None, 0
+        shown = headers.get(CONTROL_HEADER, "").encode()
+        return (
+            (None, 0)
+            if hmac.compare_digest(shown, self._expected())
+            else (ErrorCode.INTERFACE, 403)
+        )
+
+    def _expected(self) -> bytes:
+        try:
+            return self._secret.read_bytes().hex().encode()
+        except OSError:
+            return os.urandom(32)
+
+    def _after_refusal(self, scope: Scope, headers: Headers, watched: _Watched) -> None:
+        path, said = str(scope["path"]), watched.flower_code
+        if path.startswith(FLEET) and (watched.status == 401 or said in KEY_REFUSED):
+            if watched.status == 401:
+                self._seen.forget(headers.get(KEY_HEADER, ""), headers.get(STAMP_HEADER, ""))
+            code = ErrorCode.NODE_KEY
+        elif path.startswith(FLEET) and watched.status in (400, 415, 422):
+            code = ErrorCode.PROTOCOL
+        elif watched.status in (401, 404, 405) and path not in OPEN:
+            code = ErrorCode.INTERFACE
+        else:
+            return  # the run is over, or the SuperLink itself is in trouble
+        self._note(scope, headers, code, str(said or watched.status))
+
+    def _note(self, scope: Scope, headers: Headers, code: ErrorCode, said: str) -> None:
+        try:
+            key = b64decode(headers.get(KEY_HEADER, ""), validate=True)
+        except ValueError:
+            key = b""
+        path = str(scope["path"])[:UNSEEN].encode("ascii", "replace").decode()
+        caller = Caller("caller_refused", str(code), path, _address(scope), key, said)
+        self._log.note(caller)
+
+
+class _Watched:
+    """Passes a response on and keeps its status, and the beginning of a refusal."""
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self.status = 0
+        self._body = b""
+
+    async def __call__(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = int(message["status"])
+        elif self.status >= 400 and len(self._body) < TELLING:
+            self._body += bytes(message.get("body", b""))[:TELLING]
+        await self._send(message)
+
+    @property
+    def flower_code(self) -> int | None:
+        """Flower's own code of the refusal."""
+        try:
+            code = json.loads(self._body)["code"]
+        except (ValueError, KeyError, TypeError):
+            return None
+        return code if isinstance(code, int) else None
+
+
+def _address(scope: Scope) -> str:
+    client = scope.get("client")
+    return str(client[0]) if client else ""
+
+
+def _note_alerts(log: RefusalLog, own: Callable[..., ssl.SSLContext]) -> Callable[..., Any]:
+    """Return a maker of TLS contexts that has fatal alerts of callers written down."""
+
+    def note(
+        _: object, direction: str, __: object, kind: object, what: object, ___: object
+    ) -> None:
+        if direction == "read" and getattr(kind, "name", "") == "ALERT":
+            alert = str(getattr(what, "name", "")).lower()
+            if alert != "close_notify":
+                log.note(Caller("caller_refused", str(ErrorCode.CERTIFICATE), said=alert))
+
+    def make(*arguments: Any, **options: Any) -> ssl.SSLContext:
+        context = own(*arguments, **options)
+        vars(ssl.SSLContext)["_msg_callback"].__set__(context, note)
+        return context
+
+    return make
+
+
+def main() -> None:
+    """Run the SuperLink."""
+    parser = argparse.ArgumentParser(prog="python -m server.flower.guarded_superlink")
+    parser.add_argument("--consortium", type=Path, required=True, help="the coordinator's folder")
+    parser.add_argument("--control-secret", type=Path, required=True, help="file of the secret")
+    given, rest = parser.parse_known_args()
+    log = RefusalLog(ConsortiumFolder.open(given.consortium))
+    guard = Middleware(Guard, log=log, secret=given.control_secret)
+    vars(import_module("flwr.superlink.extensions"))["get_middleware"] = lambda: (guard,)
+    uvicorn = vars(import_module("uvicorn.config"))
+    uvicorn["create_ssl_context"] = _note_alerts(log, uvicorn["create_ssl_context"])
+    sys.argv = ["flower-superlink", *rest]
+    import_module("flwr.superlink.cli").flower_superlink()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Commands of `tumorboard server`, run control and metric export."""

@@ -1,0 +1,143 @@
+"""The coordinator's preflight: every check with what was found and its cure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from common.commands.doctor import Check, Finding, examine
+from common.commands.doctor_machine import (
+    check_clock,
+    check_disk,
+    check_flower,
+    check_import_names,
+    check_packages,
+    check_secrets,
+)
+from common.trust.audit_log import read_audit
+from common.trust.connection import split_address
+from server.consortium.bundle import bundle_digest
+from server.consortium.consortium_folder import ConsortiumFolder
+from server.consortium.provision_certificates import (
+    days_left,
+    is_issued_by,
+    load_certificate,
+    load_certified,
+    names_of,
+)
+from server.consortium.provision_roster import present_roster
+from server.flower.superlink import is_superlink_healthy, running_server
+from server.operate.doctor_ports import port_findings, proxy_findings
+
+WARNING_DAYS = 30.0
+
+
+def examine_server(root: Path) -> list[Finding]:
+    """Return what is in order and what is not in a coordinator's folder.
+
+    Raises:
+        ConfigError: There is no consortium in the folder.
+    """
+    folder = ConsortiumFolder.open(root)
+    begun = load_certificate(folder.ca_cert).not_valid_before_utc.timestamp()
+    checks: list[tuple[str, Check]] = [
+        ("packages", check_packages),
+        ("flower", check_flower),
+        ("import names", check_import_names),
+        ("clock", lambda: check_clock(begun)),
+        ("disk", lambda: check_disk(folder.root)),
+        ("permissions", lambda: check_secrets(_secrets(folder))),
+        ("certificates", lambda: certificate_findings(folder)),
+        ("ports", lambda: port_findings(folder)),
+        ("superlink", lambda: _superlink(folder)),
+        ("proxy", lambda: proxy_findings(folder)),
+        ("roster", lambda: _roster(folder)),
+        ("audit log", lambda: _audit(folder)),
+        ("bundle", lambda: _bundle(folder)),
+    ]
+    return examine(checks)
+
+
+def certificate_findings(folder: ConsortiumFolder) -> Iterator[Finding]:
+    """Yield what is to be said of authority and server certificate, expiry first.
+
+    Raises:
+        ConfigError: A file is missing, or key and certificate do not belong together.
+    """
+    authority = load_certificate(folder.ca_cert)
+    server = load_certified(folder.server_cert, folder.server_key).certificate
+    rotate = f"tumorboard server provision {folder.root} --rotate"
+    yield _expiry("server certificate", days_left(server), f"`{rotate}`, then restart the server")
+    cure = "provision a new consortium before that day; hospitals install a new kit"
+    yield _expiry("authority", days_left(authority), cure)
+    if not is_issued_by(server, authority):
+        found = f"{folder.server_cert} is not signed by {folder.ca_cert}"
+        yield Finding("certificates", "problem", found, f"`{rotate}`")
+    host = split_address(folder.consortium().address)[0]
+    if host not in names_of(server):
+        found = f"hospitals call {host}, which is not on the server certificate"
+        yield Finding(
+            "certificates", "problem", found, f"add it to sans in {folder.config}, then `{rotate}`"
+        )
+
+
+def _expiry(what: str, days: float, cure: str) -> Finding:
+    if days <= 0:
+        return Finding("certificates", "problem", f"{what} expired {-days:.0f} days ago", cure)
+    if days < WARNING_DAYS:
+        return Finding("certificates", "warning", f"{what} expires in {days:.0f} days", cure)
+    return Finding("certificates", "ok", f"{what} is valid for {days:.0f} days")
+
+
+def _secrets(folder: ConsortiumFolder) -> list[Path]:
+    # Keys that may lie offline are checked where they are here.
+    offline = [path for path in (folder.ca_key, folder.roster_key) if path.exists()]
+    return [
+        folder.ca_key.parent,
+        folder.server_key.parent,
+        folder.server_key,
+        folder.audit_key,
+        *offline,
+    ]
+
+
+def _superlink(folder: ConsortiumFolder) -> Iterator[Finding]:
+    if running_server(folder) is None:
+        cure = "`tumorboard server up` before hospitals join"
+        yield Finding("superlink", "warning", "not running", cure)
+    elif is_superlink_healthy(folder):
+        yield Finding("superlink", "ok", "says over gRPC that it serves")
+    else:
+        cure = f"see {folder.superlink_log}; `tumorboard server stop --down`, then up again"
+        yield Finding("superlink", "problem", "runs, but does not answer health checks", cure)
+
+
+def _roster(folder: ConsortiumFolder) -> Iterator[Finding]:
+    roster = present_roster(folder)
+    if roster.admitted:
+        found = f"version {roster.version}: {len(roster.admitted)} admitted hospitals"
+        yield Finding("roster", "ok", found)
+    else:
+        cure = "`tumorboard server admit` for each hospital's request"
+        yield Finding("roster", "warning", "no hospital is admitted yet", cure)
+
+
+def _audit(folder: ConsortiumFolder) -> Iterator[Finding]:
+    records = read_audit(folder.audit, folder.audit_public_key())
+    yield Finding("audit log", "ok", f"{len(records)} lines, chain and signatures whole")
+
+
+def _bundle(folder: ConsortiumFolder) -> Iterator[Finding]:
+    digest = bundle_digest()
+    sent: dict[str, object] = {}
+    for record in read_audit(folder.audit):
+        if record.event == "kit_written":
+            sent[record.site] = record.facts.get("bundle")
+    admitted = {member.site_id for member in folder.roster().admitted}
+    old = sorted(site for site, bundle in sent.items() if site in admitted and bundle != digest)
+    if old:
+        cure = "write these kits again: `tumorboard server kit`; the hospitals install them"
+        found = f"the kits of {', '.join(old)} allow another bundle than this version sends"
+        yield Finding("bundle", "problem", found, cure)
+    else:
+        yield Finding("bundle", "ok", f"digest {digest[:12]}")

@@ -1,0 +1,180 @@
+"""Commands that make a consortium and decide who belongs to it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from common.commands.cli_output import Output
+
+FolderArgument = Annotated[Path, typer.Argument(help="The coordinator's folder.")]
+SiteArgument = Annotated[str, typer.Argument(help="Name of the hospital.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands to `tumorboard server`."""
+    for command, example in (
+        (provision, "provision consortium --name lab --host fl.example.org --port 443"),
+        (admit, "admit consortium hospital-a.request.json --kit hospital-a-kit"),
+        (revoke, 'revoke consortium hospital-a --reason "left the study"'),
+        (roster, "roster consortium"),
+        (kit, "kit consortium hospital-a --out hospital-a-kit"),
+        (doctor, "doctor consortium"),
+    ):
+        app.command(epilog=f"Example: tumorboard server {example}")(command)
+
+
+def provision(
+    folder: FolderArgument,
+    name: Annotated[str, typer.Option(help="Name of the consortium.")] = "consortium",
+    host: Annotated[
+        str, typer.Option(help="Name or IP address that hospitals call; that of the proxy.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port that hospitals call.")] = 8443,
+    listen: Annotated[
+        str, typer.Option(help="host:port the SuperLink binds; loopback, behind the proxy.")
+    ] = "127.0.0.1:8443",
+    san: Annotated[
+        list[str] | None, typer.Option(help="Further name on the certificate; repeatable.")
+    ] = None,
+    rotate: Annotated[
+        bool, typer.Option("--rotate", help="Only renew the server certificate of this folder.")
+    ] = False,
+    json_output: JsonOption = False,
+) -> None:
+    """Make the consortium's CA, its keys and server certificate, and an empty signed roster.
+
+    Keys are never overwritten. Bound to loopback unless --listen says otherwise.
+    """
+    from server.consortium.consortium_folder import ConsortiumFolder
+    from server.consortium.provision import provision as make
+    from server.consortium.provision import rotate_server_certificate
+    from server.consortium.provision_certificates import days_left, load_certificate
+
+    output = Output(json_output)
+    if rotate:
+        opened = ConsortiumFolder.open(folder)
+        rotate_server_certificate(opened)
+        output.say("New server certificate. Start the SuperLink and the proxy again to use it.")
+    else:
+        called = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        make(folder, name=name, address=called, listen=listen, sans=san or [])
+        opened = ConsortiumFolder.open(folder)
+        output.say(f"Consortium: {opened.root}")
+        output.say(f"Keep offline copies of {opened.ca_key} and {opened.roster_key}.")
+        output.say("Next: `tumorboard server admit` for each hospital's request.")
+    left = days_left(load_certificate(opened.server_cert))
+    output.say(f"The server certificate is valid for {left:.0f} days.")
+    output.result(
+        {
+            "folder": str(opened.root),
+            **opened.consortium().model_dump(mode="json"),
+            "certificate_days_left": round(left, 1),
+            "roster_key": opened.roster_public_key(),
+        }
+    )
+
+
+def admit(
+    folder: FolderArgument,
+    request: Annotated[Path, typer.Argument(help="The hospital's request file.")],
+    kit: Annotated[
+        Path | None, typer.Option(help="Also write the site kit to this new folder.")
+    ] = None,
+    json_output: JsonOption = False,
+) -> None:
+    """Check a request to join and put the hospital on the signed roster.
+
+    Compare the fingerprint with the hospital by telephone before you send the kit.
+    """
+    from server.consortium.consortium_folder import ConsortiumFolder
+    from server.consortium.provision_kit import check_kit_folder, write_kit
+    from server.consortium.provision_roster import admit as put_on_roster
+
+    opened = ConsortiumFolder.open(folder)
+    if kit is not None:
+        check_kit_folder(kit)
+    asked, grown = put_on_roster(opened, request)
+    output = Output(json_output)
+    output.say(f"Admitted: {asked.site_id} (roster version {grown.version})")
+    output.say(f"Fingerprint of the request, compare by telephone: {asked.fingerprint}")
+    facts: dict[str, object] = {
+        "site_id": asked.site_id,
+        "fingerprint": asked.fingerprint,
+        "identity": asked.identity,
+        "roster_version": grown.version,
+    }
+    if kit is not None:
+        connection = write_kit(opened, asked.site_id, kit)
+        output.say(f"Site kit: {kit}; its fingerprint: {connection.fingerprint}")
+        facts |= {"kit": str(kit), "kit_fingerprint": connection.fingerprint}
+    else:
+        output.say("Next: `tumorboard server kit` writes what the hospital installs.")
+    output.result(facts)
+
+
+def revoke(
+    folder: FolderArgument,
+    site: SiteArgument,
+    reason: Annotated[str, typer.Option(help="Why; kept in the roster and the audit log.")],
+    json_output: JsonOption = False,
+) -> None:
+    """Take a hospital off the roster; its keys are never admitted again."""
+    from server.consortium.consortium_folder import ConsortiumFolder
+    from server.consortium.provision_roster import revoke as take_off_roster
+
+    shrunk = take_off_roster(ConsortiumFolder.open(folder), site, reason)
+    output = Output(json_output)
+    output.say(f"Revoked: {site} (roster version {shrunk.version}).")
+    output.say("`tumorboard server up` puts its node out within seconds, or when it starts.")
+    output.result({"site_id": site, "status": "revoked", "roster_version": shrunk.version})
+
+
+def roster(folder: FolderArgument, json_output: JsonOption = False) -> None:
+    """Show the signed roster, and what to write under `sites:` in a study."""
+    from server.consortium.consortium_folder import ConsortiumFolder
+
+    signed = ConsortiumFolder.open(folder).roster()
+    output = Output(json_output)
+    output.table(
+        f"Roster of {signed.consortium}, version {signed.version}",
+        ("site", "name", "status", "since", "reason", "keys"),
+        [(m.site_id, m.name, m.status, m.since, m.reason, m.fingerprint) for m in signed.members],
+    )
+    output.say(f"Fingerprint of this roster, compare by telephone: {signed.fingerprint}")
+    if signed.admitted:
+        output.say("\nsites:")
+    for member in signed.admitted:
+        output.say(f'  - {{site_id: {member.site_id}, public_key: "{member.identity}"}}')
+    output.result({**signed.model_dump(mode="json"), "fingerprint": signed.fingerprint})
+
+
+def kit(
+    folder: FolderArgument,
+    site: SiteArgument,
+    out: Annotated[Path, typer.Option(help="New folder for the kit.")],
+    json_output: JsonOption = False,
+) -> None:
+    """Write the kit that one admitted hospital installs; it holds no secret."""
+    from server.consortium.consortium_folder import ConsortiumFolder
+    from server.consortium.provision_kit import write_kit
+
+    connection = write_kit(ConsortiumFolder.open(folder), site, out)
+    output = Output(json_output)
+    output.say(f"Site kit for {site}: {out}")
+    output.say(f"Fingerprint, compare by telephone: {connection.fingerprint}")
+    output.result({**connection.model_dump(mode="json"), "fingerprint": connection.fingerprint})
+
+
+def doctor(folder: FolderArgument, json_output: JsonOption = False) -> None:
+    """Check machine, keys, certificates, port, roster and logs; a cure for each problem.
+
+    Exit status 1 if there is a problem; warnings do not count.
+    """
+    from common.commands.doctor import show
+    from server.operate.doctor import examine_server
+
+    raise typer.Exit(show(examine_server(folder), Output(json_output)))

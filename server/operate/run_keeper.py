@@ -1,0 +1,136 @@
+"""Keeps wanted runs going: starts them over Flower, and again after whatever ended them.
+
+A run is started anew when nobody holds its folder and it has not ended by itself; it continues
+after the last committed round. A run that ended with a reason (done, failed, stopped) is left.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+
+from common.errors import ErrorCode, TumorboardError
+from server.consortium.consortium_folder import ConsortiumFolder
+from server.consortium.provision import audit_log
+from server.flower.flower_commands import start_run
+from server.flower.node_enrolment import NodeEnrolment
+from server.flower.superlink import is_superlink_healthy
+from server.operate.run_folder import ENDED, RunFolder, all_runs
+
+LOOK_S = 1.0
+START_S = 90.0
+"""A started run has so long to take its folder before it counts as lost."""
+
+MAX_STARTS = 8
+"""Starts without a newly committed round before a run is given up."""
+
+LONGEST_PAUSE_S = 30.0
+_log = logging.getLogger("tumorboard.server")
+
+
+@dataclass
+class _Kept:
+    """What is known about a run that is kept going."""
+
+    starts: int = 0
+    round: int = -1
+    not_before: float = 0.0
+    waiting_until: float = 0.0
+    state_at_start: float = 0.0
+
+
+class RunKeeper:
+    """Looks after nodes and runs while `tumorboard server up` runs.
+
+    Args:
+        folder: The coordinator's folder.
+    """
+
+    def __init__(self, folder: ConsortiumFolder) -> None:
+        self._folder = folder
+        self._nodes = NodeEnrolment(folder)
+        self._kept: dict[str, _Kept] = {}
+        self._said = ""
+
+    def run(self, stop: threading.Event) -> None:
+        """Look after everything until `stop` is set."""
+        while not stop.wait(LOOK_S):
+            try:
+                if is_superlink_healthy(self._folder):
+                    self._nodes.update()
+                    self._look_after_all()
+                self._said = ""
+            except TumorboardError as error:
+                self._tell(error)
+                stop.wait(2.0)
+
+    def _tell(self, error: TumorboardError) -> None:
+        """Log a problem once; a roster that was altered goes to the audit log too."""
+        if str(error) == self._said:
+            return
+        self._said = str(error)
+        _log.error("%s", error)
+        if error.code == ErrorCode.ROSTER:
+            with suppress(TumorboardError, OSError):  # a full disk must not end the keeper
+                audit_log(self._folder).append("roster_refused", code=str(error.code))
+
+    def _look_after_all(self) -> None:
+        wanted = {run.name: run for run in all_runs(self._folder) if run.is_wanted}
+        self._kept = {name: self._kept.get(name, _Kept()) for name in wanted}
+        errors = []
+        for run in wanted.values():
+            try:
+                self.look_after(run, time.monotonic())
+            except TumorboardError as error:  # the other runs must not wait for this one
+                errors.append(error)
+        if errors:
+            raise errors[0]
+
+    def look_after(self, run: RunFolder, now: float) -> None:
+        """Start a wanted run if nobody runs it.
+
+        Raises:
+            RunError: Flower does not take it, or its state is damaged.
+        """
+        kept = self._kept.setdefault(run.name, _Kept())
+        changed_at = run.changed_at  # before the lock: a server app takes that, then writes
+        if run.is_held:
+            kept.waiting_until = 0.0
+            return
+        if now < kept.waiting_until and changed_at == kept.state_at_start:
+            return  # on its way
+        state = run.state()
+        ended = state is not None and state.phase in ENDED and not _is_lost(state.reason)
+        if ended and (kept.starts or (state is not None and state.phase == "done")):
+            run.unwant()
+            self._kept.pop(run.name)
+            return
+        if now < kept.not_before:
+            return
+        reached = state.round if state is not None else 0
+        kept.starts = kept.starts + 1 if reached <= kept.round else 1
+        kept.round = reached
+        if kept.starts > MAX_STARTS:
+            self._give_up(run)
+            return
+        kept.not_before = now + min(2.0**kept.starts, LONGEST_PAUSE_S)
+        config = {"study": str(run.study_file), "run-dir": str(run.path)}
+        run.note_flower_run(start_run(self._folder, config, run.path))
+        kept.state_at_start = run.changed_at
+        kept.waiting_until = now + START_S
+
+    def _give_up(self, run: RunFolder) -> None:
+        run.unwant()
+        self._kept.pop(run.name)
+        state = run.state()
+        if state is not None:
+            reason = f"{ErrorCode.TRANSPORT}: given up after {MAX_STARTS} starts without progress"
+            state.model_copy(update={"phase": "failed", "reason": reason}).save(run.path)
+
+
+def _is_lost(reason: str | None) -> bool:
+    """Return whether a run ended for want of Flower, not by its own reason."""
+    return (reason or "").startswith(str(ErrorCode.TRANSPORT))

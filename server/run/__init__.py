@@ -1,0 +1,1 @@
+"""Rounds of a run, from the first model to the final evaluation."""

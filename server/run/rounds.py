@@ -1,0 +1,282 @@
+"""A federated run from the first handshake to the last table; resumable at any moment.
+
+`enrolling -> ready -> round k -> evaluating -> done | failed(reason) | stopped`. After every
+round the checkpoint is on disk. Running the same study in the same folder again continues after
+the last committed round with identical bytes; a finished run is read back without asking any
+site.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from common.commands.cli_output import Output
+from common.errors import ErrorCode, RunError, TumorboardError
+from common.metrics.summaries.paired import Comparison
+from common.models.base.parameters import to_arrays
+from common.models.catalogue.registry import build_model
+from common.storage.atomic_file import write_text
+from common.storage.full_disk import disk_full_of
+from common.study.study import Study
+from common.wire import Arrays, arrays_digest
+from server.exchange.enrolment import enrol_all
+from server.exchange.revocation import drop_revoked
+from server.exchange.secure_rounds import SecureRounds
+from server.run.comparison import compare_models
+from server.run.evaluation import Evaluation, evaluate_model
+from server.run.privacy_facts import PrivacyFacts, privacy_facts
+from server.run.round_step import final_model, run_round
+from server.run.secure_training import run_secure_round
+from server.session.checkpoint import (
+    Checkpoint,
+    RoundRecord,
+    load_checkpoint,
+    read_arrays,
+    save_checkpoint,
+    write_arrays,
+)
+from server.session.run_state import SiteState
+from server.session.session import RunSession, open_session
+from server.session.site_link import SiteLink
+
+FEDERATED = "federated"
+PERSONAL = "personal"
+MODEL_FILE = "model.safetensors"
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a finished run leaves.
+
+    Attributes:
+        study: The study.
+        run_id: Identifier of the run.
+        run_dir: Folder with checkpoints, model and tables.
+        arrays: Final model, float32.
+        history: One record a round.
+        evaluations: Label -> tables and grid; `federated` is the final model, `personal` each
+            site's own beside it, if the study has them.
+        sites: What is known about every site of the roster.
+        privacy: What was spent and what the mode promises.
+        comparisons: Label -> that model minus the federated one by metric, paired on the same
+            patients; empty where tables carry noise.
+    """
+
+    study: Study
+    run_id: str
+    run_dir: Path
+    arrays: Arrays
+    history: list[RoundRecord]
+    evaluations: dict[str, Evaluation]
+    sites: dict[str, SiteState]
+    privacy: PrivacyFacts
+    comparisons: dict[str, dict[str, Comparison]] = field(default_factory=dict)
+
+    @property
+    def model_digest(self) -> str:
+        """Digest of the final model."""
+        return arrays_digest(self.arrays)
+
+
+def run_study(study: Study, link: SiteLink, run_dir: Path, *, output: Output) -> RunResult:
+    """Run, or continue, a study and return its result.
+
+    Args:
+        study: The frozen study.
+        link: Way to the sites.
+        run_dir: Folder of this run; made if it does not exist.
+        output: Where progress is shown.
+
+    Raises:
+        RunError: Too few sites, a damaged checkpoint, or a folder that holds another run. The
+            state on disk is `failed` with the reason; what was committed stays.
+    """
+    with open_session(study, link, run_dir, output) as session:
+        try:
+            return _run(session)
+        except TumorboardError as error:
+            _end(session, error.code, _in_short(error))
+            raise
+        except Exception as error:
+            full = disk_full_of(error)
+            if full is not None:
+                _end(session, full.code, full.what)
+            else:
+                _end(session, ErrorCode.INTERNAL, type(error).__name__)
+            raise
+
+
+def run_evaluation(
+    study: Study,
+    link: SiteLink,
+    run_dir: Path,
+    arrays: Arrays,
+    label: str,
+    *,
+    output: Output,
+    by_site: dict[str, Arrays] | None = None,
+) -> Evaluation:
+    """Evaluate another model of the same architecture at the sites of a finished run.
+
+    Args:
+        study: The study of the run.
+        link: Way to the sites.
+        run_dir: Folder of the run.
+        arrays: The model every site evaluates.
+        label: Name of the model, `[a-z_]`.
+        output: Where progress is shown.
+        by_site: Site -> its own model instead (local-only baselines).
+
+    Raises:
+        RunError: The run is not finished, or too few sites send tables.
+    """
+    with open_session(study, link, run_dir, output) as session:
+        if session.state.phase != "done":
+            raise RunError(
+                "the run is not finished",
+                where=str(run_dir),
+                cure="finish it first: run the same command without the extra model",
+            )
+        models = by_site or dict.fromkeys(session.state.enrolled, arrays)
+        return evaluate_model(session, models, label, sums=_secure_sums(session))
+
+
+def run_comparison(
+    study: Study, link: SiteLink, run_dir: Path, arrays: Arrays, label: str, *, output: Output
+) -> dict[str, Comparison]:
+    """Compare the final model of a finished run with another, paired on the same patients.
+
+    Args:
+        study: The study of the run.
+        link: Way to the sites.
+        run_dir: Folder of the run.
+        arrays: The other model, of the same architecture; e.g. that of the version before.
+        label: Its name, `[a-z_]`.
+        output: Where progress is shown.
+
+    Returns:
+        Final model minus the other by headline metric; empty under release dp.
+
+    Raises:
+        RunError: The run is not finished, or too few sites send tables.
+    """
+    other = run_evaluation(study, link, run_dir, arrays, label, output=output)
+    with open_session(study, link, run_dir, output) as session:
+        sums, sites = _secure_sums(session), session.state.enrolled
+        final = dict.fromkeys(sites, read_arrays(run_dir / MODEL_FILE))
+        ours = evaluate_model(session, final, FEDERATED, sums=sums)
+        theirs = (other, dict.fromkeys(sites, arrays))
+        return compare_models(session, theirs, (ours, final), sums=sums)
+
+
+def _run(session: RunSession) -> RunResult:
+    checkpoint = load_checkpoint(session.checkpoints)
+    sums = _secure_sums(session)
+    if session.state.phase == "done" and checkpoint is not None:
+        return _result(session, checkpoint, sums)
+    session.enter(phase="enrolling", reason=None)
+    session.journal.write(
+        "run_started",
+        round=0 if checkpoint is None else checkpoint.round,
+        study=session.state.study_digest,
+        model="" if checkpoint is None else arrays_digest(checkpoint.parameters),
+    )
+    enrol_all(session)
+    if checkpoint is None:
+        checkpoint = Checkpoint(round=0, parameters=to_arrays(build_model(session.study)))
+        save_checkpoint(session.checkpoints, checkpoint)
+    session.enter(phase="ready", round=checkpoint.round)
+    checkpoint = _train(session, checkpoint, sums)
+    drop_revoked(session)
+    session.enter(phase="evaluating")
+    result = _result(session, checkpoint, sums)
+    session.enter(phase="done")
+    session.journal.write("run_done", round=checkpoint.round, model=result.model_digest)
+    return result
+
+
+def _end(session: RunSession, code: ErrorCode, what: str) -> None:
+    """Write why the run ends before it is done."""
+    phase = "stopped" if code == ErrorCode.STOPPED else "failed"
+    session.enter(phase=phase, reason=f"{code}: {what}")
+    session.journal.write(f"run_{phase}", round=session.state.round, code=str(code))
+
+
+def _in_short(error: TumorboardError) -> str:
+    """Return what ended the run; too few sites are named with their codes."""
+    named = error.code == ErrorCode.QUORUM and error.why
+    return f"{error.what} ({error.why})" if named else error.what
+
+
+def _secure_sums(session: RunSession) -> SecureRounds | None:
+    return SecureRounds(session) if session.study.privacy.mode == "distributed" else None
+
+
+def _train(session: RunSession, checkpoint: Checkpoint, sums: SecureRounds | None) -> Checkpoint:
+    rounds = session.study.training.rounds
+    with session.output.progress(rounds, "rounds") as progress:
+        if checkpoint.round:
+            progress.skip(checkpoint.round, "resumed")
+        while checkpoint.round < rounds:
+            session.check_stop()
+            if sums is None:
+                checkpoint = run_round(session, checkpoint)
+            else:
+                checkpoint = run_secure_round(session, sums, checkpoint)
+            save_checkpoint(session.checkpoints, checkpoint)
+            _commit(session, checkpoint)
+            progress.advance(1, _note(checkpoint.history[-1]))
+    return checkpoint
+
+
+def _commit(session: RunSession, checkpoint: Checkpoint) -> None:
+    """Write a committed round to state and audit log."""
+    record = checkpoint.history[-1]
+    session.note_presence()
+    session.enter(round=checkpoint.round)
+    session.journal.write(
+        "round_committed",
+        round=checkpoint.round,
+        model=arrays_digest(checkpoint.parameters),
+        sites=",".join(record.sites),
+        dropped=",".join(f"{site}:{code}" for site, code in sorted(record.dropped.items())),
+    )
+
+
+def _note(record: RoundRecord) -> str:
+    loss = "" if record.loss is None else f", loss {record.loss:.4f}"
+    return f"{len(record.sites)} sites{loss}"
+
+
+def _result(session: RunSession, checkpoint: Checkpoint, sums: SecureRounds | None) -> RunResult:
+    arrays = final_model(checkpoint)
+    write_arrays(session.run_dir / MODEL_FILE, arrays)
+    facts = {
+        "study_digest": session.state.study_digest,
+        "run_id": session.state.run_id,
+        "model_digest": arrays_digest(arrays),
+        "rounds": checkpoint.round,
+        "averaged": checkpoint.averaged,
+    }
+    write_text(session.run_dir / "model.json", json.dumps(facts, sort_keys=True, indent=1))
+    models = dict.fromkeys(session.state.enrolled, arrays)
+    evaluations = {FEDERATED: evaluate_model(session, models, FEDERATED, sums=sums)}
+    comparisons: dict[str, dict[str, Comparison]] = {}
+    if session.study.training.personal is not None:
+        own = evaluate_model(session, models, PERSONAL, personal=True)
+        evaluations[PERSONAL] = own
+        shared = (evaluations[FEDERATED], models)
+        comparisons[PERSONAL] = compare_models(session, shared, (own, models), personal=True)
+    return RunResult(
+        study=session.study,
+        run_id=session.state.run_id,
+        run_dir=session.run_dir,
+        arrays=arrays,
+        history=checkpoint.history,
+        evaluations=evaluations,
+        comparisons=comparisons,
+        sites=session.state.sites,
+        privacy=privacy_facts(session),
+    )

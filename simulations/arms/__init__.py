@@ -1,0 +1,1 @@
+"""Arms of comparisons: baselines, modalities and privacy budgets."""

@@ -1,0 +1,195 @@
+"""What a federated run is compared with: pooled, each hospital alone, clinical floor, oracle.
+
+All need patients of several hospitals in one place, or the truth behind synthetic data; they
+exist in simulations only and are trained without privacy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from common.commands.cli_output import Output
+from common.metrics.tables.estimate import Estimate, not_estimable
+from common.metrics.tables.grid import EvaluationGrid
+from common.metrics.tables.predictions import Predictions
+from common.models.base.parameters import load_arrays
+from common.models.catalogue.registry import build_model
+from common.privacy.plan import EvaluationRelease, PrivacyPlan
+from common.study.study import Quorum, RosterEntry, Study
+from common.wire import Arrays
+from server.report.content import BASELINES, HEADLINE, Baseline
+from simulations.cohorts.cohort import Cohort
+from simulations.engines.consortium_run import run_in_process
+from simulations.engines.memory_sites import memory_agents
+from simulations.scenario.cells import by_hospital
+from simulations.trials.clinical_floor import FloatArray, fit_floor
+from simulations.trials.dataset_predictions import predict_dataset
+from simulations.trials.exact_evaluation import (
+    exact_summary,
+    paired_differences,
+    paired_within_sites,
+)
+
+_TINY = 1e-9
+
+
+def train_baselines(
+    study: Study,
+    federated: Arrays,
+    train: Cohort,
+    held_out: Cohort,
+    work: Path,
+    *,
+    output: Output,
+) -> list[Baseline]:
+    """Return pooled, local-only and clinical baselines on the same held-out patients.
+
+    Each carries the paired difference of the federated model from it, on exact predictions.
+
+    Args:
+        study: The federated study; model, rounds and optimiser are kept, privacy is dropped.
+        federated: The federated model.
+        train: Training patients of all hospitals.
+        held_out: Held-out patients of all hospitals.
+        work: Folder for the state of the runs; a killed run goes on from there.
+        output: Where progress is shown.
+    """
+    tested = by_hospital(held_out)
+    ours = {site: _predict(study, federated, group) for site, group in tested.items()}
+    output.say("Baseline: one model over all patients in one place, without privacy")
+    pooled = _train(study, {"pooled": train}, work / "pooled", output)
+    pooled_predictions = {s: _predict(study, pooled, group) for s, group in tested.items()}
+    output.say("Baseline: every hospital alone, without privacy")
+    alone = {
+        site: _predict(study, _train(study, {site: own}, work / f"alone_{site}", output), group)
+        for site, own in by_hospital(train).items()
+        if (group := tested.get(site)) is not None
+    }
+    return [
+        _baseline("pooled", study, pooled_predictions, ours),
+        _mean_over_sites("local_only", study, alone, ours),
+        _baseline("clinical_floor", study, _floor(study, train, tested, ours), ours),
+    ]
+
+
+def oracle_baseline(metrics: Mapping[str, float | None], reason: str) -> Baseline:
+    """Return the oracle's figures, or why there are none."""
+    title, explanation = BASELINES["oracle"]
+    found = {
+        name: not_estimable(reason) if metrics.get(name) is None else Estimate(metrics[name])
+        for name in HEADLINE
+    }
+    return Baseline("oracle", title, explanation, found)
+
+
+def without_privacy(study: Study, sites: list[str], n_train: int) -> Study:
+    """Return the study over other sites, without privacy, all patients used for training."""
+    plan = PrivacyPlan(mode="none", evaluation=EvaluationRelease(release="internal"))
+    training = study.training.model_copy(update={"test_fraction": 0.0, "nominal_patients": n_train})
+    return study.model_copy(
+        update={
+            "sites": [RosterEntry(site_id=site) for site in sites],
+            "privacy": plan,
+            "training": training,
+            "quorum": Quorum(min_sites=1),
+        }
+    )
+
+
+def _train(study: Study, groups: Mapping[str, Cohort], work: Path, output: Output) -> Arrays:
+    n_train = sum(len(group) for group in groups.values())
+    alone = without_privacy(study, sorted(groups), n_train)
+    agents = memory_agents(alone, groups, work / "sites")
+    return run_in_process(alone, agents, work / "run", output=output).arrays
+
+
+def _predict(study: Study, arrays: Arrays, cohort: Cohort) -> Predictions:
+    model = build_model(study)
+    load_arrays(model, arrays)
+    return predict_dataset(model, cohort.dataset(study), study)
+
+
+def _baseline(
+    name: str, study: Study, theirs: Mapping[str, Predictions], ours: Mapping[str, Predictions]
+) -> Baseline:
+    title, explanation = BASELINES[name]
+    summary = exact_summary(study, theirs)
+    sites = {site: _headline(found.metrics) for site, found in summary.per_site.items()}
+    paired = paired_differences(study, theirs, ours)
+    return Baseline(name, title, explanation, _headline(summary.metrics), sites, paired)
+
+
+def _headline(metrics: Mapping[str, Estimate]) -> dict[str, Estimate]:
+    return {name: metrics[name] for name in HEADLINE if name in metrics}
+
+
+def _mean_over_sites(
+    name: str, study: Study, by_site: Mapping[str, Predictions], ours: Mapping[str, Predictions]
+) -> Baseline:
+    """Return the patient-weighted mean of each hospital's own figure.
+
+    Scores of different models share no scale, so they are never ranked against each other, and
+    the paired difference is taken inside each hospital.
+    """
+    title, explanation = BASELINES[name]
+    per_site = {
+        site: _headline(exact_summary(study, {site: predictions}).metrics)
+        for site, predictions in by_site.items()
+    }
+    overall: dict[str, Estimate] = {}
+    for metric in HEADLINE:
+        known = [
+            (estimate.value, len(by_site[site]))
+            for site, found in per_site.items()
+            if (estimate := found.get(metric)) is not None and estimate.value is not None
+        ]
+        if known:
+            values, sizes = zip(*known, strict=True)
+            caveat = f"patient-weighted mean over {len(known)} hospitals, each with its own model"
+            overall[metric] = Estimate(float(np.average(values, weights=sizes)), caveat)
+        elif any(metric in found for found in per_site.values()):
+            overall[metric] = not_estimable("no hospital alone can estimate it")
+    paired = paired_within_sites(study, by_site, {site: ours[site] for site in by_site})
+    return Baseline(name, title, explanation, overall, per_site, paired)
+
+
+def _floor(
+    study: Study, train: Cohort, tested: Mapping[str, Cohort], ours: Mapping[str, Predictions]
+) -> dict[str, Predictions]:
+    grid = EvaluationGrid.for_study(study)
+    outcomes = (train.response, train.time_months, train.event)
+    ends = _interval_ends(grid)
+    predictions = {}
+    for site, group in tested.items():
+        floor = fit_floor(train.clinical, outcomes, group.clinical, horizons=ends)
+        predictions[site] = Predictions.from_logits(
+            grid,
+            response_logit=_logit(floor.response_prob) if grid.has_response else None,
+            hazard_logits=_hazard_logits(floor.survival) if grid.has_survival else None,
+            response=ours[site].response,
+            time_months=ours[site].time_months,
+            event=ours[site].event,
+        )
+    return predictions
+
+
+def _interval_ends(grid: EvaluationGrid) -> tuple[float, ...]:
+    """Return the right ends of the study's intervals; the open one as wide as its neighbour."""
+    edges = grid.hazard_edges
+    if not len(edges):
+        return ()
+    return (*(float(edge) for edge in edges[1:]), float(2 * edges[-1] - edges[-2]))
+
+
+def _hazard_logits(survival: FloatArray) -> FloatArray:
+    """Return the logits of dying in each interval from survival at its right end (n, K)."""
+    before = np.concatenate([np.ones((len(survival), 1)), survival[:, :-1]], axis=1)
+    return _logit(1 - survival / np.clip(before, _TINY, None))
+
+
+def _logit(probability: FloatArray) -> FloatArray:
+    inside = np.clip(probability, _TINY, 1 - _TINY)
+    return np.asarray(np.log(inside / (1 - inside)))

@@ -1,0 +1,226 @@
+"""A coordinator gone bad: it starts a Flower run of its own and asks hospitals for what it may not.
+
+It holds everything the coordinator holds, so its messages come over the real link, signed by
+nobody but the line. What stops it is installed at the hospitals: the relay, which looks at the
+bundle, and the agent.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from flwr.app import Context, Message
+from flwr.serverapp import Grid, ServerApp
+
+from common.contract import canonical_json
+from common.errors import RunError
+from common.models.base.parameters import to_arrays
+from common.models.catalogue.registry import build_model
+from common.protocol.protocol import (
+    METHODS,
+    EvaluateRequest,
+    HandshakeReply,
+    HandshakeRequest,
+    TrainRequest,
+)
+from common.secure_sum.messages import AdvertiseRequest
+from common.storage.atomic_file import write_text
+from common.study.study import Study
+from common.trust.provenance import code_digest
+from common.trust.roster import SignedRoster
+from common.wire import Arrays, WireMessage, arrays_digest
+from server.consortium.consortium_folder import ConsortiumFolder
+from server.flower.flower_commands import CONNECTION, FLWR, flower_environment
+from server.flower.grid_message import pack, read_reply
+from server.session.site_link import Refusal
+from simulations.deployed.bench_run import wait_until
+
+LIMIT_S = 90.0
+SILENT, ANSWERED = "silent", "answered"
+BUNDLE = """\
+[build-system]
+requires = ["hatchling"]
+build-backend = "hatchling.build"
+[project]
+name = "bad-coordinator"
+version = "0.1.0"
+description = "Asks for what it may not."
+license = "Apache-2.0"
+dependencies = []
+[tool.flwr.app]
+publisher = "nobody"
+[tool.flwr.app.components]
+serverapp = "simulations.attackers.bad_coordinator:app"
+clientapp = "client.flower.flower_app:app"
+[tool.flwr.app.config]
+study = ""
+private = ""
+roster = ""
+run = ""
+nodes = ""
+out = ""
+"""
+CODE = """\
+from pathlib import Path
+Path({marker!r}).write_text("code of the bundle ran")
+from flwr.clientapp import ClientApp
+app = ClientApp()
+"""
+
+app = ServerApp()
+Wave = dict[str, tuple[str, str, bytes]]
+"""Name -> method, header, payload."""
+
+
+@app.main()
+def main(grid: Grid, context: Context) -> None:
+    """Make every demand and write down what each node said; keys as in the bundle.
+
+    Without the name of a run there are handshakes only.
+    """
+    config = {name: str(value) for name, value in context.run_config.items()}
+    running = Study.from_yaml(Path(config["study"]))
+    private = Study.from_yaml(Path(config["private"]))
+    nodes = [int(node) for node in config["nodes"].split(",")]
+    signed = SignedRoster.model_validate_json(Path(config["roster"]).read_text(encoding="utf-8"))
+    told = _ask(grid, nodes, handshakes(running, private, signed))
+    if config["run"]:
+        told |= _ask(grid, nodes, demands(running, private, config["run"]))
+    write_text(Path(config["out"]), json.dumps(told))
+
+
+def handshakes(running: Study, private: Study, signed: SignedRoster) -> Wave:
+    """Return forged handshakes, and one that opens a run of an approved study."""
+    looser = running.model_copy(
+        update={"training": running.training.model_copy(update={"rounds": 10_000})}
+    )
+    later = signed.roster.model_copy(update={"version": signed.roster.version + 1})
+    altered = signed.model_copy(update={"roster": later}).text()
+    return {
+        "roster altered on the line": _handshake(running, "forged-5", roster_json=altered),
+        "altered study under the approved digest": _handshake(
+            looser, "forged-1", study_digest=running.digest()
+        ),
+        "study nobody approved": _handshake(looser, "forged-2"),
+        "other code": _handshake(running, "forged-3", code_digest="0" * 64),
+        "head of another ledger": _handshake(private, "forged-4", ledger_head="f" * 64),
+        "a run of an approved study": _handshake(private, "stolen"),
+    }
+
+
+def demands(running: Study, private: Study, run: str) -> Wave:
+    """Return what is asked for in the run under way, and in the stolen one."""
+    arrays = to_arrays(build_model(running))
+    secret = to_arrays(build_model(private))
+    moved = {name: array + np.float32(0.5) for name, array in secret.items()}
+    broken = {name: np.full_like(array, np.nan) for name, array in arrays.items()}
+    exact = {"label": "x", "release": "internal", "round": 1, "run_id": "stolen"}
+    evaluate = EvaluateRequest(**exact, model_digest=arrays_digest(secret))
+    wave = {
+        "query that does not exist": ("predict", "{}", b""),
+        "query for the shell": ("shell", '{"command": "id"}', b""),
+        "run nobody opened": _train("never-opened", 1, arrays),
+        "round beyond the plan": _train(run, running.training.rounds + 1, arrays),
+        "model that is not its digest's": _train(run, 1, arrays, digest="ab" * 32),
+        "model of NaN": _train(run, 1, broken),
+        "truncated message": _cut(_train(run, 1, arrays)),
+        "keys for another study": _encoded(
+            "advertise_keys", AdvertiseRequest(run_id=run, session=1, study_digest="cd" * 32)
+        ),
+        "first round, private study": _train("stolen", 1, secret),
+        "first round again": _train("stolen", 1, secret),
+        "first round, other model": _train("stolen", 1, moved),
+    }
+    if private.privacy.evaluation.release != "internal":
+        evaluate = evaluate.model_copy(update={"arrays": secret})
+        wave["exact tables"] = _encoded("evaluate", evaluate)
+    return wave
+
+
+def write_bundle(folder: Path, marker: Path | None) -> Path:
+    """Write its bundle; with a marker it holds code that would write that file."""
+    write_text(folder / "pyproject.toml", BUNDLE)
+    if marker is not None:
+        write_text(folder / "client" / "__init__.py", "")
+        write_text(folder / "client" / "flower_app.py", CODE.format(marker=str(marker)))
+    return folder
+
+
+def run_bad(
+    folder: ConsortiumFolder, bundle: Path, config: Mapping[str, str]
+) -> dict[str, dict[str, str]]:
+    """Start a bundle with the coordinator's own means; return name -> node -> what came back.
+
+    Raises:
+        RunError: It was not started, or did not end in time.
+    """
+    file, out = bundle.with_suffix(".toml"), bundle.with_suffix(".json")
+    told = {**config, "out": str(out)}
+    write_text(file, "".join(f"{key} = {json.dumps(value)}\n" for key, value in told.items()))
+    command = [*FLWR, "run", str(bundle), CONNECTION, "--run-config", str(file)]
+    environment = {**os.environ, **flower_environment(folder)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    if done.returncode != 0:
+        raise RunError("the bad coordinator's run was not started", why=done.stdout + done.stderr)
+    wait_until(out.is_file, "the bad coordinator's run", LIMIT_S + 60)
+    return dict(json.loads(out.read_text(encoding="utf-8")))
+
+
+def _ask(grid: Grid, nodes: list[int], wave: Wave) -> dict[str, dict[str, str]]:
+    """Send a wave to every node at once; return name -> node -> code, or what else came."""
+    sent: dict[str, tuple[str, int]] = {}
+    for name, told in wave.items():
+        messages = [Message(pack(*told), node, "query", ttl=LIMIT_S) for node in nodes]
+        ids = grid.push_messages(messages)
+        sent |= {message: (name, node) for message, node in zip(ids, nodes, strict=True)}
+    answers = {name: dict.fromkeys(map(str, nodes), SILENT) for name in wave}
+    deadline = time.monotonic() + LIMIT_S
+    while sent and time.monotonic() < deadline:
+        for reply in grid.pull_messages(list(sent)):
+            name, node = sent.pop(reply.metadata.reply_to_message_id)
+            failed = reply.has_error()
+            answers[name][str(node)] = "error" if failed else _said(wave[name][0], reply)
+        time.sleep(0.1)
+    return answers
+
+
+def _said(method: str, reply: Message) -> str:
+    told = read_reply(method if method in METHODS else "status", reply.content)
+    if isinstance(told, Refusal):
+        return told.code
+    if isinstance(told, HandshakeReply) and not told.accepted:
+        return str(told.refusal_code)
+    arrays = getattr(told, "arrays", None)
+    return f"{ANSWERED} {arrays_digest(arrays)}" if arrays else ANSWERED
+
+
+def _handshake(study: Study, run: str, **changes: str) -> tuple[str, str, bytes]:
+    facts = {
+        "run_id": run,
+        "study_json": canonical_json(study.model_dump(mode="json")),
+        "study_digest": study.digest(),
+        "code_digest": code_digest(),
+    }
+    return _encoded("handshake", HandshakeRequest.model_validate(facts | changes))
+
+
+def _train(
+    run: str, number: int, arrays: Arrays, *, digest: str | None = None
+) -> tuple[str, str, bytes]:
+    asked = TrainRequest(run_id=run, round=number, model_digest=digest or arrays_digest(arrays))
+    return _encoded("train", asked.model_copy(update={"arrays": arrays}))
+
+
+def _cut(message: tuple[str, str, bytes]) -> tuple[str, str, bytes]:
+    method, header, payload = message
+    return method, header, payload[:-5]
+
+
+def _encoded(method: str, request: WireMessage) -> tuple[str, str, bytes]:
+    return (method, *request.encode())

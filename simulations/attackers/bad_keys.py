@@ -1,0 +1,147 @@
+"""Hospitals without rights, and certificates that are not to be trusted, in mid-study."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import yaml
+
+from client.site.enrol_connection import SiteConnection
+from client.site.enrol_request import public_keys
+from client.site.site_folder import load_policy
+from common.errors import ConfigError, ErrorCode
+from common.process.free_port import free_port, listens
+from common.process.supervisor import end_process
+from common.storage.atomic_file import write_text
+from common.trust.tls_probe import probe
+from server.consortium.consortium_folder import ConsortiumFolder
+from server.consortium.provision_certificates import (
+    issue_server_certificate,
+    load_certified,
+    make_authority,
+)
+from server.flower.node_enrolment import registered_nodes
+from server.flower.superlink import server_processes
+from server.operate.doctor import certificate_findings
+from simulations.attackers.attempts import Attempt, AuditWatch, in_log
+from simulations.attackers.chaos_scenes import Stage
+from simulations.attackers.outsider import Outsider, wait_for_exit
+from simulations.attackers.tls_tap import LOOPBACK
+from simulations.deployed.bench_run import wait_until
+
+UNKNOWN_KEY = {"Flower 2004": "[code: 2004]"}
+
+
+def strangers(stage: Stage) -> Iterator[Attempt]:
+    """Yield attempts with a key that is not admitted, one that was revoked, and another CA."""
+    folder = stage.consortium.folder
+    kit = SiteConnection.of_site(next(iter(stage.consortium.sites.values())))
+    listen = folder.consortium().listen
+    watch = AuditWatch.of_coordinator(folder)
+    stranger = Outsider.make(stage.root / "stranger", kit, listen)
+    code, own = str(ErrorCode.NODE_KEY), "its supernode.log"
+    seen = frozenset(in_log(stranger.knock(), UNKNOWN_KEY))
+    where = watch.where("caller_refused", code, said="2004")
+    yield Attempt("unregistered key", frozenset(UNKNOWN_KEY), seen, where, own if seen else "")
+    yield from _revoked(stage, kit, listen)
+    watch = AuditWatch.of_coordinator(folder)
+    deceived = Outsider.make(stage.root / "deceived", kit, listen)
+    deceived.connection.ca_cert.write_bytes(make_authority("local").certificate_pem())
+    yield _distrusts("wrong CA", deceived, watch, "unknown_ca", "CERTIFICATE_VERIFY_FAILED")
+
+
+def _revoked(stage: Stage, kit: SiteConnection, listen: str) -> Iterator[Attempt]:
+    folder = stage.consortium.folder
+    watch = AuditWatch.of_coordinator(folder)
+    visitor = Outsider.make(stage.root / "visitor", kit, listen)
+    visitor.be_admitted(folder)
+    admitted = len(folder.roster().admitted)
+    wait_until(lambda: len(registered_nodes(folder)) == admitted, "the visitor's key")
+    key = public_keys(load_policy(visitor.home)).node_key
+    node = registered_nodes(folder)[key]
+    with visitor.supernode() as running:
+        wait_until(lambda: _is_in(folder, node), "the visitor")
+        stage.consortium.command(
+            *("server", "revoke", str(folder.root), "visitor", "--reason", "left the study")
+        )
+        wait_for_exit(running)
+    code = str(ErrorCode.NODE_KEY)
+    out = watch.where("node_unregistered")
+    put_out = watch.where("caller_refused", code, said="401", site="visitor")
+    expected, own = frozenset({"HTTP 401"}), "its supernode.log"
+    seen = expected if put_out else frozenset()
+    yield Attempt("revoked key, node that was in", expected, seen, out and put_out, own)
+    seen = frozenset(in_log(visitor.knock(), UNKNOWN_KEY))
+    where = watch.where("caller_refused", code, said="2004", site="visitor")
+    yield Attempt("revoked key, a new start", frozenset(UNKNOWN_KEY), seen, where, own)
+
+
+def expired(stage: Stage) -> Iterator[Attempt]:
+    """Yield what becomes of a server whose certificate has expired."""
+    kit = SiteConnection.of_site(next(iter(stage.consortium.sites.values())))
+    with _second_superlink(stage) as folder:
+        watch = AuditWatch.of_coordinator(folder)
+        caller = Outsider.make(stage.root / "punctual", kit, folder.consortium().listen)
+        attempt = _distrusts(
+            "expired certificate", caller, watch, "certificate_expired", "certificate has expired"
+        )
+        try:
+            probe(folder.consortium().listen, caller.connection.ca_cert)
+            doctor = ""
+        except ConfigError as error:
+            doctor = str(error.code)
+        told = any("expired" in finding.found for finding in certificate_findings(folder))
+    yield attempt
+    expected = frozenset({str(ErrorCode.CERTIFICATE)})
+    yield Attempt(
+        "expired certificate, seen by the doctors",
+        expected,
+        frozenset({doctor}),
+        "server doctor" if told else "",
+        "site doctor" if doctor else "",
+    )
+
+
+def _distrusts(what: str, caller: Outsider, watch: AuditWatch, alert: str, said: str) -> Attempt:
+    """Return what a hospital says that does not trust the certificate it is shown."""
+    expected = {"TLS alert": said}
+    seen = frozenset(in_log(caller.knock(), expected))
+    where = watch.where("caller_refused", str(ErrorCode.CERTIFICATE), said=alert)
+    return Attempt(what, frozenset(expected), seen, where, "its supernode.log" if seen else "")
+
+
+@contextmanager
+def _second_superlink(stage: Stage) -> Iterator[ConsortiumFolder]:
+    """Run a SuperLink of the same consortium whose certificate has expired."""
+    own = stage.consortium.folder
+    folder = ConsortiumFolder(stage.root / "expired")
+    shutil.copytree(own.root, folder.root, ignore=shutil.ignore_patterns("superlink", "runs"))
+    told = yaml.safe_load(folder.config.read_text(encoding="utf-8"))
+    port = free_port()
+    write_text(folder.config, yaml.safe_dump(told | {"listen": f"{LOOPBACK}:{port}"}))
+    certified = load_certified(own.ca_cert, own.ca_key)
+    made = issue_server_certificate(certified, [LOOPBACK], days=0)
+    folder.server_cert.write_bytes(made.certificate_pem())
+    folder.server_key.write_bytes(made.key_pem())
+    child = server_processes(folder)[0][0]
+    with child.log.open("ab") as log:
+        running = subprocess.Popen(
+            list(child.command),
+            env={**os.environ, **child.environment},
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+    try:
+        wait_until(lambda: listens(port), "the second SuperLink")
+        yield folder
+    finally:
+        end_process(running, 5.0)
+
+
+def _is_in(folder: ConsortiumFolder, node: str) -> bool:
+    return f"Activated node_id={node}" in folder.superlink_log.read_text("utf-8", "replace")

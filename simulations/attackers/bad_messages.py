@@ -1,0 +1,175 @@
+"""What a coordinator gone bad sends over the real link, and altered lists of who belongs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from flwr.cli.build import build_fab_from_disk
+
+from client.operate.site_processes import SitePaths
+from client.site.enrol_connection import SiteConnection
+from client.site.enrol_request import public_keys
+from client.site.site_folder import load_policy
+from common.contract import sha256_hex
+from common.errors import ConfigError, ErrorCode
+from common.study.study import Study
+from server.consortium.provision_kit import write_kit
+from server.flower.node_enrolment import registered_nodes
+from server.operate.run_folder import RunFolder
+from simulations.attackers.attempts import NO_COORDINATOR, NO_HOSPITAL, Attempt, AuditWatch
+from simulations.attackers.bad_coordinator import ANSWERED, run_bad, write_bundle
+from simulations.attackers.chaos_scenes import Stage
+
+DEMANDS: dict[str, str] = {
+    "roster altered on the line": ErrorCode.ROSTER,
+    "altered study under the approved digest": ErrorCode.STUDY_DIGEST,
+    "study nobody approved": ErrorCode.NOT_APPROVED,
+    "other code": ErrorCode.CODE_DIGEST,
+    "head of another ledger": ErrorCode.LEDGER_ROLLBACK,
+    "query that does not exist": ErrorCode.PROTOCOL,
+    "query for the shell": ErrorCode.PROTOCOL,
+    "run nobody opened": ErrorCode.PROTOCOL,
+    "round beyond the plan": ErrorCode.PROTOCOL,
+    "model that is not its digest's": ErrorCode.PAYLOAD,
+    "model of NaN": ErrorCode.NOT_FINITE,
+    "truncated message": ErrorCode.PAYLOAD,
+    "keys for another study": ErrorCode.STUDY_DIGEST,
+    "first round, other model": ErrorCode.ALREADY_SPENT,
+    "exact tables": ErrorCode.POLICY,
+}
+"""What is asked for -> code with which hospitals refuse it."""
+
+STARTED = "control_called"
+
+
+def bad_bundles(stage: Stage, made: RunFolder, private: Study) -> Iterator[Attempt]:
+    """Yield a bundle with code, and all that a bundle without code asks for.
+
+    Hospitals have allowed the digest of the first, and all but the last that of the second.
+    """
+    folder = stage.consortium.folder
+    marker = stage.root / "code-ran"
+    study = stage.root / "private-study.json"
+    study.write_text(private.model_dump_json(), "utf-8")
+    state = made.state()
+    nodes = _nodes(stage)
+    told = {"study": str(made.study_file), "private": str(study)}
+    told["roster"] = str(folder.roster_file)
+    told |= {"run": "", "nodes": ",".join(nodes.values())}
+    code = str(ErrorCode.BUNDLE)
+    watch = AuditWatch.of_coordinator(folder)
+    bundle = write_bundle(stage.root / "bad-code", marker)
+    with _allowed(stage, bundle, list(nodes)):
+        answers = run_bad(folder, bundle, told)
+    seen = {each for said in answers.values() for each in said.values()}
+    seen |= {"its code ran"} if marker.exists() else set()
+    at_sites = all("it holds code" in _relay_log(stage, site) for site in nodes)
+    started = watch.where(STARTED, path="/v1/control/start-run")
+    where = "relay.log of each" if at_sites else ""
+    yield Attempt(
+        "bundle with code, its digest allowed", frozenset({code}), frozenset(seen), started, where
+    )
+    yield from _without_code(stage, told | {"run": state.run_id if state else ""}, nodes)
+
+
+def _without_code(stage: Stage, told: dict[str, str], nodes: dict[str, str]) -> Iterator[Attempt]:
+    folder = stage.consortium.folder
+    bundle = write_bundle(stage.root / "bad-plain", None)
+    *allowing, strict = nodes
+    watches = {site: AuditWatch.of_site(stage.consortium.sites[site]) for site in allowing}
+    watch = AuditWatch.of_coordinator(folder)
+    with _allowed(stage, bundle, allowing):
+        answers = run_bad(folder, bundle, told)
+    started = watch.where(STARTED, path="/v1/control/start-run")
+    refused = {said[nodes[strict]] for said in answers.values()}
+    where = "relay.log" if "is not allowed here" in _relay_log(stage, strict) else ""
+    gate = frozenset({str(ErrorCode.BUNDLE)})
+    yield Attempt("bundle whose digest is not allowed", gate, frozenset(refused), started, where)
+    for what, code in DEMANDS.items():
+        seen = {answers[what][nodes[site]] for site in allowing}
+        logged = all(_logged(watch, str(code)) for watch in watches.values())
+        where = f"audit log of each, call {code}" if logged else ""
+        yield Attempt(what, frozenset({str(code)}), frozenset(seen), started, where)
+    twice = [
+        (answers["first round, private study"][nodes[s]], answers["first round again"][nodes[s]])
+        for s in allowing
+    ]
+    same = all(first == again and first.startswith(ANSWERED) for first, again in twice)
+    yield Attempt(
+        "request of a round again: the stored reply, nothing new",
+        frozenset({"the same bytes"}),
+        frozenset({"the same bytes"} if same else {str(twice)}),
+        started,
+        "audit log of each, call" if all(_logged(w, "") for w in watches.values()) else "",
+    )
+
+
+def altered_rosters(stage: Stage) -> Iterator[Attempt]:
+    """Yield a kit whose roster was altered on its way, and the coordinator's own, altered."""
+    site_id, home = next(iter(stage.consortium.sites.items()))
+    folder = stage.consortium.folder
+    kit = SiteConnection(stage.root / "altered-kit")
+    write_kit(folder, site_id, kit.root)
+    kit.roster_file.write_text(_promoted(kit.roster_file), "utf-8")
+    code = str(ErrorCode.ROSTER)
+    watch, said = AuditWatch.of_site(home), ""
+    try:
+        stage.consortium.command(
+            *("site", "install-kit", "--site", str(home), "--kit", str(kit.root))
+        )
+    except ConfigError as error:
+        said = error.why
+    seen = frozenset({code} if code in said else {"installed"})
+    where = watch.where("kit_refused", code)
+    yield Attempt("kit with an altered roster", frozenset({code}), seen, NO_COORDINATOR, where)
+    own = folder.roster_file.read_text("utf-8")
+    watcher = AuditWatch.of_coordinator(folder)
+    try:
+        folder.roster_file.write_text(_promoted(folder.roster_file), "utf-8")
+        where = watcher.where("roster_refused", code)
+    finally:
+        folder.roster_file.write_text(own, "utf-8")
+    seen = frozenset({code} if where else {"taken"})
+    yield Attempt("roster altered at the coordinator", frozenset({code}), seen, where, NO_HOSPITAL)
+
+
+def _promoted(roster: Path) -> str:
+    """Return a signed roster in which everybody ever revoked is admitted again, and newer."""
+    told = json.loads(roster.read_text("utf-8"))
+    told["roster"]["version"] += 1
+    for member in told["roster"]["members"]:
+        member["status"] = "admitted"
+    return json.dumps(told)
+
+
+def _logged(watch: AuditWatch, code: str) -> bool:
+    return bool(watch.added(lambda record: record.event == "call" and record.code == code))
+
+
+def _nodes(stage: Stage) -> dict[str, str]:
+    known = registered_nodes(stage.consortium.folder)
+    sites = stage.consortium.sites.items()
+    return {site: known[public_keys(load_policy(home)).node_key] for site, home in sites}
+
+
+def _relay_log(stage: Stage, site_id: str) -> str:
+    log = SitePaths.of(stage.consortium.sites[site_id]).log / "relay.log"
+    return log.read_text("utf-8", "replace") if log.exists() else ""
+
+
+@contextmanager
+def _allowed(stage: Stage, bundle: Path, sites: list[str]) -> Iterator[None]:
+    """Have hospitals allow the digest of a bundle while the block runs."""
+    digest = sha256_hex(build_fab_from_disk(bundle))
+    files = [SiteConnection.of_site(stage.consortium.sites[s]).allowed_bundles for s in sites]
+    before = [file.read_text("ascii") for file in files]
+    for file, text in zip(files, before, strict=True):
+        file.write_text(f"{text}{digest}\n", "ascii")
+    try:
+        yield
+    finally:
+        for file, text in zip(files, before, strict=True):
+            file.write_text(text, "ascii")

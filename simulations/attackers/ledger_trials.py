@@ -1,0 +1,236 @@
+"""Trials of the ledger: cut its power at random, and damage its file at random.
+
+Used by the tests and by the benchmark `ledger_crash`.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from client.site.sealed_replies import SealedReplies, payload_digest
+from common.errors import BudgetError, LedgerError
+from common.ledger.ledger import Ledger, LedgerBudgets, SpendEntry
+from common.ledger.ledger_budget import Cap
+from common.ledger.ledger_file import read_ledger
+from common.ledger.ledger_state import LedgerState
+from simulations.attackers.power_cut import survive
+
+STUDY = "ab" * 32
+ROUND_COST = 0.01
+
+
+def round_entry(number: int, *, model: str = "cd" * 32) -> SpendEntry:
+    """Return the spend of one training round that costs `ROUND_COST`."""
+    return SpendEntry(
+        study_digest=STUDY,
+        run_id="trial",
+        round=number,
+        model_digest=model,
+        partition="train",
+        purpose="train",
+        mechanism="skellam",
+        parameters={"sigma": 10.0},
+        mu_squared=ROUND_COST,
+    )
+
+
+def budget_for(rounds: int) -> LedgerBudgets:
+    """Return budgets that admit exactly so many rounds."""
+    return LedgerBudgets(hospital={"train": Cap("mu_squared", ROUND_COST * rounds)})
+
+
+@dataclass
+class CrashCount:
+    """What was seen over many power cuts.
+
+    Attributes:
+        cuts: Children that were killed.
+        studies: Ledgers that were filled to their budget.
+        overspends: Rounds whose patients were read without a line in the ledger, or ledgers above
+            their budget, or rounds answered with two payloads.
+        lost_commits: Answers that had left and were not found committed with the same bytes.
+        refusals: Times a ledger did not open again after a mere cut.
+    """
+
+    cuts: int = 0
+    studies: int = 0
+    overspends: int = 0
+    lost_commits: int = 0
+    refusals: int = 0
+    told: list[str] = field(default_factory=list)
+
+
+def crash_trials(folder: Path, cuts: int, *, seed: int, rounds: int = 4) -> CrashCount:
+    """Fill ledgers to their budget under random power cuts until there were so many cuts.
+
+    Args:
+        folder: Empty folder to work in.
+        cuts: Number of power cuts.
+        seed: Of the moments and the losses; noise and ledger know no seed.
+        rounds: Rounds the budget admits; one more is always tried.
+    """
+    dice, seen = random.Random(seed), CrashCount()
+    while seen.cuts < cuts:
+        home = folder / f"site-{seen.studies}"
+        home.mkdir()
+        touched: set[int] = set()
+        sent: dict[int, str] = {}
+        done = False
+        while not done and seen.cuts < cuts:
+            try:
+                lines, killed = survive(
+                    _site(home, rounds),
+                    at_call=dice.randint(1, 45),
+                    dice=random.Random(dice.random()),
+                )
+            except RuntimeError as error:
+                seen.refusals += 1
+                seen.told.append(str(error))
+                break
+            seen.cuts += killed
+            done = not killed
+            _note(lines, touched, sent, seen)
+            _compare(home, rounds, touched, sent, seen)
+        seen.studies += 1
+    return seen
+
+
+def _site(home: Path, rounds: int) -> Callable[[Callable[[str], None]], None]:
+    def serve(tell: Callable[[str], None]) -> None:
+        ledger = Ledger(home / "ledger.jsonl", "trial-site", budget_for(rounds))
+        sealed = SealedReplies(home / "replies")
+        for number in range(1, rounds + 2):
+            key = ("train", "trial", number, "cd" * 32)
+            try:
+                reservation = ledger.reserve(round_entry(number))
+            except BudgetError:
+                tell(f"refused {number}")
+                continue
+            stored = sealed.load(key)
+            if stored is None:
+                tell(f"touched {number}")
+                stored = sealed.store(key, "{}", random.SystemRandom().randbytes(64))
+            ledger.commit(reservation, payload_digest(*stored))
+            tell(f"sent {number} {payload_digest(*stored)}")
+
+    return serve
+
+
+def _note(lines: list[str], touched: set[int], sent: dict[int, str], seen: CrashCount) -> None:
+    for line in lines:
+        word, number, *rest = line.split()
+        if word == "touched":
+            touched.add(int(number))
+        elif word == "sent" and sent.setdefault(int(number), rest[0]) != rest[0]:
+            seen.overspends += 1
+            seen.told.append(f"round {number} was answered twice")
+
+
+def _compare(
+    home: Path, rounds: int, touched: set[int], sent: dict[int, str], seen: CrashCount
+) -> None:
+    path, state = home / "ledger.jsonl", LedgerState()
+    try:
+        records = read_ledger(path) if path.exists() and path.stat().st_size else []
+    except LedgerError as error:
+        if touched:
+            seen.refusals += 1
+            seen.told.append(str(error))
+        return
+    for record in records:
+        state.apply(record, str(path))
+    booked = {r.entry.round: r for r in state.reservations()}
+    seen.overspends += len(booked) > rounds
+    seen.overspends += len(touched - set(booked))
+    for number, digest in sent.items():
+        held = booked.get(number)
+        stored = SealedReplies(home / "replies").load(("train", "trial", number, "cd" * 32))
+        kept = held is not None and held.payload_digest == digest and stored is not None
+        if not kept or stored is None or payload_digest(*stored) != digest:
+            seen.lost_commits += 1
+            seen.told.append(f"round {number} was lost")
+
+
+DAMAGES = ("byte", "truncation", "swap", "removal", "repetition", "rollback")
+
+
+def damage(ledger: Path, kind: str, dice: random.Random, earlier: bytes) -> None:
+    """Damage a ledger file in place, so that its bytes differ.
+
+    Args:
+        ledger: The file.
+        kind: One of `DAMAGES`.
+        dice: Chooses where.
+        earlier: An older state of the file, for a rollback.
+    """
+    before = ledger.read_bytes()
+    lines = before.splitlines(keepends=True)
+    after = before
+    while after == before:
+        if kind == "byte":
+            place = dice.randrange(len(before))
+            new = bytes([(before[place] + dice.randrange(1, 256)) % 256])
+            after = before[:place] + new + before[place + 1 :]
+        elif kind == "truncation":
+            after = before[: dice.randrange(len(before))]
+        elif kind == "rollback":
+            after = earlier
+        else:
+            first, second = dice.sample(range(len(lines)), 2)
+            changed = list(lines)
+            if kind == "swap":
+                changed[first], changed[second] = changed[second], changed[first]
+            elif kind == "removal":
+                del changed[first]
+            else:
+                changed.insert(second, changed[first])
+            after = b"".join(changed)
+    ledger.write_bytes(after)
+
+
+def undetected_damages(folder: Path, trials: int, *, seed: int, lines: int = 41) -> list[str]:
+    """Return the damages, of so many random ones, that a ledger did not notice.
+
+    A damage counts as noticed if opening the ledger, or comparing it with the head that others
+    remember, refuses.
+
+    Args:
+        folder: Empty folder to work in.
+        trials: Number of damages.
+        seed: Of their kinds and places.
+        lines: Lines of the ledger, odd.
+    """
+    dice = random.Random(seed)
+    path, states = folder / "ledger.jsonl", []
+    ledger = Ledger(path, "trial-site", budget_for(lines))
+    for number in range(1, (lines + 1) // 2):
+        states.append(path.read_bytes())
+        ledger.commit(ledger.reserve(round_entry(number)), "ef" * 32)
+    whole, head = path.read_bytes(), ledger.head
+    side = path.with_name(path.name + ".head")
+    side_bytes = side.read_bytes()
+    unnoticed = []
+    for trial in range(trials):
+        kind = DAMAGES[trial % len(DAMAGES)]
+        path.write_bytes(whole)
+        side.write_bytes(side_bytes)
+        damage(path, kind, dice, dice.choice(states))
+        damaged_bytes = path.read_bytes()
+        if kind == "rollback":  # whoever restores a backup restores the head file with it
+            _matching_head(side, damaged_bytes)
+        try:
+            Ledger(path, "trial-site", budget_for(lines)).require_head(head)
+        except LedgerError:
+            continue
+        unnoticed.append(f"trial {trial}: {kind}")
+    return unnoticed
+
+
+def _matching_head(side: Path, content: bytes) -> None:
+    last = json.loads(content.splitlines()[-1])
+    body = {"head": last["sha256"], "sequence": last["sequence"]}
+    side.write_bytes(json.dumps(body, separators=(",", ":")).encode() + b"\n")

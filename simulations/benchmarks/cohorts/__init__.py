@@ -1,0 +1,1 @@
+"""Benchmarks on real and synthetic multi-hospital cohorts."""

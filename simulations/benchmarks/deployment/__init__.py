@@ -1,0 +1,1 @@
+"""Benchmarks of a deployed consortium: rounds and faults."""

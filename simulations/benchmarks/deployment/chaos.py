@@ -1,0 +1,263 @@
+"""A consortium under fire: kills, outages, full disks, old ledgers, intruders, bad lines."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from client.operate.site_processes import SitePaths
+from client.site.site_folder import load_policy
+from common.errors import ErrorCode
+from common.ledger.ledger import Ledger, LedgerBudgets
+from common.privacy.plan import Mode
+from common.trust.audit_log import read_audit
+from server.operate.run_control import stop_run, want_run
+from server.operate.run_folder import RunFolder
+from server.report.build import build_report
+from server.report.content import make_content
+from server.run.finished_run import read_finished_run
+from server.session.checkpoint import load_checkpoint
+from simulations.attackers.attempts import AuditWatch
+from simulations.attackers.chaos_scenes import (
+    Stage,
+    full_disk,
+    hostile_hospital,
+    keep_ledger,
+    restart_with_older_ledger,
+    superlink_away,
+    wait_for_end,
+    wait_for_round,
+)
+from simulations.attackers.faults import FaultInjector
+from simulations.attackers.hostile_agent import ATTACKS
+from simulations.attackers.hostile_relay import attack
+from simulations.attackers.intruders import all_attempts, slow_lines, tapped_line
+from simulations.benchmarks.parts.check import Check, progress, run
+from simulations.consortium.consortium_check import check_agreement
+from simulations.consortium.local_consortium import running
+
+DURATION = "about 10 minutes on 2 idle cores"
+SEED = 20
+FAULTS, SHORT_FAULTS = 30, 10
+"""Kills in the slow tests, and in this benchmark, which is their short form."""
+
+STUDIES = 2
+"""Over at least so many studies the kills are spread, so that both modes meet them."""
+
+AWAY_S = 60.0
+CUT_S = 90.0
+
+
+def checks(data: Path) -> Iterator[Check]:
+    """Yield the checks; no real data is used."""
+    with tempfile.TemporaryDirectory(prefix="tb") as folder:
+        stage = Stage.build(Path(folder) / "c")
+        with running(stage.consortium):
+            for scene in SCENES:
+                progress(f"scene: {scene.__name__}")
+                yield from scene(stage)
+
+
+def short_kills(stage: Stage) -> Iterator[Check]:
+    """Yield the checks of `kills` after fewer of them."""
+    yield from kills(stage, SHORT_FAULTS)
+
+
+def kills(stage: Stage, faults: int = FAULTS, rounds: int = 12) -> Iterator[Check]:
+    """Yield checks after so many kill -9 at random moments, over several studies."""
+    injector = FaultInjector(stage.consortium, SEED)
+    version, ended, same, agreed = 100, 0, [], []
+    while injector.count < faults:
+        mode: Mode = "none" if version % 2 == 0 else "distributed"
+        study = stage.study(version, mode, rounds)
+        made = stage.begin(study)
+        most = min(-(-faults // STUDIES), faults - injector.count)
+        injector.kill_until_ended(made, pause_s=(2.0, 6.0), most=most, limit_s=600)
+        ended += wait_for_end(made) == "done"
+        if mode == "none":
+            same.append(_model(made) == stage.faultless_model(study))
+        agreed.append(_all_agree(stage, made))
+        progress(f"  {injector.count} kills so far: {injector.killed}")
+        version += 1
+    studies = version - 100
+    yield Check("kill -9 at random moments", injector.count, faults, ">=", str(injector.killed))
+    yield Check("studies that ended as they should", ended, studies, "==")
+    yield Check("models identical to the faultless ones, mode none", sum(same), len(same), "==")
+    yield Check("studies whose status, ledgers and logs agree", sum(agreed), studies, "==")
+
+
+def superlink_down(stage: Stage, seconds: float = AWAY_S) -> Iterator[Check]:
+    """Yield checks after the SuperLink was away for a minute in mid-study."""
+    study = stage.study(200, "none", 6)
+    made = stage.begin(study)
+    wait_for_round(made, 2)
+    superlink_away(stage, seconds)
+    phase = wait_for_end(made)
+    yield _flag(f"study ends after {seconds:.0f} s without SuperLink", phase == "done")
+    yield _flag("its model is the faultless one", _model(made) == stage.faultless_model(study))
+
+
+def hospital_troubles(stage: Stage) -> Iterator[Check]:
+    """Yield checks of a full disk and of a ledger from before, at one hospital of three."""
+    bad = sorted(stage.lines)[0]
+    made = stage.begin(stage.study(300, "local", 8, quorum=2, timeout_s=30))
+    wait_for_round(made, 1)
+    older = keep_ledger(stage, bad)
+    with full_disk(stage, bad):
+        wait_for_round(made, 3)
+    wait_for_round(made, 4)
+    stop_run(stage.consortium.folder, made.name, now=False, must_exist=True)
+    restart_with_older_ledger(stage, bad, older)
+    want_run(stage.consortium.folder, made)
+    phase = wait_for_end(made)
+    checkpoint = load_checkpoint(made.path / "checkpoints")
+    dropped = [h.dropped.get(bad, "") for h in checkpoint.history] if checkpoint else []
+    told = sorted({code for code in dropped[1:3] if code})
+    named = str(ErrorCode.DISK_FULL) in told
+    yield _flag("study goes on without a hospital whose disk is full", bool(told), str(told))
+    yield _flag("the coordinator is told by name that its disk is full (TB910)", named, str(told))
+    state = made.state()
+    code = state.sites[bad].refusal_code if state else None
+    rolled_back = code == str(ErrorCode.LEDGER_ROLLBACK)
+    yield _flag("a ledger from before is refused by name (TB421)", rolled_back, str(code))
+    yield _flag("the study ends all the same", phase == "done", phase)
+
+
+def bad_hospital(stage: Stage) -> Iterator[Check]:
+    """Yield checks of a hospital that sends nonsense, another kind in every round."""
+    bad = sorted(stage.lines)[-1]
+    watch = AuditWatch.of_site(stage.consortium.sites[bad])
+    with hostile_hospital(stage, bad):
+        made = stage.begin(stage.study(400, "none", len(ATTACKS), quorum=2, timeout_s=60))
+        phase = wait_for_end(made)
+    stage.consortium.join(bad)
+    checkpoint = load_checkpoint(made.path / "checkpoints")
+    history = checkpoint.history if checkpoint else []
+    refused = [
+        record.dropped.get(bad) in codes
+        for record, (_, codes) in zip(history, ATTACKS.values(), strict=False)
+    ]
+    told = str([record.dropped.get(bad) for record in history])
+    yield Check("attacks refused with their code", sum(refused), len(ATTACKS), "==", told)
+    folder = stage.consortium.folder
+    logged = {
+        record.round
+        for record in read_audit(folder.audit, folder.audit_public_key())
+        if record.site == bad and record.code and record.event.endswith("refused")
+    }
+    yield Check("of these in the coordinator's audit log", len(logged), len(ATTACKS) - 1, ">=")
+    sent = {record.round for record in watch.added(lambda r: r.facts.get("method") == "train")}
+    yield Check("of these in the hospital's audit log", len(sent), len(ATTACKS), ">=")
+    yield _flag("the run goes on to its end", phase == "done", phase)
+
+
+def bad_relay(stage: Stage) -> Iterator[Check]:
+    """Yield checks of a relay that calls the agent's socket at will."""
+    site_id = sorted(stage.lines)[1]
+    study = stage.study(500, "local", 4)
+    stage.consortium.agree(study)
+    home = stage.consortium.sites[site_id]
+    loot = attack(SitePaths.of(home).socket, study, seed=SEED)
+    policy = load_policy(home)
+    ledger = Ledger(policy.ledger, policy.site_id, LedgerBudgets.from_policy(policy))
+    ledger.verify()
+    epsilon = ledger.epsilon(study.digest(), "train", study.privacy.delta)
+    note = f"{loot.calls} calls, refused: {loot.refused}"
+    yield Check("answers that should not have been given", len(loot.unexpected), 0, "==", note)
+    yield Check(
+        "different updates released for one round",
+        max((len(digests) for digests in loot.replies.values()), default=0),
+        1,
+        "<=",
+        f"rounds {sorted(loot.replies)}",
+    )
+    yield Check("epsilon spent by all of it", epsilon, study.privacy.epsilon + 1e-9, "<=")
+
+
+def intruders(stage: Stage, rounds: int = 100, delay_s: float = 0.05) -> Iterator[Check]:
+    """Yield checks of everybody who tries to get in while a study is running.
+
+    The lines are slow meanwhile, so that the study is still running when the last has tried.
+    """
+    private = stage.study(901, "local", 4)
+    stage.consortium.agree(private)
+    study = stage.study(900, "none", rounds, timeout_s=240)
+    tapped = sorted(stage.lines)[0]
+    with tapped_line(stage, tapped) as tap:
+        made = stage.begin(study)
+        wait_for_round(made, 1)
+        with slow_lines(stage, delay_s):
+            for attempt in all_attempts(stage, made, private, tap, tapped):
+                progress(f"  {attempt.what}: {attempt}")
+                yield _flag(f"{attempt.what}: refused", attempt.is_refused, str(attempt))
+                logged = bool(attempt.coordinator and attempt.hospital)
+                yield _flag(f"{attempt.what}: in the logs", logged, str(attempt))
+            state = made.state()
+            reached = state.round if state else 0
+            yield Check("rounds when the last had tried", reached, rounds, "<")
+        phase = wait_for_end(made)
+    same = phase == "done" and _model(made) == stage.faultless_model(study)
+    yield _flag("the run goes on, to the faultless model", same, phase)
+
+
+def lines(stage: Stage, cut_s: float = CUT_S) -> Iterator[Check]:
+    """Yield checks of delay, loss, a cut in mid-upload, and a hospital that is too slow."""
+    for line in stage.lines.values():
+        line.line.delay_s, line.line.loss = 0.1, 0.01
+    study = stage.study(600, "none", 3)
+    made = stage.begin(study)
+    phase = wait_for_end(made)
+    same = phase == "done" and _model(made) == stage.faultless_model(study)
+    yield _flag("200 ms there and back, 1 % loss: the faultless model", same, phase)
+    for line in stage.lines.values():
+        line.line.delay_s = line.line.loss = 0.0
+    first, *_, last = stage.lines.values()
+    study = stage.study(700, "none", 4)
+    made = stage.begin(study)
+    wait_for_round(made, 1)
+    first.cut(cut_s)
+    phase = wait_for_end(made)
+    same = phase == "done" and _model(made) == stage.faultless_model(study)
+    yield _flag(f"line of a hospital cut for {cut_s:.0f} s: the faultless model", same, phase)
+    made = stage.begin(stage.study(800, "none", 5, quorum=2, timeout_s=20))
+    wait_for_round(made, 1)
+    last.silence(cut_s)
+    phase = wait_for_end(made)
+    checkpoint = load_checkpoint(made.path / "checkpoints")
+    slowest = max(h.seconds for h in checkpoint.history) if checkpoint else None
+    yield _flag("a silent hospital does not stop a quorum of two", phase == "done", phase)
+    yield Check("longest round beside it, s; deadline 20 s", slowest, 40, "<=")
+
+
+SCENES = (
+    short_kills,
+    superlink_down,
+    hospital_troubles,
+    bad_hospital,
+    bad_relay,
+    intruders,
+    lines,
+)
+
+
+def _flag(what: str, holds: bool, note: str = "") -> Check:
+    return Check(what, float(holds), 1, "==", note)
+
+
+def _model(made: RunFolder) -> bytes:
+    file = made.path / "model.safetensors"
+    return file.read_bytes() if file.exists() else b""
+
+
+def _all_agree(stage: Stage, made: RunFolder) -> bool:
+    build_report(make_content(read_finished_run(made.path)), made.path)
+    told = check_agreement(stage.consortium, made)
+    for agreement in told:
+        if not agreement.holds:
+            progress(f"  {agreement}")
+    return all(agreement.holds for agreement in told)
+
+
+if __name__ == "__main__":
+    run("chaos", checks, seeds=[SEED])

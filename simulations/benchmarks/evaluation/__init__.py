@@ -1,0 +1,1 @@
+"""Benchmarks of federated evaluation: error and scale."""

@@ -1,0 +1,1 @@
+"""Fed-TCGA-BRCA protocol of FLamby: strategies and heads."""

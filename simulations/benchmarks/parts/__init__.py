@@ -1,0 +1,1 @@
+"""Form of a benchmark, and what several benchmarks share."""

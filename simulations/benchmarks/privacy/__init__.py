@@ -1,0 +1,1 @@
+"""Benchmarks of private training: utility, cost, ledger and secure sum."""

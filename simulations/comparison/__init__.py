@@ -1,0 +1,1 @@
+"""Statistics that compare arms over folds, seeds and hospitals."""

@@ -1,0 +1,1 @@
+"""Whole consortium as processes of this machine, and the check of its records."""

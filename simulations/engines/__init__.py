@@ -1,0 +1,1 @@
+"""Whole federations on this machine: in process, over Ray, with unreliable hospitals."""

@@ -1,0 +1,89 @@
+"""Hospitals of a simulation: real site agents over patients held in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from client.agent.local_rounds import own_model
+from client.agent.open_run import load_run
+from client.agent.site_agent import SiteAgent
+from client.data.dataset import PatientDataset
+from common.protocol.protocol import AgentApi
+from common.study.site_policy import Approval, SitePolicy
+from common.study.study import Study
+from common.wire import Arrays
+from simulations.cohorts.cohort import Cohort
+
+
+@dataclass(frozen=True)
+class MemoryCohort:
+    """Provider of one simulated hospital's patients."""
+
+    cohort: Cohort
+
+    def __call__(self, study: Study) -> PatientDataset:
+        """Return the hospital's patients as a dataset of `study`."""
+        return self.cohort.dataset(study)
+
+
+def memory_agents(
+    study: Study, groups: Mapping[str, Cohort], folder: Path, *, minimum_cohort: int = 1
+) -> dict[str, AgentApi]:
+    """Return one site agent a hospital, each with its own folder, ledger and consent.
+
+    Every simulated hospital consents to the study as it stands; a real one decides itself.
+
+    Args:
+        study: The study all agree on.
+        groups: Site -> its patients.
+        folder: Parent of the sites' folders.
+        minimum_cohort: Fewest patients of a hospital.
+    """
+    return {
+        site_id: SiteAgent(
+            simulated_policy(study, site_id, folder / site_id, minimum_cohort),
+            MemoryCohort(cohort),
+        )
+        for site_id, cohort in groups.items()
+    }
+
+
+def own_models(
+    study: Study, groups: Mapping[str, Cohort], folder: Path, run_id: str, arrays: Arrays
+) -> dict[str, Arrays]:
+    """Return site -> the model it uses for its own patients; empty if all use the global one.
+
+    Args:
+        study: The study of a finished run.
+        groups: Site -> its patients.
+        folder: Parent of the sites' folders, as given to `memory_agents`.
+        run_id: Identifier of the run.
+        arrays: The global model.
+    """
+    plan = study.training
+    if plan.personal is None and not plan.stay_local:
+        return {}
+    found = {}
+    for site_id, cohort in groups.items():
+        policy = simulated_policy(study, site_id, folder / site_id, 1)
+        run = load_run(policy, run_id, MemoryCohort(cohort))
+        found[site_id] = own_model(run, arrays, personal=plan.personal is not None)
+    return found
+
+
+def simulated_policy(study: Study, site_id: str, folder: Path, minimum_cohort: int) -> SitePolicy:
+    """Return the policy of a simulated hospital that agrees to `study` and nothing else."""
+    plan = study.privacy
+    approval = Approval(study_digest=study.digest(), epsilon_ceiling=plan.epsilon)
+    return SitePolicy(
+        site_id=site_id,
+        approvals=[approval],
+        device="cpu",
+        minimum_cohort=minimum_cohort,
+        allowed_modes=[plan.mode],
+        lifetime_epsilon=plan.epsilon * (1 + 1e-9),
+        delta=plan.delta,
+        allow_internal_evaluation=plan.evaluation.release == "internal",
+    ).resolved(folder)

@@ -1,1 +1,0 @@
-"""The reference protocol of FLamby on Fed-TCGA-BRCA (du Terrail et al., 2022), written anew."""

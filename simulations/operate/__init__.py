@@ -1,0 +1,1 @@
+"""Commands `tumorboard simulate` and `tumorboard demo`."""

@@ -1,0 +1,174 @@
+"""Simulated multi-hospital experiments: run a scenario, compare several, list what ships."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from common.commands.cli_output import Output
+from common.errors import ConfigError
+
+if TYPE_CHECKING:
+    from simulations.scenario.scenario import Scenario
+    from simulations.scenario.scenario_run import ScenarioResult
+
+app = typer.Typer(no_args_is_help=True, help=__doc__, rich_markup_mode=None)
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+DataOption = Annotated[Path, typer.Option(help="Folder of the public cohorts.")]
+WorkersOption = Annotated[int | None, typer.Option(min=1, help="Processes; one a core by default.")]
+SeedsOption = Annotated[int | None, typer.Option(min=1, help="Only the first seeds.")]
+ArmsOption = Annotated[
+    str | None, typer.Option(help="Only these arms, separated by commas; the reference always.")
+]
+
+
+@app.command(
+    epilog="Example: tumorboard simulate run tcga_luad --data ../shared/data --out runs/luad"
+)
+def run(
+    scenario: Annotated[
+        str, typer.Argument(help="A YAML file, or the name of a shipped scenario.")
+    ],
+    data: DataOption,
+    out: Annotated[Path | None, typer.Option(help="Results; runs/<scenario> by default.")] = None,
+    workers: WorkersOption = None,
+    seeds: SeedsOption = None,
+    arms: ArmsOption = None,
+    json_output: JsonOption = False,
+) -> None:
+    """Run all arms of a scenario on real multi-hospital data; run again to go on."""
+    from simulations.scenario.compare_scenarios import write_results
+    from simulations.scenario.scenario_report import scenario_json, write_scenario_report
+    from simulations.scenario.scenario_run import run_scenario
+
+    chosen = _chosen(scenario, seeds, arms)
+    folder = out or Path("runs") / chosen.name
+    output = Output(json_output)
+    result = run_scenario(chosen, data, folder, workers=workers or _cores(), output=output)
+    write_results([result], folder)
+    page = write_scenario_report([result], folder)
+    _show(result, output)
+    output.say(f"Report: {page}")
+    output.result(scenario_json(result))
+
+
+@app.command(
+    epilog="Example: tumorboard simulate compare tcga_luad tcga_brca tcga_stad "
+    "--data ../shared/data --out runs/tcga"
+)
+def compare(
+    scenarios: Annotated[
+        list[str], typer.Argument(help="YAML files, or names of shipped scenarios.")
+    ],
+    data: DataOption,
+    out: Annotated[Path, typer.Option(help="Results of all of them.")] = Path("runs/comparison"),
+    workers: WorkersOption = None,
+    seeds: SeedsOption = None,
+    arms: ArmsOption = None,
+    json_output: JsonOption = False,
+) -> None:
+    """Run several scenarios and rank their arms over all hospitals; run again to go on."""
+    from simulations.scenario.compare_scenarios import compare_scenarios
+    from simulations.scenario.scenario_report import rankings, scenario_json, write_scenario_report
+
+    chosen = [_chosen(name, seeds, arms) for name in scenarios]
+    if len({s.name for s in chosen}) < len(chosen):
+        raise ConfigError("a scenario is named twice", where=", ".join(scenarios))
+    output = Output(json_output)
+    results = compare_scenarios(chosen, data, out, workers=workers or _cores(), output=output)
+    page = write_scenario_report(results, out)
+    for result in results:
+        _show(result, output)
+    ranked = rankings(results)
+    for metric, ranking in ranked.items():
+        told = f"Mean ranks by {metric} over {ranking.n_blocks} hospitals, "
+        told += f"critical difference {ranking.critical_difference:.2f}"
+        output.table(told, ["arm", "mean rank"], [[a, r] for a, r in ranking.ranks.items()])
+    output.say(f"Report: {page}")
+    output.result(
+        {
+            "scenarios": [scenario_json(result) for result in results],
+            "rankings": {metric: ranking.__dict__ for metric, ranking in ranked.items()},
+        }
+    )
+
+
+@app.command("list", epilog="Example: tumorboard simulate list tcga_luad")
+def list_scenarios(
+    scenario: Annotated[
+        str | None, typer.Argument(help="Show the arms of this one instead.")
+    ] = None,
+    json_output: JsonOption = False,
+) -> None:
+    """List the scenarios that ship with the package, or the arms of one."""
+    from simulations.scenario.scenario import Scenario, find_scenario, shipped_scenarios
+    from simulations.scenario.scenario_list import arm_rows, scenario_facts
+
+    output = Output(json_output)
+    if scenario is not None:
+        shown = Scenario.from_yaml(find_scenario(scenario))
+        output.table(shown.title or shown.name, ["arm", "kind", "what is special"], arm_rows(shown))
+        output.result(scenario_facts(shown))
+        return
+    found = [Scenario.from_yaml(path) for path in shipped_scenarios()]
+    rows = [
+        [s.name, s.title, len(s.arms), len(s.seeds) * s.folds.count * len(s.arms)] for s in found
+    ]
+    output.table("Scenarios", ["name", "title", "arms", "cells"], rows)
+    output.say("Arms of one: tumorboard simulate list NAME")
+    output.result({"scenarios": [scenario_facts(s) for s in found]})
+
+
+@app.command(epilog="Example: tumorboard simulate consortium --out consortium-run")
+def consortium(
+    out: Annotated[Path, typer.Option(help="New folder with a short path; sockets lie below it.")],
+    mode: Annotated[
+        Literal["none", "local", "distributed"], typer.Option(help="Privacy mode of training.")
+    ] = "distributed",
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds of training.")] = 20,
+    sites: Annotated[int, typer.Option(min=2, help="Hospitals.")] = 3,
+    patients: Annotated[int, typer.Option(min=30, help="Patients a hospital.")] = 60,
+    json_output: JsonOption = False,
+) -> None:
+    """Run a whole consortium as processes of this machine: CA, TLS, SuperLink, hospitals, report.
+
+    Patients are SYNTHETIC. At the end status, ledgers and audit logs of both sides are compared.
+    """
+    from simulations.consortium.consortium_demo import ConsortiumOptions, run_local_consortium
+
+    output = Output(json_output)
+    options = ConsortiumOptions(sites, patients, rounds, mode)
+    done = run_local_consortium(out, options, output=output)
+    output.say("Seconds: " + ", ".join(f"{k} {v:.0f}" for k, v in done.seconds.items()))
+    output.say(f"Report (SYNTHETIC patients): {done.page}")
+    output.result(
+        {
+            "report": str(done.page),
+            "seconds": done.seconds,
+            "agreements": {a.what: a.holds for a in done.agreements},
+        }
+    )
+
+
+def _chosen(name: str, seeds: int | None, arms: str | None) -> Scenario:
+    from simulations.scenario.scenario import Scenario, find_scenario
+
+    chosen = Scenario.from_yaml(find_scenario(name))
+    if seeds is not None:
+        chosen = chosen.model_copy(update={"seeds": chosen.seeds[:seeds]})
+    return chosen if arms is None else chosen.with_arms([arm.strip() for arm in arms.split(",")])
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0))
+
+
+def _show(result: ScenarioResult, output: Output) -> None:
+    columns = ("metric", "arm", "mean", "sd", "difference", "p_holm")
+    rows = [[row.get(name) for name in columns] for row in result.table.to_dict("records")]
+    reference = result.scenario.reference
+    titles = ["metric", "arm", "mean", "sd", f"minus {reference}", "p (Holm)"]
+    output.table(result.scenario.title or result.scenario.name, titles, rows)

@@ -1,0 +1,1 @@
+"""Scenarios: cohort, folds and arms, their cells, runs and reports."""

@@ -1,0 +1,1 @@
+"""Training mechanisms without transport, for experiments over many folds and seeds."""

@@ -1,0 +1,126 @@
+"""Many federations of gradient sums at once, hospital by hospital and without transport.
+
+For experiments over rules, lies, folds and seeds.
+
+Gradients of all trials and hospitals are computed in one call a round; clipping, integer noise,
+the server's norm bound, aggregation rule and optimiser are the product's own. A reply that the
+server would refuse (too long, or not finite) is left out of the round, as there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from client.data.dataset import PatientDataset
+from common.models.base.parameters import expected_shapes, to_arrays
+from common.models.catalogue.registry import build_model
+from common.privacy.integer_encoding import unflatten
+from common.protocol.protocol import TrainRequest
+from common.study.private_round import encoding_of
+from common.study.study import Study
+from common.wire import Arrays
+from server.aggregate.contribution import Contribution
+from server.aggregate.method import aggregate
+from server.exchange.validate_reply import RoundExpectation, norm_bound, update_norm
+from server.run.round_step import advance, final_model, noise_sd
+from server.session.checkpoint import Checkpoint, RoundRecord
+from simulations.engines.circumstances import Poison
+from simulations.engines.unreliable_site import poisoned
+from simulations.trials.mechanism_trials import TrialGradients
+
+Vector = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class SiteTrial:
+    """One federation.
+
+    Attributes:
+        study: Mode none or local, gradient sums.
+        sites: Site -> rows of its training patients.
+        liar: The poisoned site, if one is.
+        poison: What it sends; None: the truth. Wrong labels belong into the rows instead.
+    """
+
+    study: Study
+    sites: dict[str, npt.NDArray[np.intp]]
+    liar: str = ""
+    poison: Poison | None = None
+
+
+def train_by_site(patients: PatientDataset, trials: Sequence[SiteTrial]) -> list[Arrays]:
+    """Return the final model of every trial, in order.
+
+    Args:
+        patients: All patients of all trials.
+        trials: Studies alike in endpoints, features, model and number of rounds.
+    """
+    study = trials[0].study
+    model = build_model(study)
+    shapes = expected_shapes(model)
+    owners = [(i, site) for i, trial in enumerate(trials) for site in sorted(trial.sites)]
+    rows = [trials[i].sites[site] for i, site in owners]
+    gradients = TrialGradients(model, study, patients, rows)
+    plans = [trials[i].study.privacy for i, _ in owners]
+    clips = [plan.clip if plan.is_private else None for plan in plans]
+    states = [Checkpoint(round=0, parameters=to_arrays(model)) for _ in trials]
+    for number in range(1, study.training.rounds + 1):
+        sums = gradients.sums([states[i].parameters for i, _ in owners], clips)
+        replies: list[list[Contribution]] = [[] for _ in trials]
+        for (i, site), total in zip(owners, sums, strict=True):
+            sent = _sent(trials[i], site, total, shapes)
+            if trials[i].poison is None or _accepted(trials[i].study, site, sent, states[i]):
+                replies[i].append(Contribution(site, sent, _told_weights(trials[i], site)))
+        states = [
+            _next(trial.study, state, reply, number)
+            for trial, state, reply in zip(trials, states, replies, strict=True)
+        ]
+    return [final_model(state) for state in states]
+
+
+def _sent(trial: SiteTrial, site: str, total: Vector, shapes: dict[str, tuple[int, ...]]) -> Arrays:
+    if trial.study.privacy.mode == "local":
+        encoding = encoding_of(trial.study, shapes)
+        total = encoding.decode(encoding.noised(total))
+    arrays: Arrays = {n: a.astype(np.float32) for n, a in unflatten(total, shapes).items()}
+    if site == trial.liar and trial.poison is not None:
+        return poisoned(arrays, trial.poison)
+    return arrays
+
+
+def _told_weights(trial: SiteTrial, site: str) -> dict[str, float]:
+    """Return the number of patients that a site tells in mode none, and no other mode."""
+    if trial.study.privacy.is_private:
+        return {}
+    return {"heads": float(len(trial.sites[site]))}
+
+
+def _accepted(study: Study, site: str, sent: Arrays, state: Checkpoint) -> bool:
+    """Return whether the server would take this update: finite, and no longer than possible."""
+    request = TrainRequest(run_id="trial", round=state.round + 1, model_digest="0" * 64)
+    shapes = {name: array.shape for name, array in sent.items()}
+    norm = update_norm(state.parameters)
+    expected = RoundExpectation(study, request, shapes, norm, noise_sd(study))
+    length = update_norm(sent)
+    size = sum(array.size for array in sent.values())
+    return bool(np.isfinite(length)) and length <= norm_bound(size, site, expected)
+
+
+def _next(
+    study: Study, state: Checkpoint, updates: Sequence[Contribution], number: int
+) -> Checkpoint:
+    combined = aggregate(study, state.parameters, updates, state.memory)
+    record = RoundRecord(
+        round=number,
+        sites=[update.site_id for update in updates],
+        update_norm=0.0,
+        facts=combined.facts,
+    )
+    following = advance(study, state, combined.direction, record)
+    following.memory = combined.memory
+    del following.history[:-1]
+    return following

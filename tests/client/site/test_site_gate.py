@@ -1,0 +1,154 @@
+"""The site gate: on bundles of Flower's own builder, and on a real SuperNode."""
+
+import io
+import json
+import subprocess
+import tempfile
+import zipfile
+from pathlib import Path
+
+import pytest
+from flower_processes import processes, wait_for
+from flwr.cli.build import build_fab_from_files
+from joined_consortium import (
+    flwr,
+    join,
+    make_consortium,
+    make_hospital,
+    start_superlink,
+    start_supernode,
+)
+
+from client.agent.service import serving
+from client.site.site_gate import GATED, BundleRefusedError, check_bundle, read_allowed
+from common.contract import sha256_hex
+from common.protocol.protocol import StatusReply
+from server.consortium.bundle import build_bundle, bundle_digest, bundle_folder
+
+MANIFEST = (bundle_folder() / "pyproject.toml").read_text()
+PROBE = MANIFEST.replace("server.flower.flower_app:app", "gate_probe_app:app").replace(
+    'study = ""', 'out = ""'
+)
+SHADOW = """
+from pathlib import Path
+Path({marker!r}).write_text("code of the bundle ran")
+from flwr.clientapp import ClientApp
+app = ClientApp()
+"""
+
+
+def bundle(manifest=MANIFEST, **files):
+    """Bytes of a bundle as `flwr run` makes them; keyword `a__b` is the file a/b.py."""
+    content = {f"{name.replace('__', '/')}.py": text.encode() for name, text in files.items()}
+    return build_fab_from_files({"pyproject.toml": manifest.encode(), **content})[0]
+
+
+def test_our_own_bundle_passes_and_its_digest_is_reproducible():
+    assert sha256_hex(build_bundle()) == bundle_digest()
+    assert len(build_bundle()) < 2048
+    check_bundle(build_bundle(), frozenset({bundle_digest()}))
+
+
+def rezipped(**files):
+    """Our bundle with further files, which Flower's builder would leave out."""
+    out = io.BytesIO(build_bundle())
+    with zipfile.ZipFile(out, "a") as archive:
+        for name, text in files.items():
+            archive.writestr(name.replace("__", "."), text)
+    return out.getvalue()
+
+
+def zipped(manifest, content, compression):
+    """A bundle by hand."""
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", compression) as archive:
+        archive.writestr("pyproject.toml", manifest)
+        archive.writestr(".info/CONTENT", content)
+    return out.getvalue()
+
+
+BAD = {
+    "code": bundle(client__flower_app="app = None"),
+    "pth": rezipped(start__pth="import os"),
+    "library": rezipped(x__so="\x7fELF"),
+    "any other file": rezipped(data__txt="x"),
+    "twice": rezipped(pyproject__toml=MANIFEST),
+    "other app": bundle(MANIFEST.replace("client.flower.flower_app:app", "os:system")),
+    "truncated": build_bundle()[:-30],
+    "nothing": b"",
+    "huge": zipped(MANIFEST, "0" * (1 << 21), zipfile.ZIP_STORED),
+    "huge once unpacked": zipped(MANIFEST + "#" * (1 << 21), "", zipfile.ZIP_DEFLATED),
+}
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+@pytest.mark.parametrize("kind", BAD)
+def test_a_bad_bundle_is_refused_even_if_its_digest_is_allowed(kind):
+    with pytest.raises(BundleRefusedError) as caught:
+        check_bundle(BAD[kind], frozenset({sha256_hex(BAD[kind])}))
+    assert str(caught.value) == "TB507"
+
+
+def test_a_digest_that_is_not_allowed_is_refused(tmp_path):
+    with pytest.raises(BundleRefusedError, match="TB507"):
+        check_bundle(build_bundle(), read_allowed(tmp_path / "missing"))
+
+
+@pytest.mark.parametrize("name", GATED[1:])
+def test_no_other_program_of_flower_starts_at_a_hospital(tmp_path, name):
+    connection = join(make_consortium(tmp_path), make_hospital(tmp_path, "a"), tmp_path)
+    done = subprocess.run([connection.gate / name], capture_output=True, text=True, check=False)
+    assert done.returncode == 126
+    assert f"refused to start {name}" in done.stderr
+
+
+class Agent:
+    """Answers status only."""
+
+    def status(self, request):
+        return StatusReply(site_id="a", state="idle")
+
+
+def run_probe(folder, app, out):
+    done = flwr(folder, "run", app, "lab", "--run-config", f'out="{out}"')
+    assert done.returncode == 0, done.stderr + done.stdout
+    wait_for(out.exists, 240)
+    return json.loads(out.read_text())
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_real_supernode_starts_the_allowed_bundle_and_no_code_of_the_server():
+    with tempfile.TemporaryDirectory(prefix="tb") as name, processes(Path(name)) as start:
+        folder = Path(name)
+        consortium, policy = make_consortium(folder), make_hospital(folder, "a")
+        connection = join(consortium, policy, folder)
+        socket, marker = folder / "run" / "agent.sock", folder / "marker"
+        good, bad, other = folder / "good", folder / "bad", folder / "other"
+        for app, manifest in ((good, PROBE), (bad, PROBE), (other, PROBE + "\n[tool.x]\n")):
+            (app / "client").mkdir(parents=True)
+            (app / "pyproject.toml").write_text(manifest)
+        (bad / "client" / "__init__.py").touch()
+        (bad / "client" / "flower_app.py").write_text(SHADOW.format(marker=str(marker)))
+        allowed = sha256_hex(bundle(PROBE))
+        connection.allowed_bundles.write_text(allowed + "\n")
+        start_superlink(consortium, folder, start)
+        registered = flwr(
+            folder, "supernode", "register", policy.identity_key.with_name("node.key.pub"), "lab"
+        )
+        assert registered.returncode == 0, registered.stderr
+        with serving(Agent(), socket):
+            node = start_supernode(connection, policy, start, socket)
+            assert "header" in run_probe(folder, good, folder / "out-good")
+            refused = run_probe(folder, bad, folder / "out-bad")
+            assert "TB507" in refused["error"]
+            assert "TB507" in run_probe(folder, other, folder / "out-other")["error"]
+            assert not marker.exists()
+            log = node.log.read_text()
+            assert "bundle refused (TB507): it holds code" in log
+            assert "is not allowed here" in log
+            node.terminate()
+            node.wait(timeout=30)
+            start_supernode(connection, policy, start, socket, gated=False)
+            run_probe(folder, bad, folder / "out-ungated")
+            assert marker.exists()  # the gate, and nothing else, had kept it out

@@ -1,0 +1,100 @@
+"""The code digest follows the installed sources; the record holds and returns everything."""
+
+import hashlib
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import common.trust.provenance as provenance
+from common.errors import ConfigError
+from common.study.study import Study
+from common.trust.provenance import (
+    RunRecord,
+    code_digest,
+    file_digest,
+    folder_digest,
+    library_versions,
+    source_digests,
+)
+
+STUDY = Study.model_validate(
+    {
+        "study_id": "s",
+        "endpoints": {"survival": {}},
+        "features": {"table": {"modality": "clinical", "dim": 1}},
+        "privacy": {"mode": "local", "delta": 1e-5},
+        "sites": [{"site_id": "a"}, {"site_id": "b"}],
+    }
+)
+
+
+def package(folder: Path, files: dict[str, bytes]) -> None:
+    for name, data in {"__init__.py": b"", **files}.items():
+        path = folder / "pretend_package" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+
+
+def test_every_source_byte_and_name_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    package(tmp_path, {"a.py": b"x = 1\n", "deep/b.yaml": b"k: 1\n"})
+    before = source_digests("pretend_package")
+    assert sorted(name for name, _ in before) == [
+        "pretend_package/__init__.py",
+        "pretend_package/a.py",
+        "pretend_package/deep/b.yaml",
+    ]
+    package(tmp_path, {"__pycache__/a.pyc": b"1", "__pycache__/a.py": b"1", "notes.txt": b"n"})
+    package(tmp_path, {"a.py": b"x = 1\r\n"})
+    assert sorted(source_digests("pretend_package")) == sorted(before)
+    package(tmp_path, {"a.py": b"x = 2\n"})
+    assert sorted(source_digests("pretend_package")) != sorted(before)
+
+
+def test_code_digest_covers_client_and_server_and_imports_neither(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code = (
+        "import sys; from common.trust.provenance import code_digest; print(code_digest()); "
+        "assert not {'client', 'server', 'torch'} & set(sys.modules)"
+    )
+    other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    before = code_digest()
+    assert other.stdout.strip() == before
+    monkeypatch.syspath_prepend(str(tmp_path))
+    package(tmp_path, {})
+    monkeypatch.setattr(provenance, "PACKAGES", ("common", "pretend_package"))
+    assert provenance.code_digest.__wrapped__() != before
+    monkeypatch.setattr(provenance, "PACKAGES", ("common", "no_such_package"))
+    with pytest.raises(ConfigError, match="not installed"):
+        provenance.code_digest.__wrapped__()
+
+
+def test_data_digests(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"abc")
+    assert file_digest(tmp_path / "a") == hashlib.sha256(b"abc").hexdigest()
+    before = folder_digest(tmp_path)
+    assert folder_digest(tmp_path, "*.h5") != before
+    (tmp_path / "a").rename(tmp_path / "b")
+    assert folder_digest(tmp_path) != before
+
+
+def test_library_versions_skip_what_is_absent() -> None:
+    assert set(library_versions(["numpy", "no-such-distribution"])) == {"numpy"}
+
+
+def test_a_record_comes_back_whole(tmp_path: Path) -> None:
+    record = RunRecord.start("r1", STUDY, data={"a": "0" * 64}, seeds={"init": 7})
+    assert record.config_digest == STUDY.digest()
+    assert record.finished is None
+    done = record.finish({"c_index": 0.71, "response_auc": None, "tiny": 1e-7})
+    done.write(tmp_path / "deep" / "run.json")
+    again = RunRecord.read(tmp_path / "deep" / "run.json")
+    assert again == done
+    assert again.finished is not None
+    assert again.started <= again.finished
+    assert Study.model_validate(again.config).digest() == STUDY.digest()
+    with pytest.raises(ConfigError, match="does not exist"):
+        RunRecord.read(tmp_path / "none.json")

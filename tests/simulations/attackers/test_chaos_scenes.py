@@ -1,0 +1,40 @@
+"""Every scene of the chaos benchmark, on one consortium of real processes."""
+
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from simulations.attackers.chaos_scenes import Stage
+from simulations.benchmarks.deployment import chaos
+from simulations.consortium.local_consortium import running
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(2400)]
+
+
+@pytest.fixture(scope="module")
+def stage():
+    """Paths of Unix sockets must be short."""
+    with tempfile.TemporaryDirectory(prefix="tb") as folder:
+        made = Stage.build(Path(folder) / "c")
+        with running(made.consortium):
+            yield made
+
+
+@pytest.mark.parametrize(
+    "scene",
+    [
+        chaos.bad_relay,
+        chaos.bad_hospital,
+        chaos.intruders,
+        chaos.hospital_troubles,
+        chaos.superlink_down,
+        chaos.lines,
+        chaos.kills,
+    ],
+    ids=lambda scene: scene.__name__,
+)
+def test_scene(scene, stage):
+    checks = list(scene(stage))
+    assert checks
+    assert [str(check) for check in checks if not check.holds] == []
