@@ -168,7 +168,7 @@ class ConfigError(TumorboardError):
 
 
 @dataclass(frozen=True)
-class Problem:
+class RowProblem:
     """One thing wrong with a table, told so that a data manager can cure it."""
 
     row: int | None
@@ -191,7 +191,7 @@ class ManifestError(TumorboardError):
     default_code = ErrorCode.MANIFEST
     exit_status = 2
 
-    def __init__(self, where: str, problems: Sequence[Problem]) -> None:
+    def __init__(self, where: str, problems: Sequence[RowProblem]) -> None:
         self.problems = tuple(problems)
         lines = "\n".join(f"    - {problem}" for problem in self.problems)
         super().__init__(

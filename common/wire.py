@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Self
 
 import numpy as np
@@ -67,3 +68,9 @@ def arrays_digest(arrays: Arrays) -> str:
         array = np.ascontiguousarray(arrays[name])
         parts.append(f"{name}|{array.dtype.str}|{array.shape}|{sha256_hex(array.tobytes())}")
     return sha256_hex("\n".join(parts))
+
+
+def joint_norm(arrays: Arrays) -> float:
+    """Return the L2 norm over all arrays together, in float64, whatever their order."""
+    squares = (float(np.sum(np.square(a, dtype=np.float64))) for a in arrays.values())
+    return math.sqrt(math.fsum(squares))

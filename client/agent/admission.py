@@ -8,7 +8,8 @@ from pydantic import ValidationError
 
 from common.errors import ErrorCode, PrivacyError, ProtocolError, TumorboardError
 from common.privacy.accounting import fallback_epsilon
-from common.protocol.protocol import PROTOCOL_VERSION, HandshakeRequest, Release
+from common.privacy.plan import Release
+from common.protocol.protocol import PROTOCOL_VERSION, HandshakeRequest
 from common.study.private_round import collusion_of
 from common.study.site_policy import Approval, SitePolicy
 from common.study.study import Study

@@ -11,14 +11,14 @@ from common.contract import sha256_hex
 from common.errors import BudgetError, ErrorCode
 from common.ledger.ledger import Ledger, LedgerBudgets, Reservation, SpendEntry
 from common.ledger.ledger_entry import NO_HASH, Partition
-from common.metrics.tables.table_schema import Phase, TableNoise
+from common.metrics.tables.table_schema import TableNoise
 from common.privacy.accounting import pure_mu
 from common.privacy.integer_encoding import IntegerEncoding
+from common.privacy.plan import Phase, Release
 from common.protocol.evaluation_request import table_noise, two_phases
 from common.protocol.protocol import (
     EvaluateReply,
     EvaluateRequest,
-    Release,
     TrainReply,
     TrainRequest,
 )

@@ -18,7 +18,7 @@ from common.cohort.manifest_rows import RowReader
 from common.cohort.manifest_table import RawTable, check_header, read_table
 from common.cohort.outcomes import Outcome
 from common.contract import Contract
-from common.errors import ManifestError, Problem
+from common.errors import ManifestError, RowProblem
 from common.study.study import TASKS, FeatureSpec, Modality, Task
 
 
@@ -84,7 +84,7 @@ class Manifest(Contract):
                 return row
         raise ManifestError(
             str(self.path),
-            [Problem(None, "patient_id", patient_id, "no such patient", "check the spelling")],
+            [RowProblem(None, "patient_id", patient_id, "no such patient", "check the spelling")],
         )
 
     def funnel(
@@ -125,7 +125,9 @@ def read_manifest(path: Path, *, data_root: Path | None = None) -> Manifest:
     return Manifest(path=path, rows=[PatientRow.model_validate(value) for value in values])
 
 
-def _empty(table: RawTable) -> list[Problem]:
+def _empty(table: RawTable) -> list[RowProblem]:
     if table.rows:
         return []
-    return [Problem(None, "patient_id", "", "the manifest has no patient", "add a row a patient")]
+    return [
+        RowProblem(None, "patient_id", "", "the manifest has no patient", "add a row a patient")
+    ]

@@ -14,7 +14,7 @@ from common.cohort.outcomes import (
     parse_number,
     to_months,
 )
-from common.errors import Problem
+from common.errors import RowProblem
 
 Value = str | float | None
 
@@ -31,7 +31,7 @@ class RowReader:
     """
 
     def __init__(self, header: Header, root: Path) -> None:
-        self.problems: list[Problem] = []
+        self.problems: list[RowProblem] = []
         self._header, self._root = header, root
         self._seen_ids: dict[str, int] = {}
         self._seen_files: dict[Path, tuple[int, str]] = {}
@@ -76,7 +76,7 @@ class RowReader:
         return "" if position is None else self._cells[position].strip()
 
     def _problem(self, column: str, value: str, what: str, cure: str) -> None:
-        self.problems.append(Problem(self._number, column, value, what, cure))
+        self.problems.append(RowProblem(self._number, column, value, what, cure))
 
     def _patient_id(self) -> str:
         if "patient_id" not in self._header.position:

@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from common.errors import ManifestError, Problem
+from common.errors import ManifestError, RowProblem
 
 SIMPLE_COLUMNS = (
     "patient_id",
@@ -45,7 +45,7 @@ class Header:
     position: dict[str, int]
     sequences: list[str]
     clinical: list[str]
-    problems: list[Problem] = field(default_factory=list)
+    problems: list[RowProblem] = field(default_factory=list)
 
 
 def read_table(path: Path) -> RawTable:
@@ -70,22 +70,22 @@ def read_table(path: Path) -> RawTable:
 def check_header(table: RawTable) -> Header:
     """Return what the columns are, with every problem of the header."""
     position: dict[str, int] = {}
-    problems: list[Problem] = []
+    problems: list[RowProblem] = []
     for index, name in enumerate(table.columns):
         if name in position:
             cure = "keep one of the two columns"
-            problems.append(Problem(None, name, name, "the column stands twice", cure))
+            problems.append(RowProblem(None, name, name, "the column stands twice", cure))
         elif _is_known(name):
             position[name] = index
         else:
-            problems.append(Problem(None, name, name, "unknown column", _unknown_cure(name)))
+            problems.append(RowProblem(None, name, name, "unknown column", _unknown_cure(name)))
     problems += _missing_columns(position, table.columns)
     named = {p: [c[len(p) :] for c in position if c.startswith(p)] for p in PREFIXES}
     for sequence in named["mask_"]:
         if sequence not in named["volume_"]:
             what = f"a mask column without the column 'volume_{sequence}'"
             cure = f"add 'volume_{sequence}' or remove this column"
-            problems.append(Problem(None, f"mask_{sequence}", "", what, cure))
+            problems.append(RowProblem(None, f"mask_{sequence}", "", what, cure))
     return Header(
         width=len(table.columns),
         position=position,
@@ -95,11 +95,11 @@ def check_header(table: RawTable) -> Header:
     )
 
 
-def _missing_columns(position: dict[str, int], columns: list[str]) -> list[Problem]:
+def _missing_columns(position: dict[str, int], columns: list[str]) -> list[RowProblem]:
     problems = []
 
     def missing(column: str, cure: str, what: str = "required column is missing") -> None:
-        problems.append(Problem(None, column, "", what, cure))
+        problems.append(RowProblem(None, column, "", what, cure))
 
     if "patient_id" not in position:
         semicolons = len(columns) == 1 and ";" in columns[0]
@@ -170,4 +170,4 @@ def _text(value: object) -> str:
 
 
 def _file_problem(path: Path, what: str, cure: str) -> ManifestError:
-    return ManifestError(str(path), [Problem(None, "(whole file)", path.name, what, cure)])
+    return ManifestError(str(path), [RowProblem(None, "(whole file)", path.name, what, cure)])

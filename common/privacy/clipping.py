@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -136,8 +135,3 @@ class ClippedSum:
 def grid_of(clip: float) -> float:
     """Return the grid of clipped gradients: the power of two in (2^-37 C, 2^-36 C]."""
     return float(2.0 ** (math.floor(math.log2(clip)) - GRID_BITS))
-
-
-def joint_norm(arrays: dict[str, npt.NDArray[Any]]) -> float:
-    """Return the L2 norm over all arrays together, in float64."""
-    return math.sqrt(sum(float(np.sum(np.square(a, dtype=np.float64))) for a in arrays.values()))

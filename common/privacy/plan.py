@@ -9,6 +9,9 @@ from pydantic import Field, model_validator
 from common.contract import Contract
 
 Mode = Literal["none", "local", "distributed"]
+Release = Literal["dp", "internal"]
+Phase = Literal["margins", "tables", "paired"]
+"""Parts of an evaluation, one after the other; see `common.metrics.tables.table_schema`."""
 
 
 class EvaluationRelease(Contract):
@@ -21,7 +24,7 @@ class EvaluationRelease(Contract):
     one level of each subgroup, so they compose); 0 releases no subgroup table under `dp`.
     """
 
-    release: Literal["dp", "internal"] = "dp"
+    release: Release = "dp"
     survival_epsilon: float = Field(default=4.0, gt=0)
     response_epsilon: float = Field(default=2.0, gt=0)
     subgroup_epsilon: float = Field(default=0.0, ge=0)

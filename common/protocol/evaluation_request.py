@@ -6,7 +6,8 @@ from typing import TypedDict
 
 from common.metrics.tables.grid import EvaluationGrid
 from common.metrics.tables.table_schema import TableNoise, noise_plan
-from common.protocol.protocol import EvaluateRequest, Release
+from common.privacy.plan import Release
+from common.protocol.protocol import EvaluateRequest
 from common.study.study import Study, Task
 from common.wire import Arrays
 

@@ -11,6 +11,7 @@ from typing import Literal, Protocol
 from pydantic import Field, JsonValue
 
 from common.cohort.cohort_counts import CohortCounts
+from common.privacy.plan import Phase, Release
 from common.secure_sum.messages import (
     AdvertiseReply,
     AdvertiseRequest,
@@ -27,9 +28,6 @@ PROTOCOL_VERSION = 2
 """Goes up when a message gains, loses or changes a field; both sides must speak the same."""
 
 Hex64 = str
-
-Release = Literal["dp", "internal"]
-EvaluationPhase = Literal["margins", "tables", "paired"]
 
 
 class HandshakeRequest(WireMessage):
@@ -114,7 +112,7 @@ class EvaluateRequest(WireMessage):
     model_digest: Hex64
     label: str = Field(default="federated", pattern=r"^[a-z_]{1,48}$")
     release: Release = Field(default="dp", description="never looser than the study's")
-    phase: EvaluationPhase = Field(
+    phase: Phase = Field(
         default="tables",
         description="margins: score and censoring margins that refine the grid; paired: the joint "
         "table of two models, the second one's arrays named `second/...`; exact release only",
@@ -151,7 +149,7 @@ class EvaluateReply(WireMessage):
     model_digest: Hex64
     label: str
     release: Release
-    phase: EvaluationPhase = "tables"
+    phase: Phase = "tables"
     session: int | None = Field(default=None, description="key agreement that masks the upload")
     cohort: CohortCounts | None = Field(
         default=None, description="data funnel of the site; release internal only"

@@ -28,7 +28,7 @@ from common.secure_sum.list_lock import lock
 from common.secure_sum.masks import apply_mask, to_signed, to_words
 from common.secure_sum.messages import UnmaskReply, UnmaskRequest
 from common.secure_sum.round_secrets import SiteKeys, commitments, open_shares, seal_shares
-from common.secure_sum.site_state import SiteState, StateFile
+from common.secure_sum.site_state import StateFile, SumState
 from common.wire import Arrays
 
 
@@ -195,7 +195,7 @@ class SecureSumSite:
         self._file.delete()
         self._keys = None
 
-    def _restore(self, context: SumContext) -> SiteState:
+    def _restore(self, context: SumContext) -> SumState:
         earlier = self._file.load()
         if earlier is not None and earlier.context.run_id != context.run_id:
             raise refused("the state file belongs to another run", cure="use one file a run")
@@ -204,7 +204,7 @@ class SecureSumSite:
         if earlier is not None and earlier.context.session >= context.session:
             raise refused("the session of a key agreement only rises")
         secrets = tuple(os.urandom(32).hex() for _ in range(3))
-        state = SiteState.model_validate(
+        state = SumState.model_validate(
             {
                 "context": context,
                 "secrets": secrets,

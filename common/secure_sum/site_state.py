@@ -11,7 +11,7 @@ from common.secure_sum.keys import KeyAdvert, RunSecrets, SumContext, refused
 from common.storage import durable
 
 
-class SiteState(Contract):
+class SumState(Contract):
     """Secrets of one key agreement and the rounds they were used for.
 
     Attributes:
@@ -34,7 +34,7 @@ class SiteState(Contract):
 
 
 class StateFile:
-    """Keeps a `SiteState`; each change is on disk before the site acts on it.
+    """Keeps a `SumState`; each change is on disk before the site acts on it.
 
     Args:
         path: File of one run, readable by its owner only; None keeps the state in memory.
@@ -43,7 +43,7 @@ class StateFile:
     def __init__(self, path: Path | None) -> None:
         self._path = path
 
-    def load(self) -> SiteState | None:
+    def load(self) -> SumState | None:
         """Return the stored state, or None.
 
         Raises:
@@ -52,7 +52,7 @@ class StateFile:
         if self._path is None or not self._path.exists():
             return None
         try:
-            return SiteState.model_validate_json(self._path.read_bytes())
+            return SumState.model_validate_json(self._path.read_bytes())
         except (ValidationError, ValueError):
             raise refused(
                 f"the state file {self._path} is damaged",
@@ -60,7 +60,7 @@ class StateFile:
                 "next round on",
             ) from None
 
-    def save(self, state: SiteState) -> None:
+    def save(self, state: SumState) -> None:
         """Store a state durably."""
         if self._path is None:
             return

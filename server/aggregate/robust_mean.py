@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from common.study.federated_method import AggregationRule
-from common.wire import Arrays
+from common.wire import Arrays, joint_norm
 from server.aggregate.centred_clipping import centred_clipping
 from server.aggregate.coordinate_rules import median, trimmed_mean
 from server.aggregate.krum import krum
@@ -50,7 +50,7 @@ def robust_mean(
 
 def shortened(updates: Mapping[str, Arrays], factor: float | None) -> dict[str, Arrays]:
     """Return the updates with none longer than `factor` times the median length of all."""
-    lengths = {site: length(arrays) for site, arrays in updates.items()}
+    lengths = {site: joint_norm(arrays) for site, arrays in updates.items()}
     if factor is None or not lengths:
         return dict(updates)
     bound = factor * float(np.median(list(lengths.values())))
@@ -60,13 +60,6 @@ def shortened(updates: Mapping[str, Arrays], factor: float | None) -> dict[str, 
         else {n: a * (bound / lengths[site]) for n, a in arrays.items()}
         for site, arrays in updates.items()
     }
-
-
-def length(arrays: Arrays) -> float:
-    """Return the joint L2 norm of named arrays."""
-    return float(
-        np.sqrt(sum(float(np.sum(np.square(a, dtype=np.float64))) for a in arrays.values()))
-    )
 
 
 def _combine(rows: Matrix, weights: Vector, rule: AggregationRule, centre: Vector) -> Vector:

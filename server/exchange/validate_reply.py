@@ -19,7 +19,7 @@ from common.models.base.parameters import block_of
 from common.protocol.protocol import EvaluateReply, EvaluateRequest, TrainReply, TrainRequest
 from common.study.federated_method import stays_local
 from common.study.study import MODALITIES, Modality, Study
-from common.wire import Arrays
+from common.wire import Arrays, joint_norm
 
 MAX_BLOCK_PATIENTS = 1e6
 """No hospital trains on more patients; a larger weight would decide the average alone."""
@@ -152,12 +152,6 @@ def check_evaluate_identity(reply: EvaluateReply, site_id: str, asked: EvaluateR
         raise _payload(site_id, "exact counts came with a release that has none")
 
 
-def update_norm(arrays: Arrays) -> float:
-    """Return the joint L2 norm of named arrays, in float64, whatever their order."""
-    squares = (float(np.sum(np.square(a, dtype=np.float64))) for a in arrays.values())
-    return math.sqrt(math.fsum(squares))
-
-
 def _payload(site_id: str, what: str) -> ProtocolError:
     return ProtocolError(what, where=site_id, code=ErrorCode.PAYLOAD)
 
@@ -241,7 +235,7 @@ def most_patients(study: Study, site_id: str) -> float:
 
 
 def _check_norm(reply: TrainReply, site_id: str, expected: RoundExpectation) -> None:
-    norm = update_norm(reply.arrays)
+    norm = joint_norm(reply.arrays)
     bound = norm_bound(sum(a.size for a in reply.arrays.values()), site_id, expected)
     if norm > bound:
         raise _payload(site_id, f"the update has norm {norm:.3g}, at most {bound:.3g} is possible")

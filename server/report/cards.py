@@ -11,9 +11,9 @@ import jinja2
 from common.metrics.tables.estimate import Estimate
 from common.study.study import Study
 from server.report.content import BASELINES, DISCLAIMER, HEADLINE, ReportContent
+from server.report.hospital_rows import STEPS, hospital_rows
 from server.report.metric_names import HEADLINE_TITLES, grouped
 from server.report.page import number, show, signed
-from server.report.site_rows import STEPS, site_rows
 
 TO_COMPLETE = "_To be completed by the study team._"
 
@@ -46,7 +46,7 @@ def _render(name: str, content: ReportContent) -> str:
         summary=content.summary,
         privacy=content.result.privacy,
         history=content.result.history,
-        rows=site_rows(content),
+        rows=hospital_rows(content),
         steps=STEPS,
         metrics=[metric for metric in HEADLINE if metric in overall.metrics],
         titles=HEADLINE_TITLES,

@@ -7,7 +7,7 @@ from typing import Any
 from common.metrics.summaries.summary import EvaluationSummary, SiteSummary
 from common.metrics.tables.estimate import MIN_SHOWN
 from server.report.content import DISCLAIMER, HEADLINE, Baseline, ReportContent, as_json
-from server.report.site_rows import SiteRow, site_rows
+from server.report.hospital_rows import HospitalRow, hospital_rows
 
 
 def report_json(content: ReportContent) -> dict[str, Any]:
@@ -22,7 +22,7 @@ def report_json(content: ReportContent) -> dict[str, Any]:
         "model_digest": result.model_digest,
         "run_id": result.run_id,
         "rounds": len(result.history),
-        "sites": [_site(content, row) for row in site_rows(content)],
+        "sites": [_site(content, row) for row in hospital_rows(content)],
         "global": _metrics(content.summary.overall),
         "leave_one_out": {
             site_id: _headline(summary)
@@ -41,7 +41,7 @@ def report_json(content: ReportContent) -> dict[str, Any]:
     }
 
 
-def _site(content: ReportContent, row: SiteRow) -> dict[str, Any]:
+def _site(content: ReportContent, row: HospitalRow) -> dict[str, Any]:
     state = content.result.sites[row.site_id]
     n = state.cohort.usable if state.cohort is not None else None
     small = n is not None and 0 < n < MIN_SHOWN

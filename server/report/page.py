@@ -7,8 +7,8 @@ import jinja2
 from common.metrics.tables.estimate import Estimate
 from server.report.content import DISCLAIMER, HEADLINE, ReportContent
 from server.report.figures import draw_figures
+from server.report.hospital_rows import STEPS, hospital_rows
 from server.report.metric_names import HEADLINE_TITLES, grouped
-from server.report.site_rows import STEPS, site_rows
 
 MINUS = "\N{MINUS SIGN}"
 
@@ -36,7 +36,7 @@ def report_html(content: ReportContent) -> str:
         study=content.result.study,
         privacy=content.result.privacy,
         history=content.result.history,
-        rows=site_rows(content),
+        rows=hospital_rows(content),
         steps=STEPS,
         titles=HEADLINE_TITLES,
         metrics=[name for name in HEADLINE if name in overall.metrics],

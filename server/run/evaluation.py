@@ -14,8 +14,9 @@ from common.metrics.summaries.summary import EvaluationSummary, summarise
 from common.metrics.tables.grid import EvaluationGrid
 from common.metrics.tables.table_schema import TableNoise
 from common.metrics.tables.tables import SiteTables, merge
+from common.privacy.plan import Release
 from common.protocol.evaluation_request import grid_fields, grid_of, table_noise, two_phases
-from common.protocol.protocol import EvaluateReply, EvaluateRequest, Release
+from common.protocol.protocol import EvaluateReply, EvaluateRequest
 from common.storage.atomic_file import write_text
 from common.study.study import Study
 from common.wire import Arrays, arrays_digest

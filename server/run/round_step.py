@@ -10,12 +10,12 @@ from common.errors import ErrorCode, ProtocolError, RunError
 from common.protocol.protocol import TrainReply, TrainRequest, model_part
 from common.study.private_round import sigma_of
 from common.study.study import Study
-from common.wire import Arrays
+from common.wire import Arrays, joint_norm
 from server.aggregate.contribution import Contribution
 from server.aggregate.method import Aggregated, aggregate
 from server.aggregate.optimizers import apply_direction
 from server.exchange.enrolment import FINAL_REFUSALS, enrol_returned, known_code
-from server.exchange.validate_reply import RoundExpectation, check_train_reply, update_norm
+from server.exchange.validate_reply import RoundExpectation, check_train_reply
 from server.run.divergence_warning import warn_of_sites_against_the_rest
 from server.run.round_request import asked_sites, train_request
 from server.session.checkpoint import SILENT, Checkpoint, RoundRecord
@@ -102,7 +102,7 @@ def collect(
         study=session.study,
         request=request,
         shapes={name: array.shape for name, array in model.items()},
-        model_norm=update_norm(model),
+        model_norm=joint_norm(model),
         noise_sd=noise_sd(session.study),
     )
     replies = session.link.exchange(
@@ -198,7 +198,7 @@ def advance(
     optimizer = checkpoint.optimizer
     moved = apply_direction(checkpoint.parameters, direction, study.training.server, optimizer)
     change = {name: moved[name] - checkpoint.parameters[name] for name in moved}
-    record = record.model_copy(update={"update_norm": update_norm(change)})
+    record = record.model_copy(update={"update_norm": joint_norm(change)})
     following = Checkpoint(
         round=record.round,
         parameters=moved,

@@ -12,7 +12,7 @@ from common.errors import ErrorCode, ProtocolError, RunError
 from common.privacy.integer_encoding import IntegerEncoding, unflatten
 from common.protocol.protocol import TrainReply, TrainRequest
 from common.study.private_round import encoding_of
-from common.wire import Arrays, arrays_digest
+from common.wire import Arrays, arrays_digest, joint_norm
 from server.aggregate.gradient_mean import descent
 from server.exchange.enrolment import enrol_returned
 from server.exchange.secure_rounds import SecureRounds, VoidSumError
@@ -20,7 +20,6 @@ from server.exchange.validate_reply import (
     NOISE_SPREADS,
     NOMINAL_SLACK,
     check_masked_reply,
-    update_norm,
 )
 from server.run.round_step import advance, note_absence, note_reply
 from server.session.checkpoint import VOID, Checkpoint, RoundRecord
@@ -122,7 +121,7 @@ def _check_norm(
     """
     bound = NOMINAL_SLACK * encoding.clip * session.study.training.nominal_patients
     bound += encoding.noise_sd(n_survivors) * (math.sqrt(encoding.dimension) + NOISE_SPREADS)
-    norm = update_norm({"sum": encoding.decode(total)})
+    norm = joint_norm({"sum": encoding.decode(total)})
     if norm > bound:
         why = f"the opened sum has norm {norm:.3g}, at most {bound:.3g} is possible"
         raise VoidSumError(why, dropped)

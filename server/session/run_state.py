@@ -16,7 +16,7 @@ from pydantic import Field, ValidationError
 from common.cohort.cohort_counts import CohortCounts
 from common.contract import Contract
 from common.errors import ErrorCode, RunError
-from common.protocol.protocol import Release
+from common.privacy.plan import Release
 from common.storage.atomic_file import write_text
 from common.study.study import Identifier, Modality
 

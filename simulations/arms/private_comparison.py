@@ -23,7 +23,7 @@ SPLITS = {"within_hospital": within_hospital, "whole_hospital": whole_hospital}
 
 
 @dataclass(frozen=True)
-class Comparison:
+class PrivacyComparison:
     """Scores of all arms on the same folds.
 
     Attributes:
@@ -65,7 +65,7 @@ class Comparison:
 
 def compare_private_arms(
     scenario: Scenario, cohort: Cohort, arms: Sequence[PrivateArm], *, clip: float
-) -> Comparison:
+) -> PrivacyComparison:
     """Train and score every arm on every fold of every seed of the scenario.
 
     Args:
@@ -102,7 +102,7 @@ def compare_private_arms(
             seed, fold = running[future]
             found.append(future.result().assign(seed=seed, fold=fold))
     cells = pd.concat(found).sort_values(["seed", "fold"], kind="stable")
-    return Comparison(cells.reset_index(drop=True), count)
+    return PrivacyComparison(cells.reset_index(drop=True), count)
 
 
 def _one_fold(

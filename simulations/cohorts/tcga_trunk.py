@@ -28,8 +28,8 @@ RNA_COMPONENTS, SLIDE_COMPONENTS = 50, 20
 
 
 @dataclass(frozen=True)
-class Scores:
-    """Scores of the target's patients.
+class TrunkScores:
+    """TrunkScores of the target's patients.
 
     Attributes:
         rows: (n, tasks) float32.
@@ -40,18 +40,18 @@ class Scores:
     names: list[str]
 
 
-def rna_scores(folder: Path, others: tuple[str, ...], genomics: pd.DataFrame) -> Scores:
+def rna_scores(folder: Path, others: tuple[str, ...], genomics: pd.DataFrame) -> TrunkScores:
     """Return what the RNA of the other cohorts says about these patients."""
     return _scores(_rna_trunk(folder, others), _rna_inputs(folder, others, genomics))
 
 
-def slide_scores(folder: Path, others: tuple[str, ...], slides: pd.DataFrame) -> Scores:
+def slide_scores(folder: Path, others: tuple[str, ...], slides: pd.DataFrame) -> TrunkScores:
     """Return what the slides of the other cohorts say about these patients."""
     inputs = slide_projection(folder, others, SLIDE_COMPONENTS).apply(slides)
     return _scores(_slide_trunk(folder, others), inputs.astype(np.float64))
 
 
-def clinical_scores(folder: Path, others: tuple[str, ...], genomics: pd.DataFrame) -> Scores:
+def clinical_scores(folder: Path, others: tuple[str, ...], genomics: pd.DataFrame) -> TrunkScores:
     """Return what age, sex and stage in the other cohorts say about these patients."""
     return _scores(_clinical_trunk(folder, others), centred(clinical_columns(folder, genomics)))
 
@@ -108,5 +108,5 @@ def _rna_inputs(folder: Path, others: tuple[str, ...], genomics: pd.DataFrame) -
     return projection.apply(rna_columns(genomics)).astype(np.float64)
 
 
-def _scores(trunk: PublicTrunk, inputs: FloatArray) -> Scores:
-    return Scores(trunk.apply(inputs), list(trunk.tasks))
+def _scores(trunk: PublicTrunk, inputs: FloatArray) -> TrunkScores:
+    return TrunkScores(trunk.apply(inputs), list(trunk.tasks))

@@ -31,7 +31,7 @@ from simulations.arms.baselines import oracle_baseline, train_baselines
 from simulations.cohorts.stored_cohort import read_stored_cohort
 from simulations.engines.consortium_run import Engine, run_in_process
 from simulations.engines.identities import with_identities
-from simulations.synthetic.consortium import Consortium, adopt_study, write_consortium
+from simulations.synthetic.consortium import SyntheticConsortium, adopt_study, write_consortium
 from simulations.synthetic.oracle import oracle_metrics
 from simulations.synthetic.spec import demo_spec
 from simulations.synthetic.study_template import demo_study
@@ -153,7 +153,7 @@ def _extract_all(
 
 
 def _baselines(
-    consortium: Consortium,
+    consortium: SyntheticConsortium,
     study: Study,
     policies: Mapping[str, SitePolicy],
     result: RunResult,

@@ -33,7 +33,7 @@ _STAMP = "consortium.json"
 
 
 @dataclass(frozen=True)
-class Consortium:
+class SyntheticConsortium:
     """A synthetic consortium on disk.
 
     `<folder>/sites/<site_id>/` is what a hospital would own; `<folder>/public/` what anybody may
@@ -75,7 +75,7 @@ def write_consortium(
     *,
     output: Output | None = None,
     workers: int | None = None,
-) -> Consortium:
+) -> SyntheticConsortium:
     """Write the raw files of all hospitals; the bytes depend on `spec` alone.
 
     A folder that already holds this consortium is taken as it is. A half-written one is
@@ -90,7 +90,7 @@ def write_consortium(
     Raises:
         ConfigError: The folder holds something else, or a library is missing.
     """
-    consortium = Consortium(folder, spec)
+    consortium = SyntheticConsortium(folder, spec)
     stamp = {"format": FORMAT, "spec_digest": spec.digest()}
     if _is_complete(folder, stamp):
         return consortium
@@ -110,7 +110,7 @@ def write_consortium(
     return consortium
 
 
-def adopt_study(consortium: Consortium, study: Study) -> Path:
+def adopt_study(consortium: SyntheticConsortium, study: Study) -> Path:
     """Write study.yaml, and site.yaml of every hospital with its approval; return the study.
 
     Feature stores, ledgers and keys of the hospitals are left alone.
@@ -143,7 +143,7 @@ def _is_complete(folder: Path, stamp: dict[str, object]) -> bool:
     return False
 
 
-def _write_public(consortium: Consortium) -> None:
+def _write_public(consortium: SyntheticConsortium) -> None:
     biology = transcriptome()
     write_text(consortium.gene_sets, gmt_text())
     rows = zip(biology.genes, biology.mean.tolist(), biology.sd.tolist(), strict=True)

@@ -22,10 +22,10 @@ from common.privacy.integer_encoding import unflatten
 from common.protocol.protocol import TrainRequest
 from common.study.private_round import encoding_of
 from common.study.study import Study
-from common.wire import Arrays
+from common.wire import Arrays, joint_norm
 from server.aggregate.contribution import Contribution
 from server.aggregate.method import aggregate
-from server.exchange.validate_reply import RoundExpectation, norm_bound, update_norm
+from server.exchange.validate_reply import RoundExpectation, norm_bound
 from server.run.round_step import advance, final_model, noise_sd
 from server.session.checkpoint import Checkpoint, RoundRecord
 from simulations.engines.circumstances import Poison
@@ -103,9 +103,9 @@ def _accepted(study: Study, site: str, sent: Arrays, state: Checkpoint) -> bool:
     """Return whether the server would take this update: finite, and no longer than possible."""
     request = TrainRequest(run_id="trial", round=state.round + 1, model_digest="0" * 64)
     shapes = {name: array.shape for name, array in sent.items()}
-    norm = update_norm(state.parameters)
+    norm = joint_norm(state.parameters)
     expected = RoundExpectation(study, request, shapes, norm, noise_sd(study))
-    length = update_norm(sent)
+    length = joint_norm(sent)
     size = sum(array.size for array in sent.values())
     return bool(np.isfinite(length)) and length <= norm_bound(size, site, expected)
 

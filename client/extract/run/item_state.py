@@ -29,7 +29,7 @@ class ItemProblem(Contract):
     cure: str = ""
 
 
-class Attempt(Contract):
+class ItemAttempt(Contract):
     """One try at one item.
 
     `done`: the feature file was written; `problems` names raw files set aside. `empty`: the raw
@@ -52,14 +52,14 @@ class ItemState(Contract):
 
     patient_id: str
     feature: str
-    attempts: list[Attempt] = Field(default_factory=list)
+    attempts: list[ItemAttempt] = Field(default_factory=list)
 
     @property
-    def last(self) -> Attempt | None:
+    def last(self) -> ItemAttempt | None:
         """The latest attempt."""
         return self.attempts[-1] if self.attempts else None
 
-    def settled(self, input_digest: str, fingerprint: str) -> Attempt | None:
+    def settled(self, input_digest: str, fingerprint: str) -> ItemAttempt | None:
         """Return the last attempt if it ended (done or empty) on the same input and extractor."""
         last = self.last
         same = last and (last.input_digest, last.fingerprint) == (input_digest, fingerprint)
@@ -105,7 +105,7 @@ class StateStore:
             else attempt
             for attempt in state.attempts
         ]
-        new = Attempt(
+        new = ItemAttempt(
             started=datetime.now(UTC), input_digest=input_digest, fingerprint=fingerprint, pid=pid
         )
         self._save(state.model_copy(update={"attempts": [*past, new]}))

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from common.metrics.response.response_metrics import response_metrics
 from common.metrics.survival.survival_metrics import survival_metrics
 from common.metrics.tables.estimate import MIN_SHOWN, Estimate
-from common.metrics.tables.grid import EvaluationGrid, Release
+from common.metrics.tables.grid import EvaluationGrid
 from common.metrics.tables.tables import SiteTables, merge
+from common.privacy.plan import Release
 
 HEADLINES = ("c_index", "response_auc")
 

@@ -28,9 +28,10 @@ from common.metrics.survival.kaplan_meier import SurvivalCurve, shown
 from common.metrics.survival.risk_sets import RiskSets, risk_sets
 from common.metrics.survival.time_auc import last_followed_edge
 from common.metrics.tables.estimate import Estimate
-from common.metrics.tables.grid import EvaluationGrid, Release
+from common.metrics.tables.grid import EvaluationGrid
 from common.metrics.tables.table_schema import TableNoise, noise_plan
 from common.metrics.tables.tables import SiteTables, merge
+from common.privacy.plan import Release
 
 __all__ = ["EvaluationSummary", "SiteSummary", "summarise"]
 

@@ -17,8 +17,9 @@ from common.metrics.summaries.site_pairs import exact_log_rank, response_pairs, 
 from common.metrics.tables.grid import EvaluationGrid, IntArray
 from common.metrics.tables.predictions import Predictions
 from common.metrics.tables.score_scale import margin_cuts, response_score, risk_score
-from common.metrics.tables.table_schema import SUBGROUP, Phase, schema
+from common.metrics.tables.table_schema import SUBGROUP, schema
 from common.metrics.tables.tables import SiteTables
+from common.privacy.plan import Phase
 from common.study.subgroups import UNKNOWN
 
 

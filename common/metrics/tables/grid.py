@@ -8,17 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal, Self
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
 
 from common.errors import ConfigError
 from common.metrics.tables.score_scale import FloatArray, default_cuts
-from common.privacy.plan import EvaluationRelease
+from common.privacy.plan import EvaluationRelease, Release
 from common.study.study import Study, SurvivalEndpoint, Task
 
-Release = Literal["dp", "internal"]
 IntArray = npt.NDArray[np.int64]
 
 LAST_EDGE_MONTHS = 180.0

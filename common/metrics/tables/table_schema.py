@@ -24,9 +24,7 @@ from math import exp
 from typing import Literal
 
 from common.metrics.tables.grid import EvaluationGrid
-from common.privacy.plan import EvaluationRelease
-
-Phase = Literal["margins", "tables", "paired"]
+from common.privacy.plan import EvaluationRelease, Phase
 
 FIXED_POINT = 2.0**32
 """Real sums travel as round(sum * 2^32): error below 2e-10 a site, range above 1e9."""

@@ -16,7 +16,8 @@ import numpy.typing as npt
 from common.errors import DataError, ErrorCode, ProtocolError
 from common.metrics.tables.grid import EvaluationGrid, IntArray
 from common.metrics.tables.score_scale import FloatArray
-from common.metrics.tables.table_schema import FIXED_POINT, Phase, schema
+from common.metrics.tables.table_schema import FIXED_POINT, schema
+from common.privacy.plan import Phase
 from common.wire import Arrays
 
 

@@ -38,7 +38,7 @@ from simulations.benchmarks.parts.synthetic_trial import (
     ArmName,
     FloatArray,
     Scores,
-    Trial,
+    SyntheticTrial,
     draw_trial,
     run_arm,
 )
@@ -117,7 +117,9 @@ def _rank_all(seed: int, scores: dict[ArmName, Scores]) -> dict[str, Ranked]:
     }
 
 
-def _rank(trial: Trial, pairs: OrderedPairs, scores: dict[str, FloatArray], seed: int) -> Ranked:
+def _rank(
+    trial: SyntheticTrial, pairs: OrderedPairs, scores: dict[str, FloatArray], seed: int
+) -> Ranked:
     hospital = trial.test.hospital
     near = {name: scores[name] for name in ("fused", "alone")}
     return Ranked(

@@ -71,7 +71,7 @@ on one modality, federated."""
 
 
 @dataclass(frozen=True)
-class Trial:
+class SyntheticTrial:
     """One drawn consortium.
 
     Attributes:
@@ -101,7 +101,7 @@ class Scores:
 
 
 @lru_cache(maxsize=1)
-def draw_trial(seed: int, hospitals: int, patients: int) -> Trial:
+def draw_trial(seed: int, hospitals: int, patients: int) -> SyntheticTrial:
     """Draw a consortium of `hospitals` with `patients` each on average.
 
     Every patient is held out or not by a keyed hash of the identifier, as hospitals do it.
@@ -111,7 +111,7 @@ def draw_trial(seed: int, hospitals: int, patients: int) -> Trial:
     held_out = np.array([is_held_out(p, SPLIT_KEY, TEST_FRACTION) for p in cohort.patient_ids])
     truth = truth_table([draw_cohort(spec, site) for site in spec.sites], spec.signal)
     tested = np.flatnonzero(held_out)
-    return Trial(
+    return SyntheticTrial(
         spec=spec,
         train=cohort.take(np.flatnonzero(~held_out)),
         test=cohort.take(tested),
@@ -119,7 +119,7 @@ def draw_trial(seed: int, hospitals: int, patients: int) -> Trial:
     )
 
 
-def run_arm(trial: Trial, arm: ArmName, folder: Path) -> Scores:
+def run_arm(trial: SyntheticTrial, arm: ArmName, folder: Path) -> Scores:
     """Train one arm on the training patients and score the held-out ones.
 
     Hospitals without any patient of the arm's modalities do not take part in its training.
@@ -180,7 +180,7 @@ def arm_study(spec: ConsortiumSpec, arm: ArmName, groups: Mapping[str, Cohort]) 
 
 
 def _train_and_score(
-    trial: Trial, arm: ArmName, groups: Mapping[str, Cohort], test: Cohort, folder: Path
+    trial: SyntheticTrial, arm: ArmName, groups: Mapping[str, Cohort], test: Cohort, folder: Path
 ) -> Scores:
     features = arm_study(trial.spec, arm, groups).features
     able = {site: own for site, own in groups.items() if _has_any(own, list(features))}

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from simulations.arms.private_arms import EPSILONS, PrivateArm
-from simulations.arms.private_comparison import Comparison, compare_private_arms
+from simulations.arms.private_comparison import PrivacyComparison, compare_private_arms
 from simulations.benchmarks.parts.check import Check, progress, run
 from simulations.scenario.scenario import Scenario, find_scenario
 from simulations.scenario.scenario_study import load_cohort
@@ -76,7 +76,7 @@ def checks(data: Path) -> Iterator[Check]:
     yield from comparison_checks(found)
 
 
-def comparison_checks(found: Comparison) -> Iterator[Check]:
+def comparison_checks(found: PrivacyComparison) -> Iterator[Check]:
     """Yield every arm beside the design's figure, then what must hold."""
     for (mode, epsilon), bound in BOUNDS.items():
         for arm in (one for one in arms() if (one.mode, one.epsilon) == (mode, epsilon)):
@@ -96,7 +96,7 @@ def comparison_checks(found: Comparison) -> Iterator[Check]:
     yield _gain(found, "local-3", "alone-3")
 
 
-def _loss(found: Comparison, arm: str, bound: float) -> Check:
+def _loss(found: PrivacyComparison, arm: str, bound: float) -> Check:
     paired = found.difference(arm, REFERENCE.name, METRIC)
     return Check(
         f"C-index lost by {arm} against training together without privacy",
@@ -108,7 +108,7 @@ def _loss(found: Comparison, arm: str, bound: float) -> Check:
     )
 
 
-def _gain(found: Comparison, arm: str, other: str) -> Check:
+def _gain(found: PrivacyComparison, arm: str, other: str) -> Check:
     paired = found.difference(arm, other, METRIC)
     return Check(
         f"C-index of {arm} above {other}, same folds",

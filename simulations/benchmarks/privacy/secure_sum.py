@@ -24,7 +24,7 @@ MILLION = 1_000_000
 
 
 @dataclass
-class Cost:
+class RoundCost:
     """What one round took."""
 
     agree_s: float
@@ -33,7 +33,7 @@ class Cost:
     site_bytes: int
 
 
-class Consortium:
+class MaskedGroup:
     """N sites and a server in one process, with agreed keys."""
 
     def __init__(self, n_sites: int, colluders: int, n_min: int) -> None:
@@ -60,9 +60,9 @@ class Consortium:
         *,
         lost: Collection[str] = (),
         silent: Collection[str] = (),
-    ) -> tuple[OpenedSum, Cost]:
+    ) -> tuple[OpenedSum, RoundCost]:
         """Return the opened sum of a round and what it cost a site and the server."""
-        cost = Cost(self.agree_s, 0.0, 0.0, 0)
+        cost = RoundCost(self.agree_s, 0.0, 0.0, 0)
         self.server.start(number, len(next(iter(vectors.values()))))
         present = [name for name in self.ids if name not in lost]
         for name in present:
@@ -99,7 +99,7 @@ def checks(data: Path) -> Iterator[Check]:
 def _exactness() -> Iterator[Check]:
     worst = 0.0
     for seed in SEEDS:
-        dice, group = np.random.default_rng(seed), Consortium(6, 1, 5)
+        dice, group = np.random.default_rng(seed), MaskedGroup(6, 1, 5)
         coder = IntegerEncoding(0.3, 13.9, 10_000, 4, 6)
         floats = {name: dice.normal(0, 3, 10_000) for name in group.ids}
         opened, _ = group.round(1, {name: coder.encode(v) for name, v in floats.items()})
@@ -115,7 +115,7 @@ def _dropouts() -> Iterator[Check]:
     wrong, opened_below, n_min, threshold = 0, 0, 8, 7
     for uploads_lost in range(4):
         for answers_lost in range(4):
-            group = Consortium(10, 3, n_min)
+            group = MaskedGroup(10, 3, n_min)
             dice = np.random.default_rng(SEEDS[0])
             vectors = {name: dice.integers(-(2**40), 2**40, 500) for name in group.ids}
             lost, rest = group.ids[:uploads_lost], group.ids[uploads_lost:]
@@ -129,7 +129,7 @@ def _dropouts() -> Iterator[Check]:
     yield Check("wrong sums over dropouts in upload and unmasking, 16 cases", wrong, 0, "==")
     yield Check("rounds opened below n_min or the threshold", opened_below, 0, "==")
     try:
-        Consortium(7, 3, 8)
+        MaskedGroup(7, 3, 8)
         below = 1
     except PrivacyError:
         below = 0
@@ -139,7 +139,7 @@ def _dropouts() -> Iterator[Check]:
 def _cost() -> Iterator[Check]:
     site_s, ratio, costs = 0.0, 0.0, []
     for seed in SEEDS:
-        dice, group = np.random.default_rng(seed), Consortium(10, 3, 8)
+        dice, group = np.random.default_rng(seed), MaskedGroup(10, 3, 8)
         coder = IntegerEncoding(0.3, 13.9, MILLION, 5, 10)
         started = time.perf_counter()
         noised = {name: coder.noised(dice.normal(0, 1, MILLION)) for name in group.ids}
@@ -158,7 +158,7 @@ def _growth() -> Iterator[Check]:
     """Twenty sites, two of them lost, against five."""
     seconds = {}
     for n_sites in (5, 20):
-        group = Consortium(n_sites, 1, n_sites - 2 if n_sites > 5 else 4)
+        group = MaskedGroup(n_sites, 1, n_sites - 2 if n_sites > 5 else 4)
         zeros = {name: np.zeros(MILLION // 10, dtype=np.int64) for name in group.ids}
         _, cost = group.round(1, zeros, lost=group.ids[:1])
         seconds[n_sites] = cost.site_s

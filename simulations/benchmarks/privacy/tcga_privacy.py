@@ -16,7 +16,7 @@ from pathlib import Path
 
 from common.study.study import TrainingPlan
 from simulations.arms.private_arms import EPSILONS, PrivateArm
-from simulations.arms.private_comparison import FLOOR, Comparison, compare_private_arms
+from simulations.arms.private_comparison import FLOOR, PrivacyComparison, compare_private_arms
 from simulations.benchmarks.parts.check import Check, progress, run
 from simulations.comparison.comparison import METRICS
 from simulations.scenario.scenario import Arm, Scenario, TcgaSource, find_scenario
@@ -38,7 +38,7 @@ REFERENCE = PrivateArm("together").name
 PRIVATE = PrivateArm("distributed", 3.0).name
 LABELS = {"c_index": "C-index", "response_auc": "response AUC"}
 
-Variants = Mapping[str, Comparison]
+Variants = Mapping[str, PrivacyComparison]
 """`raw` and `trunk` -> scores of all arms on the same folds."""
 
 
@@ -132,7 +132,7 @@ def metric_checks(name: str, found: Variants, metric: str) -> Iterator[Check]:
             )
 
 
-def _gain_kept(what: str, trunk: Comparison, metric: str) -> Check:
+def _gain_kept(what: str, trunk: PrivacyComparison, metric: str) -> Check:
     """Return the share kept where there is a gain; else that there is none to keep."""
     gain = trunk.difference(REFERENCE, FLOOR, metric)
     private = trunk.difference(PRIVATE, FLOOR, metric)

@@ -12,7 +12,8 @@ from random_patients import SMALL_MODELS, Cohort, make_study, random_model
 from client.training.private_gradient import clipped_gradient_sum, in_padded_chunks, one_by_one
 from common.models.base.parameters import expected_shapes, trainable
 from common.models.losses.multitask import PatientObjective
-from common.privacy.clipping import ClippedSum, joint_norm
+from common.privacy.clipping import ClippedSum
+from common.wire import joint_norm
 
 CPU = torch.device("cpu")
 CLIP = 0.3

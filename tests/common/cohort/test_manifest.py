@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from common.cohort.manifest import Manifest, read_manifest
 from common.cohort.outcomes import DAYS_PER_MONTH, to_months
-from common.errors import ManifestError, Problem
+from common.errors import ManifestError, RowProblem
 from common.study.study import FeatureSpec
 
 
@@ -19,7 +19,7 @@ def write(folder: Path, text: str) -> Path:
     return path
 
 
-def problems(folder: Path, text: str) -> list[Problem]:
+def problems(folder: Path, text: str) -> list[RowProblem]:
     with pytest.raises(ManifestError) as caught:
         read_manifest(write(folder, text))
     return list(caught.value.problems)

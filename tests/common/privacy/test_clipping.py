@@ -8,7 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from common.privacy.clipping import ClippedSum, grid_of, joint_norm
+from common.privacy.clipping import ClippedSum, grid_of
+from common.wire import joint_norm
 
 SHAPES = {"a": (3,), "b": (2, 2)}
 

@@ -8,13 +8,12 @@ import pytest
 from common.cohort.cohort_counts import CohortCounts
 from common.errors import ErrorCode, ProtocolError
 from common.protocol.protocol import EvaluateReply, EvaluateRequest, TrainReply, TrainRequest
-from common.wire import arrays_digest
+from common.wire import arrays_digest, joint_norm
 from server.exchange.validate_reply import (
     RoundExpectation,
     check_evaluate_identity,
     check_train_reply,
     norm_bound,
-    update_norm,
 )
 from simulations.engines.tiny_consortium import tiny_study
 
@@ -180,7 +179,7 @@ def test_norm_of_an_update_does_not_depend_on_the_order_of_its_arrays():
     rng = np.random.default_rng(0)
     arrays = {f"p{i}": rng.normal(size=50) * 10.0**i for i in range(-4, 5)}
     reversed_order = dict(reversed(arrays.items()))
-    assert update_norm(arrays) == update_norm(reversed_order)
-    assert update_norm(arrays) == pytest.approx(
+    assert joint_norm(arrays) == joint_norm(reversed_order)
+    assert joint_norm(arrays) == pytest.approx(
         np.linalg.norm(np.concatenate(list(arrays.values()))), rel=1e-14
     )

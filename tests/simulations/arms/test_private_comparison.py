@@ -6,7 +6,7 @@ import pytest
 
 from common.privacy.plan import EvaluationRelease
 from simulations.arms.private_arms import PrivateArm
-from simulations.arms.private_comparison import FLOOR, Comparison, compare_private_arms
+from simulations.arms.private_comparison import FLOOR, PrivacyComparison, compare_private_arms
 from simulations.benchmarks.privacy import fed_tcga_brca_privacy, tcga_privacy
 from simulations.cohorts.cohort import Cohort
 from simulations.engines.tiny_consortium import DIMS, tiny_study
@@ -26,7 +26,7 @@ def cells(means, noise=0.002, metric="c_index", seeds=5):
                 rows.append(
                     {"arm": arm, "seed": seed, "fold": fold, metric: value, other.pop(): np.nan}
                 )
-    return Comparison(pd.DataFrame(rows), 5)
+    return PrivacyComparison(pd.DataFrame(rows), 5)
 
 
 def fed_means(**changed):

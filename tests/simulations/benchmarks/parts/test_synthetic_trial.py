@@ -68,7 +68,7 @@ def test_alone_every_hospital_scores_its_own_patients(trial, tmp_path):
     assert np.isfinite(scores.response).all()
     for site, own in by_hospital(trial.test).items():
         here = trial.test.hospital == site
-        single = synthetic_trial.Trial(
+        single = synthetic_trial.SyntheticTrial(
             spec=trial.spec, train=by_hospital(trial.train)[site], test=own, truth=trial.truth
         )
         expected = run_arm(single, "fused", tmp_path / "again" / site)

@@ -6,7 +6,7 @@ import pytest
 
 from common.cohort.cohort_counts import CohortCounts
 from server.report.content import make_content
-from server.report.site_rows import site_rows
+from server.report.hospital_rows import hospital_rows
 from server.session.checkpoint import RoundRecord
 
 
@@ -32,7 +32,7 @@ def counts(usable, present, train=3):
     [(0, "0 %"), (2, "a few"), (50, "50 %"), (97, "nearly all"), (100, "100 %")],
 )
 def test_a_share_never_tells_a_count_below_five(run, present, text):
-    row = site_rows(with_site(run, cohort=counts(100, present)))[0]
+    row = hospital_rows(with_site(run, cohort=counts(100, present)))[0]
     assert row.available["scan"] == text
     assert row.funnel["train"] == "<5"
     assert row.share is None
@@ -41,7 +41,7 @@ def test_a_share_never_tells_a_count_below_five(run, present, text):
 
 def test_without_counts_all_is_private_but_the_modality(run):
     content = with_site(run, cohort=None, modalities=["clinical"])
-    row = site_rows(content)[0]
+    row = hospital_rows(content)[0]
     assert set(row.funnel.values()) == {"private"}
     assert row.available == {"table": "yes", "scan": "no"}
     assert row.share is None
@@ -57,7 +57,7 @@ def test_rounds_missed_are_counted_by_code_and_absence_is_named(run):
     left = {"enrolled": False, "refusal_code": "TB523", "last_round": 3}
     changes = {"b": left, "c": away}
     sites = run.sites | {s: run.sites[s].model_copy(update=c) for s, c in changes.items()}
-    rows = site_rows(make_content(dataclasses.replace(run, history=history, sites=sites)))
+    rows = hospital_rows(make_content(dataclasses.replace(run, history=history, sites=sites)))
     assert (rows[0].rounds, rows[0].missed) == (1, {"TB501": 1, "silent": 1})
     assert (rows[1].took_part, rows[1].absence) == (True, "TB523")
     assert (rows[2].took_part, rows[2].absence) == (False, "TB500")

@@ -23,7 +23,7 @@ STEPS = {
 
 
 @dataclass(frozen=True)
-class SiteRow:
+class HospitalRow:
     """One hospital.
 
     Attributes:
@@ -49,7 +49,7 @@ class SiteRow:
     share: float | None
 
 
-def site_rows(content: ReportContent) -> list[SiteRow]:
+def hospital_rows(content: ReportContent) -> list[HospitalRow]:
     """Return one row a hospital of the roster, sorted."""
     result = content.result
     names = {entry.site_id: entry.name for entry in result.study.sites}
@@ -62,7 +62,7 @@ def site_rows(content: ReportContent) -> list[SiteRow]:
             record.dropped[site_id] for record in result.history if site_id in record.dropped
         )
         rows.append(
-            SiteRow(
+            HospitalRow(
                 site_id=site_id,
                 name=names.get(site_id, ""),
                 took_part=state.took_part,
