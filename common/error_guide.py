@@ -30,6 +30,11 @@ GUIDES: dict[ErrorCode, Guide] = {
         "unknown or wrong.",
         "Mend the keys named. `tumorboard study schema` prints what is allowed.",
     ),
+    ErrorCode.PLUGIN: Guide(
+        "A model, extractor or aggregation rule of another distribution is not installed, is of "
+        "another version, or has a name that is taken.",
+        "Install the distribution and version that the study names, the same at every hospital.",
+    ),
     ErrorCode.MANIFEST: Guide(
         "The manifest has problems; all are listed with row, column, value and cure.",
         "Mend the rows and run the same command again.",

@@ -31,6 +31,7 @@ class ErrorCode(StrEnum):
     """Stable codes; the only part of an error that may leave a hospital."""
 
     CONFIG = "TB100"
+    PLUGIN = "TB101"
     MANIFEST = "TB200"
     FEATURE = "TB300"
     FEATURE_FINGERPRINT = "TB301"

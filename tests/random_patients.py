@@ -7,7 +7,7 @@ import torch
 
 from common.cohort.batch import PatientBatch
 from common.models.base.base import FusedModel
-from common.models.catalogue.registry import build_model
+from common.models.base.build import build_model
 from common.study.study import Study
 
 FEATURES = {

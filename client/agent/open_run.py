@@ -28,9 +28,9 @@ from common.cohort.manifest import read_manifest
 from common.contract import canonical_json
 from common.errors import ErrorCode, LedgerError, ProtocolError
 from common.models.base.base import FusedModel
+from common.models.base.build import build_model
 from common.models.base.parameters import expected_shapes
-from common.models.catalogue.registry import build_model
-from common.models.catalogue.validators import check_private
+from common.models.base.validators import check_private
 from common.storage.atomic_file import write_text
 from common.study.site_policy import SitePolicy
 from common.study.study import MODALITIES, Modality, Study

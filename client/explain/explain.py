@@ -144,7 +144,7 @@ def _strongest(
     """Return feature set -> its named inputs with the largest attribution."""
     found = {}
     for view in views:
-        names = input_names(view.spec, view.file, view.kept)
+        names = input_names(view.name, view.spec, view.file, view.kept)
         ranked = ranked_inputs(attribution.inputs[view.name], names, TOP)
         if ranked:
             found[view.name] = ranked

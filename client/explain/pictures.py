@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +16,7 @@ from client.explain.slice_picture import ShowsImages, write_slice_picture
 from client.explain.slide_geojson import qupath_origin, write_geojson
 from client.explain.slide_picture import write_slide_picture
 from client.explain.slide_tiles import tiles_by_slide
-from client.extract.kinds.registry import create_extractor
+from client.extract.kinds.extractor import create_extractor, extractor_class
 from common.cohort.features_h5 import FeatureFile
 from common.cohort.manifest import PatientRow
 from common.errors import ExtractionError, FeatureError
@@ -59,18 +60,25 @@ def bag_pictures(
     Raises:
         ConfigError: An optional library is not installed.
     """
-    kind = view.spec.extractor.kind if view.spec.extractor is not None else ""
-    if kind == "" and view.spec.modality == "pathology" and view.file.coords is not None:
-        kind = "tiles"  # brought ready-made, by CLAM or TRIDENT
-    if kind not in _PICTURES:
+    draw = _painter(view)
+    if draw is None:
         return []
     layers = bag_layers(view.name, view.attention, attributions)
     if not layers:
         return [f"{view.name}: the model has no attention, and its attribution cannot be read"]
     try:
-        return _PICTURES[kind](view, layers, folder, synthetic)
+        return draw(view, layers, folder, synthetic)
     except (ExtractionError, FeatureError) as error:
         return [f"{view.name}: [{error.code}] {error.what} ({error.where})"]
+
+
+def _painter(view: BagView) -> Callable[[BagView, Sequence[Layer], Path, bool], list[str]] | None:
+    """Return what draws a bag: tiles by their places, whoever extracted them, slices by images."""
+    if view.spec.modality == "pathology" and view.file.coords is not None:
+        return _slides
+    if view.spec.extractor is None:
+        return None
+    return _slices if hasattr(extractor_class(view.name, view.spec), "images") else None
 
 
 def _slides(view: BagView, layers: Sequence[Layer], folder: Path, synthetic: bool) -> list[str]:
@@ -92,9 +100,7 @@ def _unique_stem(slide: Path, slides: Sequence[Path]) -> str:
 
 
 def _slices(view: BagView, layers: Sequence[Layer], folder: Path, synthetic: bool) -> list[str]:
-    extractor = create_extractor(view.name, view.spec)
-    if not isinstance(extractor, ShowsImages):
-        return [f"{view.name}: its extractor shows no pictures"]
+    extractor = cast(ShowsImages, create_extractor(view.name, view.spec))
     if extractor.fingerprint != view.file.fingerprint:
         return [f"{view.name}: the features were made by another extractor than is installed"]
     images, names = extractor.images(view.row)
@@ -109,9 +115,3 @@ def _slices(view: BagView, layers: Sequence[Layer], folder: Path, synthetic: boo
         synthetic=synthetic,
     )
     return []
-
-
-_PICTURES: dict[str, Callable[[BagView, Sequence[Layer], Path, bool], list[str]]] = {
-    "tiles": _slides,
-    "slices": _slices,
-}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +21,6 @@ _ATTENTION = "#8a5a00"
 _SHORT = {"attribution to response": "response", "attribution to risk": "risk"}
 
 
-@runtime_checkable
 class ShowsImages(Protocol):
     """An extractor whose tokens are pictures that can be shown."""
 

@@ -11,8 +11,8 @@ from safetensors.numpy import load_file
 
 from common.errors import ConfigError, ErrorCode, ProtocolError
 from common.models.base.base import FusedModel
+from common.models.base.build import build_model
 from common.models.base.parameters import load_arrays
-from common.models.catalogue.registry import build_model
 from common.study.study import Study
 from common.wire import Arrays, arrays_digest
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from client.extract.kinds.registry import create_extractor
+from client.extract.kinds.extractor import create_extractor
 from common.study.study import Study
 
 

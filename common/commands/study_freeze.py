@@ -7,7 +7,7 @@ from pathlib import Path
 from common.contract import canonical_json
 from common.errors import ConfigError
 from common.storage.atomic_file import write_text
-from common.study.extractor_kinds import check_extractor_kind
+from common.study.catalogue import EXTRACTORS
 from common.study.federated_method import stays_local
 from common.study.study import Study
 
@@ -50,13 +50,13 @@ def check_runnable(study: Study) -> None:
             the model reads, or every trained parameter stays local.
         PrivacyError: The study is private and a layer of the model mixes patients.
     """
+    from common.models.base.build import build_model
     from common.models.base.parameters import expected_shapes
-    from common.models.catalogue.registry import build_model
-    from common.models.catalogue.validators import check_private
+    from common.models.base.validators import check_private
 
     for name, spec in study.features.items():
         if spec.extractor is not None:
-            check_extractor_kind(name, spec.extractor.kind)
+            EXTRACTORS.get(spec.extractor.kind, where=f"features.{name}.extractor.kind")
     model = build_model(study)
     patterns = study.training.stay_local
     if patterns and all(stays_local(name, patterns) for name in expected_shapes(model)):

@@ -15,8 +15,8 @@ from pathlib import Path
 from common.commands.cli_output import Output
 from common.errors import ErrorCode, RunError, TumorboardError
 from common.metrics.summaries.paired import Comparison
+from common.models.base.build import build_model
 from common.models.base.parameters import to_arrays
-from common.models.catalogue.registry import build_model
 from common.storage.atomic_file import write_text
 from common.storage.full_disk import disk_full_of
 from common.study.study import Study

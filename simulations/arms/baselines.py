@@ -15,8 +15,8 @@ from common.commands.cli_output import Output
 from common.metrics.tables.estimate import Estimate, not_estimable
 from common.metrics.tables.grid import EvaluationGrid
 from common.metrics.tables.predictions import Predictions
+from common.models.base.build import build_model
 from common.models.base.parameters import load_arrays
-from common.models.catalogue.registry import build_model
 from common.privacy.plan import EvaluationRelease, PrivacyPlan
 from common.study.study import Quorum, RosterEntry, Study
 from common.wire import Arrays

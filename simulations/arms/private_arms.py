@@ -11,8 +11,8 @@ import numpy.typing as npt
 import pandas as pd
 
 from client.data.dataset import PatientDataset
+from common.models.base.build import build_model
 from common.models.base.parameters import load_arrays
-from common.models.catalogue.registry import build_model
 from common.privacy.plan import PrivacyPlan
 from common.study.study import Endpoints, Study
 from common.wire import Arrays

@@ -20,8 +20,8 @@ from flwr.serverapp import Grid, ServerApp
 
 from common.contract import canonical_json
 from common.errors import RunError
+from common.models.base.build import build_model
 from common.models.base.parameters import to_arrays
-from common.models.catalogue.registry import build_model
 from common.protocol.protocol import (
     METHODS,
     EvaluateRequest,

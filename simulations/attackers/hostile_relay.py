@@ -19,8 +19,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from client.agent.socket_call import SERVICE, from_frame, to_frame
 from client.site.enrol_connection import SiteConnection
 from common.contract import canonical_json
+from common.models.base.build import build_model
 from common.models.base.parameters import to_arrays
-from common.models.catalogue.registry import build_model
 from common.protocol.protocol import (
     METHODS,
     EvaluateRequest,

@@ -155,7 +155,7 @@ def measure_reference(folder: Path, *, workers: int, output: Output) -> str:
     Raises:
         DataError: A public file could not be extracted.
     """
-    from client.extract.kinds.registry import create_extractor
+    from client.extract.kinds.extractor import create_extractor
     from client.extract.run.runner import run_extraction
     from common.cohort.features_h5 import read_features
     from common.cohort.manifest import read_manifest

@@ -12,8 +12,8 @@ import torch
 
 from client.data.dataset import PatientDataset
 from client.training.train import train_epochs
+from common.models.base.build import build_model
 from common.models.base.parameters import block_of, load_arrays, to_arrays
-from common.models.catalogue.registry import build_model
 from common.study.study import Study
 from common.wire import Arrays
 from server.aggregate.contribution import Contribution

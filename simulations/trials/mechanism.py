@@ -14,8 +14,8 @@ import torch
 from client.data.dataset import PatientDataset
 from client.training.private_gradient import clipped_gradient_sum
 from common.models.base.base import FusedModel
+from common.models.base.build import build_model
 from common.models.base.parameters import block_of, load_arrays, to_arrays
-from common.models.catalogue.registry import build_model
 from common.privacy.integer_encoding import flatten, unflatten
 from common.study.private_round import encoding_of
 from common.study.study import MODALITIES, Study

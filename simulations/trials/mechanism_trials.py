@@ -24,8 +24,8 @@ from client.data.dataset import PatientDataset
 from common.cohort.batch import PatientBatch
 from common.errors import ConfigError
 from common.models.base.base import FusedModel
+from common.models.base.build import build_model
 from common.models.base.parameters import expected_shapes, to_arrays, trainable
-from common.models.catalogue.registry import build_model
 from common.models.losses.multitask import PatientObjective
 from common.privacy.clipping import ClippedSum
 from common.privacy.integer_encoding import flatten, unflatten

@@ -16,8 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from client.data.dataset import PatientDataset
+from common.models.base.build import build_model
 from common.models.base.parameters import expected_shapes, to_arrays
-from common.models.catalogue.registry import build_model
 from common.privacy.integer_encoding import unflatten
 from common.protocol.protocol import TrainRequest
 from common.study.private_round import encoding_of

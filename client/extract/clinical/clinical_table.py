@@ -9,7 +9,7 @@ from typing import Annotated, ClassVar, Literal, Self
 import numpy as np
 from pydantic import Field, JsonValue, model_validator
 
-from client.extract.kinds.extractor import fingerprint_of
+from client.extract.kinds.extractor import InputNames, Kept, fingerprint_of
 from common.cohort.features_h5 import FINGERPRINT, FeatureFile
 from common.cohort.manifest import PatientRow
 from common.contract import Contract
@@ -117,6 +117,13 @@ class ClinicalTableExtractor:
         self.fingerprint = fingerprint_of(
             self.kind, self.params.model_dump(mode="json"), code_version=_CODE_VERSION
         )
+
+    @staticmethod
+    def input_names(spec: FeatureSpec, file: FeatureFile, kept: Kept) -> InputNames:
+        """Name the columns by variable and level."""
+        params = dict(spec.extractor.params) if spec.extractor else {}
+        checked = ClinicalTableParams.from_mapping(params, where="extractor.params")
+        return InputNames(columns=checked.columns)
 
     def inputs(self, row: PatientRow) -> list[Path]:
         """Return nothing: the values stand in the manifest itself."""

@@ -15,7 +15,7 @@ from pydantic import Field, JsonValue, model_validator
 
 from client.extract.clinical.clinical_table import plain_text
 from client.extract.clinical.sentence_encoder import Backend, sentence_encoder
-from client.extract.kinds.extractor import fingerprint_of
+from client.extract.kinds.extractor import InputNames, Kept, fingerprint_of
 from common.cohort.features_h5 import FINGERPRINT, FeatureFile
 from common.cohort.manifest import PatientRow
 from common.contract import Contract
@@ -117,6 +117,12 @@ class ClinicalTextExtractor:
             code_version=_CODE_VERSION,
             weights=self._encoder.digests,
         )
+
+    @staticmethod
+    def input_names(spec: FeatureSpec, file: FeatureFile, kept: Kept) -> InputNames:
+        """Name every token by the variable its sentence is about."""
+        names = str(file.attrs.get("token_names", "")).split(";")
+        return InputNames([names[k] for k in kept] if len(names) == len(file.features) else None)
 
     def inputs(self, row: PatientRow) -> list[Path]:
         """Return nothing: the values stand in the manifest itself."""

@@ -18,7 +18,7 @@ from client.extract.genomics.pathway_params import (
     public_scaling,
 )
 from client.extract.genomics.rna_table import RnaTable, rna_table
-from client.extract.kinds.extractor import fingerprint_of
+from client.extract.kinds.extractor import InputNames, Kept, fingerprint_of
 from common.cohort.features_h5 import FINGERPRINT, FeatureFile
 from common.cohort.manifest import PatientRow
 from common.contract import sha256_hex
@@ -68,6 +68,15 @@ class PathwayExtractor:
             code_version=_CODE_VERSION,
             weights={"gene_sets": self.sets_sha256, "gene_stats": stats_digest},
         )
+
+    @staticmethod
+    def input_names(spec: FeatureSpec, file: FeatureFile, kept: Kept) -> InputNames:
+        """Name every token by its gene set."""
+        params, where = dict(spec.extractor.params) if spec.extractor else {}, "extractor.params"
+        names = spec.names or [
+            *load_sets(PathwayParams.from_mapping(params, where=where), where=where)
+        ]
+        return InputNames(tokens=[names[k] for k in kept])
 
     def inputs(self, row: PatientRow) -> list[Path]:
         """Return nothing: the table is shared, so only the patient's own row counts."""

@@ -1,15 +1,20 @@
-"""What every extractor is: a pure function from a patient's raw files to one feature file."""
+"""Contract of an extractor: a pure function from a patient's raw files to one feature file."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
+import numpy as np
+import numpy.typing as npt
 from pydantic import JsonValue
 
 from common.contract import canonical_json, sha256_hex
-from common.errors import ExtractionError
+from common.errors import ConfigError, ExtractionError
+from common.study.catalogue import EXTRACTORS
+from common.study.study import FeatureSpec
 
 if TYPE_CHECKING:
     from common.cohort.features_h5 import FeatureFile
@@ -19,6 +24,23 @@ if TYPE_CHECKING:
 PROBLEMS = "problems"
 """Attribute of a feature file: JSON list of `{"code", "where", "reason"}`, one for each raw file
 that was set aside although the patient has others that are usable."""
+
+
+Kept = npt.NDArray[np.int64]
+"""Rows of a feature file that the model read, (T,)."""
+
+
+@dataclass(frozen=True)
+class InputNames:
+    """Names of one patient's inputs of one feature set.
+
+    Attributes:
+        tokens: T names, or None where a token has none that says anything.
+        columns: D names, or None where columns are those of an encoder.
+    """
+
+    tokens: list[str] | None = None
+    columns: list[str] | None = None
 
 
 class NothingToExtract(ExtractionError):  # noqa: N818 - an outcome rather than a fault
@@ -35,6 +57,10 @@ class Extractor(Protocol):
     An extractor is built as `Kind(feature_name, spec)`, with `feature_name` its key in
     `Study.features` and `spec` a `FeatureSpec`; worker processes build their own copy, so it
     need not be picklable. The constructor reads weights and parameters, never patients.
+
+    Two more methods are optional. `input_names(spec, file, kept) -> InputNames`, static, names
+    tokens and columns for people who read explanations. `images(row)` returns the pictures that
+    the encoder sees, (S, P, P, 3) uint8, and a name for each; they are drawn beside attributions.
 
     Attributes:
         kind: Name in the registry, e.g. `tiles`.
@@ -76,6 +102,38 @@ class Extractor(Protocol):
                 recorded and the others go on.
         """
         ...
+
+
+def extractor_class(name: str, spec: FeatureSpec) -> Any:
+    """Return the class that extracts the feature set `name`; its instances are `Extractor`s.
+
+    Args:
+        name: Key in `Study.features`.
+        spec: Its specification; `spec.extractor` must be set.
+
+    Raises:
+        ConfigError: The feature set has no extractor, or its kind is unknown.
+    """
+    where = f"features.{name}.extractor"
+    if spec.extractor is None:
+        raise ConfigError(
+            f"feature set '{name}' names no extractor",
+            where=where,
+            why="without one, feature files can only be brought ready-made",
+            cure="name an extractor, or put feature files into the feature store yourself",
+        )
+    return EXTRACTORS.get(spec.extractor.kind, where=f"{where}.kind").load()
+
+
+def create_extractor(name: str, spec: FeatureSpec) -> Extractor:
+    """Return a new extractor for the feature set `name`.
+
+    Raises:
+        ConfigError: As `extractor_class`; or an optional library is not installed, or the
+            parameters are wrong.
+    """
+    built: Extractor = extractor_class(name, spec)(name, spec)
+    return built
 
 
 def row_values(extractor: Extractor, row: PatientRow) -> Mapping[str, JsonValue]:

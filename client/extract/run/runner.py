@@ -14,8 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from client.extract.encoders.tile_encoder import Device
-from client.extract.kinds.extractor import Extractor, row_values
-from client.extract.kinds.registry import create_extractor, kinds
+from client.extract.kinds.extractor import Extractor, create_extractor, row_values
 from client.extract.run.extraction_summary import ExtractionSummary, ItemFailure
 from client.extract.run.input_digest import InputDigester
 from client.extract.run.item_state import ItemProblem, StateStore
@@ -60,9 +59,8 @@ def run_extraction(
     with _locked(store):
         plan = _Plan(store, extractors)
         plan.make(manifest, workers, output)
-        setup = WorkerSetup(
-            store, {name: spec.model_dump_json() for name, spec in wanted.items()}, kinds(), device
-        )
+        specs = {name: spec.model_dump_json() for name, spec in wanted.items()}
+        setup = WorkerSetup(store, specs, device)
         with output.progress(len(plan.items), "extracting") as progress:
             for item, result in _results(plan, setup, workers):
                 plan.record(item, result)

@@ -16,8 +16,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from client.extract.encoders.tile_encoder import Device, prefer_device
-from client.extract.kinds.extractor import PROBLEMS, Extractor, NothingToExtract
-from client.extract.kinds.registry import create_extractor, register
+from client.extract.kinds.extractor import (
+    PROBLEMS,
+    Extractor,
+    NothingToExtract,
+    create_extractor,
+)
 from client.extract.run.item_state import ItemProblem, Outcome, StateStore
 from common.cohort.features_h5 import FINGERPRINT, FeatureFile, feature_path, write_features
 from common.cohort.manifest import PatientRow
@@ -67,13 +71,11 @@ class WorkerSetup:
     Attributes:
         store: The feature store.
         specs: Feature set -> its `FeatureSpec` as JSON.
-        kinds: Extractor kind -> location, as in the registry of the parent.
         device: What `auto` means.
     """
 
     store: Path
     specs: Mapping[str, str]
-    kinds: Mapping[str, str]
     device: Device
 
 
@@ -81,8 +83,6 @@ class Worker:
     """Extracts items into one feature store."""
 
     def __init__(self, setup: WorkerSetup) -> None:
-        for kind, location in setup.kinds.items():
-            register(kind, location)
         prefer_device(setup.device)
         self._setup = setup
         self._states = StateStore(setup.store)

@@ -15,7 +15,13 @@ from pydantic import Field, JsonValue
 
 from client.extract.encoders.encoder_registry import encoder_entry
 from client.extract.encoders.tile_encoder import TileEncoder, encoder_digest, load_encoder
-from client.extract.kinds.extractor import PROBLEMS, NothingToExtract, fingerprint_of
+from client.extract.kinds.extractor import (
+    PROBLEMS,
+    InputNames,
+    Kept,
+    NothingToExtract,
+    fingerprint_of,
+)
 from client.extract.slides.slide_table import (
     SLIDES,
     SlideEntry,
@@ -121,6 +127,21 @@ class TileExtractor:
             coords=np.concatenate([corners for _, corners, _ in bags]),
             attrs=self._attributes(entries, problems),
             slide_index=slide_index(entries),
+        )
+
+    @staticmethod
+    def input_names(spec: FeatureSpec, file: FeatureFile, kept: Kept) -> InputNames:
+        """Name every tile by its place, and its slide where there are several."""
+        if file.coords is None:
+            return InputNames()
+        slides = file.slide_index
+        several = slides is not None and len(np.unique(slides)) > 1
+        return InputNames(
+            tokens=[
+                (f"slide {int(slides[k]) + 1}, " if several and slides is not None else "")
+                + f"tile at ({int(file.coords[k, 0])}, {int(file.coords[k, 1])})"
+                for k in kept
+            ]
         )
 
     def _attributes(

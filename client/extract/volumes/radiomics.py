@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field, JsonValue
 
-from client.extract.kinds.extractor import fingerprint_of
+from client.extract.kinds.extractor import InputNames, Kept, fingerprint_of
 from client.extract.volumes.sequence_volumes import (
     RadiologyParams,
     Sequence,
@@ -30,6 +30,7 @@ from client.extract.volumes.sequence_volumes import (
     load_settings,
     none_of_the_sequences,
     raw_files,
+    sequence_names,
     used_names,
 )
 from client.extract.volumes.volume import sitk
@@ -94,6 +95,16 @@ class RadiomicsExtractor:
                 leave_out=set(),
             ),
             code_version=CODE_VERSION,
+        )
+
+    @staticmethod
+    def input_names(spec: FeatureSpec, file: FeatureFile, kept: Kept) -> InputNames:
+        """Name every token by its sequence, every column by its feature."""
+        names = sequence_names(spec)
+        flags = file.features[kept, -len(names) :]
+        return InputNames(
+            tokens=[names[int(place)] for place in flags.argmax(axis=1)],
+            columns=feature_names(spec.extractor.params if spec.extractor else {}),
         )
 
     def inputs(self, row: PatientRow) -> list[Path]:

@@ -14,6 +14,7 @@ from client.extract.volumes.volume_preprocess import Preprocessing
 from client.extract.volumes.volume_reader import mask_series, read_mask, read_volume
 from common.contract import Contract, read_yaml_mapping
 from common.errors import ConfigError, ErrorCode, ExtractionError, TumorboardError
+from common.study.study import FeatureSpec
 
 if TYPE_CHECKING:
     from common.cohort.manifest import PatientRow
@@ -114,6 +115,12 @@ def fingerprint_params(
     """
     dumped = params.model_dump(mode="json", exclude={"settings", "preprocess", *leave_out})
     return dumped | {"settings": dict(settings)}
+
+
+def sequence_names(spec: FeatureSpec) -> list[str]:
+    """Return the sequences that a feature set's parameters name, in order."""
+    named = spec.extractor.params.get("sequences", []) if spec.extractor else []
+    return [str(name) for name in named] if isinstance(named, list) else []
 
 
 def raw_files(row: PatientRow, params: RadiologyParams) -> list[Path]:

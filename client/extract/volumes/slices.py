@@ -13,7 +13,7 @@ from pydantic import Field, JsonValue
 
 from client.extract.encoders.encoder_registry import encoder_entry
 from client.extract.encoders.tile_encoder import TileEncoder, encoder_digest, load_encoder
-from client.extract.kinds.extractor import fingerprint_of
+from client.extract.kinds.extractor import InputNames, Kept, fingerprint_of
 from client.extract.volumes.sequence_volumes import (
     RadiologyParams,
     Sequence,
@@ -22,6 +22,7 @@ from client.extract.volumes.sequence_volumes import (
     load_settings,
     none_of_the_sequences,
     raw_files,
+    sequence_names,
     used_names,
 )
 from client.extract.volumes.tumour_slices import SliceChoice, TumourSlices, cut_slices
@@ -100,6 +101,16 @@ class SlicesExtractor:
                 why="a picture needs to know which intensities are black and white",
                 cure="use zscore or window",
             )
+
+    @staticmethod
+    def input_names(spec: FeatureSpec, file: FeatureFile, kept: Kept) -> InputNames:
+        """Name every slice by its sequence and number."""
+        if file.coords is None:
+            return InputNames()
+        names = sequence_names(spec)
+        return InputNames(
+            tokens=[f"{names[int(place)]} slice {int(k)}" for k, place in file.coords[kept]]
+        )
 
     def inputs(self, row: PatientRow) -> list[Path]:
         """Return volumes and masks of the sequences used; empty = no radiology."""

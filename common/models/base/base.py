@@ -8,6 +8,7 @@ and a token only where `mask` is true.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -34,12 +35,14 @@ class FusedModel(nn.Module, ABC):
     modality's block get an exactly zero gradient from a patient who lacks it.
 
     Attributes:
+        options: Contract of the options.
         features: The feature sets read, in name order.
         uniform_shape: Whether prepared batches have one shape for every patient and the model
             computes each row the same, bit by bit, in any batch (see `row_linear`). Many
             patients can then be computed at once.
     """
 
+    options: ClassVar[type[ModelOptions]] = ModelOptions
     uniform_shape: bool = False
 
     def __init__(self, study: Study, options: ModelOptions) -> None:

@@ -31,6 +31,8 @@ class AbmilOptions(ModelOptions):
 class Abmil(FusedModel):
     """See the module's first lines."""
 
+    options = AbmilOptions
+
     def __init__(self, study: Study, options: AbmilOptions) -> None:
         super().__init__(study, options)
         for modality in sorted({spec.modality for spec in self.features.values()}):

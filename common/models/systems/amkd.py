@@ -65,6 +65,8 @@ class AmkdOptions(ModelOptions):
 class AmkdStudent(FusedModel):
     """See the module's first lines."""
 
+    options = AmkdOptions
+
     def __init__(self, study: Study, options: AmkdOptions) -> None:
         super().__init__(study, options)
         self._study, self._options = study, options

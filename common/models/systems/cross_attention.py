@@ -36,6 +36,8 @@ class CrossAttentionOptions(ModelOptions):
 class CrossAttention(FusedModel):
     """See the module's first lines."""
 
+    options = CrossAttentionOptions
+
     def __init__(self, study: Study, options: CrossAttentionOptions) -> None:
         super().__init__(study, options)
         if options.width % options.heads:

@@ -42,6 +42,8 @@ class FoundationOptions(ModelOptions):
 class Foundation(FusedModel):
     """See the module's first lines."""
 
+    options = FoundationOptions
+
     def __init__(self, study: Study, options: FoundationOptions) -> None:
         super().__init__(study, options)
         if options.width % options.heads or (options.weights is None) != (options.sha256 is None):

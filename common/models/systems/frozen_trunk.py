@@ -17,17 +17,20 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from common.cohort.batch import Outputs, PatientBatch
+from common.errors import ConfigError
 from common.models.base.base import FusedModel, ModelOptions
 from common.models.base.baseline import hazard_biases, response_bias
+from common.models.base.build import create_model
 from common.models.base.weights_file import load_weights
 from common.models.parts.row_linear import RowLinear
+from common.study.catalogue import MODELS
 from common.study.study import Study
 
 
 class FrozenTrunkOptions(ModelOptions):
     """Options of `frozen_trunk`."""
 
-    trunk: str = Field(default="moemil", description="name of a registered model")
+    trunk: str = Field(default="moemil", description="name of another model")
     trunk_options: dict[str, JsonValue] = Field(default_factory=dict)
     weights: str | None = Field(default=None, description="safetensors file of the trunk")
     sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
@@ -38,24 +41,18 @@ class FrozenTrunkOptions(ModelOptions):
     def _check(self) -> Self:
         if (self.weights is None) != (self.sha256 is None):
             raise ValueError("weights and sha256 go together")
-        if self.trunk == "frozen_trunk":
-            raise ValueError("a trunk cannot be a frozen_trunk itself")
         return self
 
 
 class FrozenTrunk(FusedModel):
-    """RowLinear heads on a frozen trunk's embedding, standardised over its own coordinates.
+    """RowLinear heads on a frozen trunk's embedding, standardised over its own coordinates."""
 
-    Args:
-        study: The study.
-        options: Trunk and heads.
-        trunk: The trunk, built for this study.
-    """
-
+    options = FrozenTrunkOptions
     uniform_shape = True
 
-    def __init__(self, study: Study, options: FrozenTrunkOptions, trunk: FusedModel) -> None:
+    def __init__(self, study: Study, options: FrozenTrunkOptions) -> None:
         super().__init__(study, options)
+        trunk = _trunk(study, options)
         if options.weights is not None and options.sha256 is not None:
             load_weights(trunk, options.weights, options.sha256, skip=("heads.",))
         trunk.requires_grad_(requires_grad=False)
@@ -98,6 +95,21 @@ class FrozenTrunk(FusedModel):
         return Outputs(
             outputs.response_logit, outputs.hazard_logits, outputs.embedding, seen.attention
         )
+
+
+def _trunk(study: Study, options: FrozenTrunkOptions) -> FusedModel:
+    given = dict(options.trunk_options)
+    if options.modalities is not None:
+        given["modalities"] = list(options.modalities)
+    where = "study.model.options.trunk"
+    if MODELS.get(options.trunk, where=where).inner:
+        raise ConfigError(
+            f"'{options.trunk}' cannot be a trunk",
+            where=where,
+            why="it has another model inside, and so would the study",
+            cure="name the inner model as the trunk",
+        )
+    return create_model(study, options.trunk, given, where)[0]
 
 
 class _Heads(nn.Module):

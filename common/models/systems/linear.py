@@ -43,6 +43,7 @@ class LinearOptions(ModelOptions):
 class LinearHeads(FusedModel):
     """One linear map a feature set, summed; biases start at the published baseline."""
 
+    options = LinearOptions
     uniform_shape = True
 
     def __init__(self, study: Study, options: LinearOptions) -> None:
@@ -108,6 +109,13 @@ class LinearHeads(FusedModel):
         if not self.n_intervals:
             return scores[:, :0]
         return scores[:, int(self.has_response) :].add(self.heads["hazard_bias"])
+
+
+class ClinicalLinear(LinearHeads):
+    """Linear heads on the clinical feature sets alone."""
+
+    def __init__(self, study: Study, options: LinearOptions) -> None:
+        super().__init__(study, options.model_copy(update={"modalities": ["clinical"]}))
 
 
 def _check_names(options: LinearOptions, features: dict[str, FeatureSpec]) -> None:

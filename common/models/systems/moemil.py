@@ -72,6 +72,8 @@ class MoemilOptions(ModelOptions):
 class Moemil(FusedModel):
     """See the module's first lines."""
 
+    options = MoemilOptions
+
     def __init__(self, study: Study, options: MoemilOptions) -> None:
         super().__init__(study, options)
         sizes = EncoderSizes(

@@ -71,6 +71,8 @@ class PathRead:
 class SurvPgc(FusedModel):
     """See the module's first lines."""
 
+    options = SurvPgcOptions
+
     def __init__(self, study: Study, options: SurvPgcOptions) -> None:
         super().__init__(study, options)
         self._width, self._redundancy = options.width, options.redundancy_weight

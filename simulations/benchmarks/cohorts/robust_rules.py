@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from common.models.base.build import build_model
 from common.models.base.parameters import load_arrays
-from common.models.catalogue.registry import build_model
 from common.privacy.plan import PrivacyPlan
 from common.study.federated_method import AggregationRule
 from common.study.study import Study, TrainingPlan

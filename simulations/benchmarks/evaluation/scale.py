@@ -23,8 +23,8 @@ import numpy as np
 
 from client.training.private_gradient import clipped_gradient_sum
 from common.commands.cli_output import Output, Progress
+from common.models.base.build import build_model
 from common.models.base.parameters import load_arrays, to_arrays
-from common.models.catalogue.registry import build_model
 from common.study.study import Study
 from server.aggregate.contribution import Contribution
 from server.aggregate.gradient_mean import descent, gradient_sum

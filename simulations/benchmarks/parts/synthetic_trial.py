@@ -14,8 +14,8 @@ import pandas as pd
 
 from client.data.split import is_held_out
 from common.commands.cli_output import Output
+from common.models.base.build import build_model
 from common.models.base.parameters import load_arrays
-from common.models.catalogue.registry import build_model
 from common.privacy.plan import EvaluationRelease
 from common.study.study import (
     LocalTraining,

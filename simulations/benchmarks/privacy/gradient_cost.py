@@ -21,8 +21,8 @@ from client.data.dataset import PatientDataset
 from client.data.patient_source import sorted_indices
 from client.training.private_gradient import clipped_gradient_sum, in_padded_chunks
 from common.models.base.base import FusedModel
+from common.models.base.build import build_model
 from common.models.base.parameters import expected_shapes, trainable
-from common.models.catalogue.registry import build_model
 from common.models.losses.multitask import PatientObjective
 from common.privacy.clipping import ClippedSum
 from common.study.study import Study

@@ -10,8 +10,8 @@ from client.agent.site_agent import SiteAgent
 from client.agent.socket_call import AgentRefusalError
 from common.contract import canonical_json
 from common.errors import ErrorCode
+from common.models.base.build import build_model
 from common.models.base.parameters import to_arrays
-from common.models.catalogue.registry import build_model
 from common.protocol.protocol import HandshakeRequest, TrainRequest
 from common.trust.provenance import code_digest
 from common.wire import arrays_digest

@@ -24,8 +24,8 @@ from client.agent.socket_call import SERVICE, AgentRefusalError, from_frame, to_
 from client.site.identity import create_identity
 from common.contract import canonical_json
 from common.errors import ConfigError, ErrorCode
+from common.models.base.build import build_model
 from common.models.base.parameters import to_arrays
-from common.models.catalogue.registry import build_model
 from common.protocol.protocol import HandshakeRequest, StatusReply, StatusRequest, TrainRequest
 from common.trust.provenance import code_digest
 from common.trust.site_proof import is_proven, new_challenge

@@ -9,8 +9,8 @@ from client.site.sealed_replies import SealedReplies
 from common.contract import canonical_json
 from common.errors import BudgetError, ErrorCode
 from common.ledger.ledger import Ledger, LedgerBudgets
+from common.models.base.build import build_model
 from common.models.base.parameters import to_arrays
-from common.models.catalogue.registry import build_model
 from common.privacy.accounting import training_sigma
 from common.protocol.protocol import EvaluateRequest, HandshakeRequest, TrainRequest
 from common.trust.provenance import code_digest

@@ -10,8 +10,8 @@ from random_patients import FEATURES, Cohort, make_study, random_model
 from client.explain import attribution as module
 from client.explain.attribution import attribute, contributions, shares
 from client.training.train import train_epochs
+from common.models.base.build import build_model
 from common.models.base.parameters import load_arrays, to_arrays
-from common.models.catalogue.registry import build_model
 from common.models.losses.discrete_time import survival_curve
 
 MOEMIL = {"size": "small", "instance_patches": 2}

@@ -11,7 +11,6 @@ from small_site import SIDE, tile_bag, tile_corners
 from client.explain import pictures
 from client.explain.attribution import Attribution
 from client.explain.pictures import BagView, bag_pictures
-from client.explain.slice_picture import ShowsImages
 from client.explain.slide_picture import tile_image
 from client.explain.slide_tiles import SlideTiles
 from client.extract.volumes.slices import SlicesExtractor
@@ -158,5 +157,4 @@ def test_an_unreadable_scan_is_a_note(tmp_path, monkeypatch):
 
 
 def test_the_slice_extractor_shows_images():
-    assert isinstance(Fake(), ShowsImages)
     assert hasattr(SlicesExtractor, "images")

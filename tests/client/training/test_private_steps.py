@@ -19,8 +19,8 @@ from common.errors import ConfigError
 from common.ledger.ledger_file import read_ledger
 from common.ledger.recompose import recompose
 from common.models.base.base import FusedModel, ModelOptions, read_tokens
+from common.models.base.build import build_model
 from common.models.base.parameters import expected_shapes, to_arrays
-from common.models.catalogue.registry import build_model
 from common.models.losses.multitask import patient_loss
 from common.study.private_round import encoding_of, sigma_of
 from common.study.study import Study

@@ -8,8 +8,8 @@ from random_patients import SMALL_MODELS, Cohort, make_study
 from client.data.training_batches import batch_order, drop_modalities
 from client.training.train import block_weights, train_epochs
 from common.errors import DataError
+from common.models.base.build import build_model
 from common.models.base.parameters import load_arrays, to_arrays, trainable
-from common.models.catalogue.registry import build_model
 from common.models.losses.multitask import PatientObjective
 
 CPU = torch.device("cpu")

@@ -45,7 +45,7 @@ def test_the_template_is_valid_in_every_mode(tmp_path: Path, mode: str) -> None:
 
 def test_the_template_s_features_are_extractable(tmp_path: Path) -> None:
     """dim and params of the template fit the extractors (clinical; tiles needs weights)."""
-    registry = pytest.importorskip("client.extract.kinds.registry")
+    registry = pytest.importorskip("client.extract.kinds.extractor")
     spec = Study.from_yaml(new_study(tmp_path)).features["clinical"]
     assert registry.create_extractor("clinical", spec).kind == "clinical_table"
 

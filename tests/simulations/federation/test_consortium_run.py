@@ -10,8 +10,8 @@ from client.data.split import is_held_out
 from common.commands.cli_output import Output
 from common.errors import ErrorCode, RunError
 from common.metrics.summaries.summary import summarise
+from common.models.base.build import build_model
 from common.models.base.parameters import to_arrays
-from common.models.catalogue.registry import build_model
 from common.models.losses.multitask import patient_loss
 from server.run.rounds import FEDERATED, run_evaluation, run_study
 from simulations.engines.consortium_run import local_link, run_in_process

@@ -13,7 +13,7 @@ from common.errors import ErrorCode, RunError
 from common.ledger.ledger import Ledger, LedgerBudgets
 from common.ledger.ledger_file import read_ledger
 from common.ledger.recompose import recompose
-from common.models.catalogue.registry import build_model
+from common.models.base.build import build_model
 from common.models.losses.multitask import patient_loss
 from common.privacy.noise import geometric_share, skellam
 from server.run.rounds import FEDERATED

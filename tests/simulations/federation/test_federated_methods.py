@@ -6,8 +6,8 @@ import torch
 
 from client.training.train import train_epochs
 from common.commands.cli_output import Output
+from common.models.base.build import build_model
 from common.models.base.parameters import load_arrays, to_arrays
-from common.models.catalogue.registry import build_model
 from server.run.rounds import FEDERATED, PERSONAL
 from simulations.engines.consortium_run import run_in_process
 from simulations.engines.tiny_consortium import tiny_agents, tiny_datasets, tiny_study

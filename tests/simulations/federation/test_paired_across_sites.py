@@ -7,8 +7,8 @@ from client.agent.site_agent import SiteAgent
 from common.commands.cli_output import Output
 from common.errors import ErrorCode, ProtocolError
 from common.ledger.ledger_file import read_ledger
+from common.models.base.build import build_model
 from common.models.base.parameters import to_arrays
-from common.models.catalogue.registry import build_model
 from common.protocol.evaluation_request import join_pair
 from common.protocol.protocol import EvaluateRequest
 from common.wire import arrays_digest

@@ -9,8 +9,8 @@ from client.data.split import is_held_out
 from common.commands.cli_output import Output
 from common.ledger.ledger_file import read_ledger
 from common.ledger.recompose import recompose
+from common.models.base.build import build_model
 from common.models.base.parameters import load_arrays
-from common.models.catalogue.registry import build_model
 from common.study.study import Study
 from server.run.rounds import FEDERATED
 from simulations.cohorts.cohort import Cohort

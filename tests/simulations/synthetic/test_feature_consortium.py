@@ -3,9 +3,9 @@ import pytest
 from sklearn.linear_model import RidgeCV
 
 from client.data.dataset import PatientDataset
-from client.extract.kinds.registry import create_extractor
+from client.extract.kinds.extractor import create_extractor
 from common.errors import ConfigError, DataError
-from common.models.catalogue.registry import build_model
+from common.models.base.build import build_model
 from common.study.study import MODALITIES
 from simulations.synthetic import public_reference
 from simulations.synthetic.clinical_record import COLUMNS, draw_record

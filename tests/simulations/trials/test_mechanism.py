@@ -5,8 +5,8 @@ import pytest
 
 from common.commands.cli_output import Output
 from common.errors import ConfigError
+from common.models.base.build import build_model
 from common.models.base.parameters import expected_shapes
-from common.models.catalogue.registry import build_model
 from common.privacy.noise import skellam
 from common.study.private_round import encoding_of
 from simulations.engines.consortium_run import run_in_process

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from client.extract.clinical.clinical_table import ClinicalTableExtractor
-from client.extract.kinds.registry import create_extractor
+from client.extract.kinds.extractor import create_extractor
 from common.cohort.manifest import PatientRow
 from common.errors import ConfigError, ExtractionError
 from common.study.study import FeatureSpec

@@ -8,7 +8,7 @@ import pytest
 
 from client.extract.clinical.clinical_text import ClinicalTextExtractor
 from client.extract.clinical.sentence_encoder import HashedNgrams, MiniLm
-from client.extract.kinds.registry import create_extractor
+from client.extract.kinds.extractor import create_extractor
 from common.cohort.features_h5 import FINGERPRINT
 from common.cohort.manifest import PatientRow
 from common.errors import ConfigError, ExtractionError

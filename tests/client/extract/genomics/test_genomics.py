@@ -9,7 +9,7 @@ import pytest
 
 from client.extract.genomics.gene_sets import gene_sets_digest, read_gene_sets
 from client.extract.genomics.genomics import PathwayExtractor
-from client.extract.kinds.registry import create_extractor
+from client.extract.kinds.extractor import create_extractor
 from common.cohort.features_h5 import FINGERPRINT
 from common.cohort.manifest import PatientRow
 from common.errors import ConfigError, ExtractionError

@@ -7,13 +7,14 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from other_distribution import install
 
-from client.extract.kinds import registry
 from client.extract.run.extraction_summary import ExtractionSummary
 from client.extract.run.item_state import StateStore
 from client.extract.run.runner import run_extraction
@@ -21,6 +22,8 @@ from common.cohort.features_h5 import FeatureFile, read_features, write_features
 from common.cohort.manifest import Manifest, PatientRow
 from common.commands.cli_output import Output
 from common.errors import ConfigError, ErrorCode, ExtractionError
+from common.registry import offered
+from common.study.catalogue import EXTRACTORS
 from common.study.study import ExtractorSpec, FeatureSpec
 
 EXTRACTOR = '''
@@ -70,14 +73,12 @@ RUN = """
 import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
-from client.extract.kinds import registry
 from client.extract.run.runner import run_extraction
 from common.commands.cli_output import Output
 from common.cohort.manifest import Manifest, PatientRow
 from common.study.study import ExtractorSpec, FeatureSpec
 
 if __name__ == "__main__":
-    registry.register("obedient", "obedient_extractor:Obedient")
     root = Path(sys.argv[1])
     rows = [PatientRow(patient_id=p.stem, slides=[p]) for p in sorted(root.glob("*.txt"))]
     spec = FeatureSpec(modality="pathology", dim=3, extractor=ExtractorSpec(kind="obedient"))
@@ -119,13 +120,13 @@ class Site:
 
 
 @pytest.fixture
-def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
     (tmp_path / "obedient_extractor.py").write_text(EXTRACTOR)
     monkeypatch.syspath_prepend(tmp_path)
     sys.modules.pop("obedient_extractor", None)
-    monkeypatch.setattr(registry, "_LOCATIONS", dict(registry.kinds()))
-    registry.register("obedient", "obedient_extractor:Obedient")
-    return Site(tmp_path)
+    install(tmp_path, {EXTRACTORS.group: {"obedient": "obedient_extractor:Obedient"}})
+    yield Site(tmp_path)
+    offered.cache_clear()
 
 
 def counts(summary: ExtractionSummary) -> tuple[int, int, int, int]:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import yaml
 
-from client.extract.kinds.registry import create_extractor
+from client.extract.kinds.extractor import create_extractor
 from client.extract.volumes import sequence_volumes
 from client.extract.volumes.radiomics import RadiomicsExtractor, feature_names, radiomic_features
 from common.cohort.features_h5 import FINGERPRINT, read_features, write_features

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from client.extract.encoders.tile_encoder import load_encoder
-from client.extract.kinds.registry import create_extractor
+from client.extract.kinds.extractor import create_extractor
 from client.extract.volumes.slices import SlicesExtractor
 from client.extract.volumes.tumour_slices import SliceChoice, cut_slices
 from client.extract.volumes.volume import Volume, make_mask

@@ -5,8 +5,8 @@ import pytest
 from random_patients import make_study, random_model
 
 from common.errors import ErrorCode, ProtocolError
+from common.models.base.build import build_model
 from common.models.base.parameters import block_of, expected_shapes, load_arrays, to_arrays
-from common.models.catalogue.registry import build_model
 
 STUDY = make_study("moemil", size="small")
 

@@ -5,9 +5,9 @@ import torch
 from random_patients import FEATURES, SMALL_MODELS, Cohort, make_study, random_model
 
 from common.errors import ConfigError
+from common.models.base.build import build_model
 from common.models.base.parameters import expected_shapes
 from common.models.base.weights_file import save_weights
-from common.models.catalogue.registry import build_model
 from common.models.systems.survpgc import SurvPgc, SurvPgcOptions
 
 OPTIONS = SMALL_MODELS["amkd_student"]

@@ -6,9 +6,9 @@ from random_patients import Cohort, make_study, random_model
 
 from client.training.train import train_epochs
 from common.errors import ConfigError
+from common.models.base.build import build_model
 from common.models.base.parameters import expected_shapes
 from common.models.base.weights_file import save_weights
-from common.models.catalogue.registry import build_model
 
 SMALL = {"size": "small"}
 
@@ -53,8 +53,8 @@ def test_training_moves_the_heads_alone_and_draws_no_dropout_in_the_trunk():
         (lambda o, p: p.unlink(), "cannot be read"),
         (lambda o, p: o.update(trunk_options=SMALL | {"width": 24}), "do not fit"),
         (lambda o, p: o.pop("sha256"), "go together"),
-        (lambda o, p: o.update(trunk="frozen_trunk"), "cannot be a frozen_trunk"),
-        (lambda o, p: o.update(trunk="nothing"), "there is no model"),
+        (lambda o, p: o.update(trunk="frozen_trunk"), "'frozen_trunk' cannot be a trunk"),
+        (lambda o, p: o.update(trunk="nothing"), "unknown model 'nothing'"),
     ],
 )
 def test_wrong_weights_are_refused(pretrained, spoil, message):

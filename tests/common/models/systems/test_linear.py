@@ -6,7 +6,7 @@ import torch
 from random_patients import Cohort, make_study, random_model
 
 from common.errors import ConfigError
-from common.models.catalogue.registry import build_model
+from common.models.base.build import build_model
 
 
 def pooled(study, cohort, patient, name):

@@ -11,10 +11,11 @@ from torch.utils import _pytree as pytree
 
 from common.cohort.batch import Outputs, PatientBatch
 from common.models.base.base import FusedModel
+from common.models.base.build import build_model
 from common.models.base.parameters import block_of
-from common.models.catalogue.registry import available, build_model
-from common.models.catalogue.validators import check_private
+from common.models.base.validators import check_private
 from common.models.losses.multitask import PatientObjective
+from common.study.catalogue import MODELS
 from common.study.study import BLOCKS, MODALITIES
 
 every_model = pytest.mark.parametrize("name", sorted(SMALL_MODELS))
@@ -39,7 +40,7 @@ def said(outputs: Outputs) -> torch.Tensor:
 
 
 def test_every_registered_model_is_tested():
-    assert set(SMALL_MODELS) == set(available())
+    assert set(SMALL_MODELS) == set(MODELS.names())
 
 
 @every_model

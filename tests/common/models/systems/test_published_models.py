@@ -7,8 +7,8 @@ from random_patients import SMALL_MODELS, Cohort, make_study, random_model
 from scipy.special import softmax
 
 from common.errors import ConfigError
+from common.models.base.build import build_model
 from common.models.base.parameters import expected_shapes
-from common.models.catalogue.registry import build_model
 from common.models.parts.lora import ALPHA, add_lora
 
 PUBLISHED = {

@@ -6,8 +6,8 @@ from random_patients import Cohort, make_study
 from torch import nn
 
 from common.errors import ErrorCode, PrivacyError
-from common.models.catalogue.registry import build_model
-from common.models.catalogue.validators import check_private, mixes_patients
+from common.models.base.build import build_model
+from common.models.base.validators import check_private, mixes_patients
 
 
 def small_model():

@@ -1,21 +1,19 @@
-"""The registry of extractors: lazy, and clear about what it does not know."""
+"""Extractors by kind: imported when needed, and clear about what there is not."""
 
-import importlib
 import subprocess
 import sys
 
 import pytest
 
-from client.extract.kinds.extractor import fingerprint_of
-from client.extract.kinds.registry import create_extractor, kinds, register
+from client.extract.kinds.extractor import create_extractor, fingerprint_of
 from common.errors import ConfigError
-from common.study.extractor_kinds import extractor_kinds
+from common.study.catalogue import EXTRACTORS
 from common.study.study import ExtractorSpec, FeatureSpec
 
 
 def test_importing_the_registry_imports_nothing_heavy() -> None:
     code = (
-        "import sys, client.extract.kinds.registry;"
+        "import sys, client.extract.kinds.extractor;"
         "heavy = {'torch', 'openslide', 'SimpleITK', 'onnxruntime', 'cv2', 'radiomics', 'pandas'};"
         "sys.exit(', '.join(heavy & set(sys.modules)) or 0)"
     )
@@ -24,13 +22,7 @@ def test_importing_the_registry_imports_nothing_heavy() -> None:
 
 
 def test_every_kind_can_be_imported_and_bears_its_name() -> None:
-    for kind, location in kinds().items():
-        module, _, name = location.partition(":")
-        assert getattr(importlib.import_module(module), name).kind == kind
-
-
-def test_a_study_may_name_exactly_what_is_here() -> None:
-    assert set(extractor_kinds()) == set(kinds())
+    assert [entry.load().kind for entry in EXTRACTORS] == [entry.name for entry in EXTRACTORS]
 
 
 def test_unknown_kind_and_missing_extractor_are_named() -> None:
@@ -41,8 +33,6 @@ def test_unknown_kind_and_missing_extractor_are_named() -> None:
     assert caught.value.where == "features.f.extractor.kind"
     with pytest.raises(ConfigError, match="names no extractor"):
         create_extractor("f", FeatureSpec(modality="clinical", dim=3))
-    with pytest.raises(ValueError, match="must read"):
-        register("x", "no colon")
 
 
 def test_fingerprint_depends_on_each_part() -> None:

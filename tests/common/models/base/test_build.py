@@ -4,14 +4,15 @@ import pytest
 from random_patients import make_study
 
 from common.errors import ConfigError
+from common.models.base.build import build_model
 from common.models.base.parameters import expected_shapes
-from common.models.catalogue.registry import available, build_model
+from common.study.catalogue import MODELS
 
 
 def test_an_unknown_name_lists_the_known_ones():
     with pytest.raises(ConfigError) as caught:
         build_model(make_study("moemill"))
-    assert all(name in caught.value.cure for name in available())
+    assert all(name in caught.value.cure for name in MODELS.names())
 
 
 @pytest.mark.parametrize("name", ["linear", "moemil"])

@@ -1,1 +1,0 @@
-"""Registry of models, and their validation for private training."""
