@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import os
 import secrets
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from common.errors import ConfigError, ErrorCode, PrivacyError
 from common.storage.atomic_file import write_text
+from common.trust.secret_file import write_new_secret
 
 if TYPE_CHECKING:
     from client.data.dataset import PatientDataset
@@ -43,8 +43,7 @@ def is_held_out(patient_id: str, key: bytes, fraction: float) -> bool:
 def load_or_create_split_key(path: Path) -> bytes:
     """Return the hospital's split key, made on first use, readable by its owner alone.
 
-    Two processes that start at once get the same key: the file is made under another name and
-    linked, which only the first can do.
+    Two processes that start at once get the same key.
 
     Raises:
         ConfigError: The file holds no key, or cannot be written.
@@ -113,21 +112,12 @@ def _fraction_file(key_file: Path) -> Path:
 
 
 def _create(path: Path) -> None:
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "w", encoding="ascii") as stream:
-            stream.write(secrets.token_bytes(KEY_BYTES).hex() + "\n")
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.link(temporary, path)
+        write_new_secret(path, f"{secrets.token_hex(KEY_BYTES)}\n".encode())
     except FileExistsError:
         return  # another process was first; its key counts
     except OSError as error:
         raise _unusable(path, str(error)) from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _unusable(path: Path, why: str) -> ConfigError:

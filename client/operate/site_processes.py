@@ -7,7 +7,6 @@ nothing: it hands messages to the relay over loopback, guarded by a secret made 
 from __future__ import annotations
 
 import os
-import secrets
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,7 @@ from client.site.site_folder import load_policy
 from common.process.free_port import free_port
 from common.process.grpc_health import is_serving
 from common.process.supervisor import Child, check_not_running
-from common.storage.atomic_file import whole_or_nothing
+from common.trust.secret_file import fresh_secret
 
 LOOPBACK = "127.0.0.1"
 
@@ -102,7 +101,8 @@ def site_processes(
     told = connection.connection()
     key = node_key_path(load_policy(site).identity_key)
     answered = socket or paths.socket
-    secret = _fresh_secret(paths.node / "relay.secret")
+    secret = fresh_secret(paths.node / "relay.secret")
+    paths.node.chmod(0o700)
     port, health = free_port(), free_port()
     runtime = f"{LOOPBACK}:{port}"
     shared = {
@@ -144,11 +144,3 @@ def _agent(site: Path, socket: Path, paths: SitePaths) -> Child:
         paths.log / "agent.log",
         is_healthy=lambda: is_healthy(socket),
     )
-
-
-def _fresh_secret(path: Path) -> Path:
-    with whole_or_nothing(path) as partial:
-        partial.touch(mode=0o600)
-        partial.write_bytes(secrets.token_bytes(32))
-    path.parent.chmod(0o700)
-    return path

@@ -12,6 +12,7 @@ from pathlib import Path
 from common.contract import canonical_json, sha256_hex
 from common.errors import LedgerError
 from common.storage import durable
+from common.storage.atomic_file import write_bytes
 
 ReplyKey = tuple[str, str, int, str]
 """(method, run, round, digest of the model or request)."""
@@ -47,7 +48,7 @@ class SealedReplies:
             path = self._path(key)
             durable.private_folder(path.parent)
             body = b"".join((_LENGTH.pack(len(encoded := header.encode())), encoded, payload))
-            durable.replace(path, _MAGIC, bytes.fromhex(sha256_hex(body)), body)
+            write_bytes(path, _MAGIC, bytes.fromhex(sha256_hex(body)), body, mode=0o600)
         return header, payload
 
     def load(self, key: ReplyKey) -> tuple[str, bytes] | None:

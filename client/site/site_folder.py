@@ -8,7 +8,7 @@ from pathlib import Path
 from client.site.consent import SignedConsent, read_consent
 from client.site.identity import load_identity, public_key
 from common.errors import ConfigError, ErrorCode
-from common.storage.atomic_file import whole_or_nothing
+from common.storage.atomic_file import write_bytes
 from common.study.site_policy import Approval, SitePolicy
 from common.study.study import Study
 
@@ -49,9 +49,7 @@ def record_consent(policy: SitePolicy, approval: Approval) -> Path:
     consent = SignedConsent.make(approval, load_identity(policy.identity_key))
     folder = writable_folder(_consent_folder(policy), key="state", mode=0o700)
     target = folder / f"{approval.study_digest}.json"
-    with whole_or_nothing(target) as partial:
-        partial.touch(mode=0o600)
-        partial.write_text(consent.text(), encoding="utf-8")
+    write_bytes(target, consent.text().encode(), mode=0o600)
     return target
 
 

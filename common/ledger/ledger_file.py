@@ -14,6 +14,7 @@ from common.contract import canonical_json
 from common.errors import ErrorCode, LedgerError
 from common.ledger.ledger_entry import LedgerRecord, damaged
 from common.storage import durable
+from common.storage.atomic_file import write_bytes
 
 _Stamp = tuple[int, int, int]
 """Identity of the file's content: inode, size, time of change in ns."""
@@ -103,7 +104,7 @@ class LedgerFile:
     def _write_head(self) -> None:
         last = self.records[-1]
         body = {"sequence": last.sequence, "head": last.sha256}
-        durable.replace(self.head_path, canonical_json(body).encode() + b"\n")
+        write_bytes(self.head_path, canonical_json(body).encode() + b"\n", mode=0o600)
 
     def _read_from(self, start: int) -> bool:
         """Verify and add all whole lines behind `start`; return whether a torn one follows.

@@ -9,6 +9,7 @@ from pydantic import Field, ValidationError
 from common.contract import Contract, canonical_json
 from common.secure_sum.keys import KeyAdvert, RunSecrets, SumContext, refused
 from common.storage import durable
+from common.storage.atomic_file import remove, write_bytes
 
 
 class SumState(Contract):
@@ -56,7 +57,7 @@ class StateFile:
         except (ValidationError, ValueError):
             raise refused(
                 f"the state file {self._path} is damaged",
-                cure="delete it; this site then sits out until keys are agreed on anew, from the "
+                cure="delete it; this site then sits out until keys are agreed on again, from the "
                 "next round on",
             ) from None
 
@@ -65,9 +66,10 @@ class StateFile:
         if self._path is None:
             return
         durable.private_folder(self._path.parent)
-        durable.replace(self._path, canonical_json(state.model_dump(mode="json")).encode())
+        text = canonical_json(state.model_dump(mode="json"))
+        write_bytes(self._path, text.encode(), mode=0o600)
 
     def delete(self) -> None:
         """Remove the secrets from disk; after the last round."""
         if self._path is not None:
-            self._path.unlink(missing_ok=True)
+            remove(self._path)

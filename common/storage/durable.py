@@ -1,4 +1,4 @@
-"""Writes that survive a power cut: locked, synced, and whole or recognisably torn."""
+"""Lock a file against other writers, and append to it so that a power cut tears the end at most."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from common.storage.atomic_file import sync, write_all
 from common.storage.full_disk import names_full_disk
 
 
@@ -30,7 +31,7 @@ def private_folder(folder: Path) -> None:
     """Create a folder that only its owner can enter; an existing one is left as it is."""
     if not folder.is_dir():
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        sync_folder(folder.parent)
+        sync(folder.parent)
 
 
 def append(path: Path, data: bytes, *, at: int) -> None:
@@ -43,44 +44,11 @@ def append(path: Path, data: bytes, *, at: int) -> None:
     try:
         with names_full_disk(path):
             os.lseek(descriptor, at, os.SEEK_SET)
-            _write_all(descriptor, data)
+            write_all(descriptor, data)
             if os.fstat(descriptor).st_size > at + len(data):
                 os.ftruncate(descriptor, at + len(data))
             os.fsync(descriptor)
     finally:
         os.close(descriptor)
     if created:
-        sync_folder(path.parent)
-
-
-def replace(path: Path, *parts: bytes) -> None:
-    """Write a file whole or not at all: temporary file, sync, rename, sync of the folder.
-
-    Callers hold a lock: one temporary name is used for all.
-    """
-    temporary = path.with_name(f".{path.name}.tmp")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    try:
-        with names_full_disk(path):
-            for part in parts:
-                _write_all(descriptor, part)
-            os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-    os.rename(temporary, path)  # noqa: PTH104 - crash tests stop the process at os calls
-    sync_folder(path.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Force the names in a folder to disk."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _write_all(descriptor: int, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(descriptor, view) :]
+        sync(path.parent)

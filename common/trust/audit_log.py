@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from common.contract import canonical_json
 from common.errors import ErrorCode, LedgerError
 from common.storage import durable
+from common.storage.atomic_file import write_bytes
 from common.trust.audit_record import AuditRecord, Fact, damaged
 from common.trust.signature import public_half
 
@@ -123,7 +124,7 @@ class AuditLog:
         record = AuditRecord.following(last, self.actor, self._key, event=event, **fields)
         line = record.line()
         durable.append(self.path, line, at=self._scan.end)
-        durable.replace(head_path(self.path), _head_text(record))
+        write_bytes(head_path(self.path), _head_text(record), mode=0o600)
         self._scan = _Scan(record, self._scan.end + len(line), torn=False, head_seen=True)
         self._stamp = self._stat()
         return record

@@ -1,14 +1,15 @@
-"""Secret keys on disk: readable by their owner alone, and never overwritten."""
+"""Store secret keys on disk: readable by their owner alone, and never overwritten."""
 
 from __future__ import annotations
 
 import os
+import secrets
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from common.errors import ConfigError
-from common.storage.atomic_file import sync
+from common.storage.atomic_file import remove, sync, write_bytes
 
 OTHERS = 0o077
 """Permission bits that let anybody but the owner at a file."""
@@ -17,17 +18,27 @@ OTHERS = 0o077
 def write_new_secret(path: Path, data: bytes) -> None:
     """Write a secret to a new file with permissions 0600, and force it to disk.
 
+    The file is written under another name and linked, so that of two processes only the first
+    succeeds, and nobody ever reads a part of it.
+
     Raises:
         FileExistsError: There is a file already; it is left as it is.
         OSError: The folder cannot be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    with os.fdopen(descriptor, "wb") as stream:
-        stream.write(data)
-        stream.flush()
-        os.fsync(stream.fileno())
+    whole = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        write_bytes(whole, data, mode=0o600)
+        os.link(whole, path)
+    finally:
+        remove(whole)
     sync(path.parent)
+
+
+def fresh_secret(path: Path) -> Path:
+    """Write 32 random bytes that only their owner may read, in place of any before; return path."""
+    write_bytes(path, secrets.token_bytes(32), mode=0o600)
+    return path
 
 
 def create_signing_key(path: Path) -> Ed25519PrivateKey:

@@ -8,7 +8,7 @@ from pathlib import Path
 import yaml
 
 from common.errors import ConfigError
-from common.storage.atomic_file import sync, whole_or_nothing, write_bytes, write_text
+from common.storage.atomic_file import sync, write_bytes, write_text
 from common.trust.audit_log import AuditLog
 from common.trust.connection import split_address
 from common.trust.roster import Roster, SignedRoster
@@ -79,8 +79,7 @@ def rotate_server_certificate(folder: ConsortiumFolder) -> Certified:
     """
     authority = load_certified(folder.ca_cert, folder.ca_key)
     server = issue_server_certificate(authority, folder.consortium().sans)
-    with whole_or_nothing(folder.server_key) as partial:
-        write_new_secret(partial, server.key_pem())
+    write_bytes(folder.server_key, server.key_pem(), mode=0o600)
     write_bytes(folder.server_cert, server.certificate_pem())
     audit_log(folder).append(
         "certificate_rotated",

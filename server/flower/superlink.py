@@ -7,7 +7,6 @@ run survives until its token is out of date. Process isolation is therefore what
 
 from __future__ import annotations
 
-import secrets
 import sys
 from pathlib import Path
 
@@ -15,8 +14,8 @@ from common.errors import ConfigError
 from common.process.free_port import free_port
 from common.process.grpc_health import is_serving
 from common.process.supervisor import Child, Supervised, check_not_running, read_supervised
-from common.storage.atomic_file import whole_or_nothing
 from common.trust.connection import split_address
+from common.trust.secret_file import fresh_secret
 from server.consortium.consortium_folder import ConsortiumFolder
 from server.flower.flower_commands import (
     control_secret,
@@ -44,8 +43,8 @@ def server_processes(folder: ConsortiumFolder) -> tuple[list[Child], dict[str, o
                 cure="restore it from backup, or `tumorboard server provision --rotate`",
             )
     write_connection(folder)
-    secret = _fresh_secret(folder.superlink / "executor.secret")
-    control = _fresh_secret(control_secret(folder))
+    secret = fresh_secret(folder.superlink / "executor.secret")
+    control = fresh_secret(control_secret(folder))
     health = f"{LOOPBACK}:{free_port()}"
     host, port = split_address(folder.consortium().listen)
     shared = flower_environment(folder)
@@ -87,10 +86,3 @@ def is_superlink_healthy(folder: ConsortiumFolder) -> bool:
     """Return whether the SuperLink says over gRPC that it serves."""
     running = running_server(folder)
     return running is not None and is_serving(str(running.facts.get("superlink_health", "")))
-
-
-def _fresh_secret(path: Path) -> Path:
-    with whole_or_nothing(path) as partial:
-        partial.touch(mode=0o600)
-        partial.write_bytes(secrets.token_bytes(32))
-    return path

@@ -6,10 +6,8 @@ same raw input by the same extractor, so the same command goes on where a killed
 
 from __future__ import annotations
 
-import fcntl
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,6 +22,7 @@ from common.cohort.features_h5 import FINGERPRINT, feature_path, read_header
 from common.cohort.manifest import Manifest, PatientRow
 from common.commands.cli_output import Output
 from common.errors import ConfigError, ErrorCode, ExtractionError, FeatureError
+from common.storage.file_lock import held_alone
 from common.study.study import FeatureSpec
 
 
@@ -56,7 +55,7 @@ def run_extraction(
     """
     wanted = {name: spec for name, spec in features.items() if spec.extractor is not None}
     extractors = {name: _checked_extractor(name, spec) for name, spec in wanted.items()}
-    with _locked(store):
+    with held_alone(StateStore(store).folder / "lock", _running_already(store)):
         plan = _Plan(store, extractors)
         plan.make(manifest, workers, output)
         specs = {name: spec.model_dump_json() for name, spec in wanted.items()}
@@ -203,19 +202,10 @@ def _checked_extractor(name: str, spec: FeatureSpec) -> Extractor:
     return extractor
 
 
-@contextmanager
-def _locked(store: Path) -> Iterator[None]:
-    """Hold the store for this run; the lock falls with the process, however it ends."""
-    folder = StateStore(store).folder
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("w") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ExtractionError(
-                "another extraction into this feature store is running",
-                where=str(store),
-                why="two at once would do the same work twice",
-                cure="wait for it, or stop it and run this command again",
-            ) from None
-        yield
+def _running_already(store: Path) -> ExtractionError:
+    return ExtractionError(
+        "another extraction into this feature store is running",
+        where=str(store),
+        why="two at once would do the same work twice",
+        cure="wait for it, or stop it and run this command again",
+    )

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from common.contract import sha256_hex
 from common.errors import ConfigError
+from common.storage.atomic_file import write_bytes
 
 
 def weights_folder() -> Path:
@@ -25,10 +26,7 @@ def save_weights(model: nn.Module, path: Path) -> str:
     """Write all parameters of a model, trained or frozen; return the file's SHA-256."""
     tensors = {name: p.detach().cpu().contiguous() for name, p in model.named_parameters()}
     data = save_tensors(tensors)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    whole = path.with_name(f"{path.name}.part")
-    whole.write_bytes(data)
-    whole.replace(path)
+    write_bytes(path, data)
     return sha256_hex(data)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from common.storage.atomic_file import STALE_S, whole_or_nothing, write_bytes, write_text
+from common.storage.atomic_file import STALE_S, remove, whole_or_nothing, write_bytes, write_text
 
 
 def write_half(path: Path) -> None:
@@ -33,3 +33,16 @@ def test_leftovers_of_killed_writers_are_swept(tmp_path: Path) -> None:
     write_bytes(tmp_path / "a.txt", b"new")
     assert not old.exists()
     assert fresh.exists()
+
+
+def test_nothing_of_a_removed_secret_stays_and_it_was_readable_by_its_owner_alone(
+    tmp_path: Path,
+) -> None:
+    path, leftover = tmp_path / "a.key", tmp_path / ".a.key.1.tmp"
+    write_bytes(path, b"sec", b"ret", mode=0o600)
+    assert path.read_bytes() == b"secret"
+    assert path.stat().st_mode & 0o777 == 0o600
+    leftover.write_bytes(b"sec")
+    remove(path)
+    remove(path)
+    assert list(tmp_path.iterdir()) == []

@@ -56,7 +56,7 @@ def test_the_file_is_named_and_the_old_one_stays(tmp_path, short_files):
 def test_ledger_and_sealed_replies_name_their_file(tmp_path, short_files):
     for write in (
         lambda path: durable.append(path, bytes(9000), at=0),
-        lambda path: durable.replace(path, bytes(9000)),
+        lambda path: write_bytes(path, bytes(9000), mode=0o600),
     ):
         assert disk_full_of(caught(lambda w=write: w(tmp_path / "l"))).where == f"{tmp_path}/l"
 

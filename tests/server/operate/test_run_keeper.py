@@ -1,12 +1,12 @@
 """Wanted runs are started, and started again, but never one that ended by its own reason."""
 
-import fcntl
 import threading
 from types import SimpleNamespace
 
 import pytest
 
 from common.errors import ErrorCode
+from common.storage.file_lock import held_alone
 from server.consortium.consortium_folder import ConsortiumFolder
 from server.operate import run_keeper
 from server.operate.run_folder import RunFolder
@@ -56,8 +56,7 @@ def test_wanted_run_is_started_once(run, starts):
 
 
 def test_held_run_is_left_alone(run, starts):
-    with (run.path / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with held_alone(run.path / "lock", ValueError()):
         keeper().look_after(run, 0.0)
     assert starts == []
 

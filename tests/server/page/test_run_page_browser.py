@@ -1,12 +1,13 @@
 """The coordinator's page in a real Chromium: seen, heard, by keyboard, live, and from elsewhere."""
 
-import fcntl
 import re
 from urllib.parse import urlsplit
 
 import pytest
 from page_runs import WrittenRun, served_run
 from seen_pages import opened, violations, walk, wider_than_the_window
+
+from common.storage.file_lock import held_alone
 
 PERIOD = 2500
 """A little longer than the page waits between two looks, ms."""
@@ -15,8 +16,7 @@ PERIOD = 2500
 @pytest.fixture
 def run(tmp_path):
     made = WrittenRun(tmp_path / "run")
-    with (made.folder / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with held_alone(made.folder / "lock", ValueError()):
         made.enrol("site-a", "site-b")
         made.refuse("site-c", "TB503")
         made.commit(missing={"site-c": "silent"})

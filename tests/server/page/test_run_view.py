@@ -1,6 +1,5 @@
 """What the coordinator's page says agrees with the files, whatever state they are in."""
 
-import fcntl
 import json
 import random
 import re
@@ -14,7 +13,7 @@ from page_runs import SITES, WrittenRun, page_study
 
 from common.error_guide import GUIDES
 from common.errors import ErrorCode
-from common.storage.file_lock import is_held
+from common.storage.file_lock import held_alone, is_held
 from server.page.run_files import read_run_files
 from server.page.run_page import run_page
 from server.page.run_view import view_run
@@ -25,8 +24,7 @@ from simulations.engines.tiny_consortium import tiny_study
 @pytest.fixture
 def run(tmp_path):
     made = WrittenRun(tmp_path / "run")
-    with (made.folder / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with held_alone(made.folder / "lock", ValueError()):
         yield made
 
 
@@ -172,8 +170,7 @@ def test_a_run_without_a_process_is_told(tmp_path):
     assert is_held(tmp_path / "lock") is False
     assert ("stops", "round 1", None) in problems(made)
     assert seen(made).left_seconds is None
-    with (tmp_path / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with held_alone(tmp_path / "lock", ValueError()):
         assert is_held(tmp_path / "lock") is True
         assert problems(made) == set()
     assert ("stops", "round 1", None) in problems(made)
@@ -193,8 +190,8 @@ def test_a_page_never_stands_in_the_way_of_a_starting_server(tmp_path):
     reader.start()
     try:
         for _ in range(200):
-            with (tmp_path / "lock").open("w") as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            with held_alone(tmp_path / "lock", AssertionError()):
+                pass
     finally:
         done.set()
         reader.join()
