@@ -15,23 +15,19 @@ from common.commands.cli_output import Output
 from common.metrics.tables.estimate import Estimate, not_estimable
 from common.metrics.tables.grid import EvaluationGrid
 from common.metrics.tables.predictions import Predictions
-from common.models.base.build import build_model
-from common.models.base.parameters import load_arrays
 from common.privacy.plan import EvaluationRelease, PrivacyPlan
 from common.study.study import Quorum, RosterEntry, Study
 from common.wire import Arrays
 from server.report.content import BASELINES, HEADLINE, Baseline
 from simulations.cohorts.cohort import Cohort
-from simulations.engines.consortium_run import run_in_process
-from simulations.engines.memory_sites import memory_agents
-from simulations.scenario.cells import by_hospital
 from simulations.trials.clinical_floor import FloatArray, fit_floor
-from simulations.trials.dataset_predictions import predict_dataset
+from simulations.trials.cohort_predictions import predict_cohort
 from simulations.trials.exact_evaluation import (
     exact_summary,
     paired_differences,
     paired_within_sites,
 )
+from simulations.trials.memory_training import Trained, train_in_memory
 
 _TINY = 1e-9
 
@@ -57,19 +53,19 @@ def train_baselines(
         work: Folder for the state of the runs; a killed run goes on from there.
         output: Where progress is shown.
     """
-    tested = by_hospital(held_out)
-    ours = {site: _predict(study, federated, group) for site, group in tested.items()}
+    tested = held_out.by_hospital()
+    ours = {site: predict_cohort(study, federated, group) for site, group in tested.items()}
     output.say("Baseline: one model over all patients in one place, without privacy")
-    pooled = _train(study, {"pooled": train}, work / "pooled", output)
-    pooled_predictions = {s: _predict(study, pooled, group) for s, group in tested.items()}
+    model = _train(study, {"pooled": train}, work / "pooled", output)
+    pooled = {site: model.predict(group) for site, group in tested.items()}
     output.say("Baseline: every hospital alone, without privacy")
     alone = {
-        site: _predict(study, _train(study, {site: own}, work / f"alone_{site}", output), group)
-        for site, own in by_hospital(train).items()
+        site: _train(study, {site: own}, work / f"alone_{site}", output).predict(group)
+        for site, own in train.by_hospital().items()
         if (group := tested.get(site)) is not None
     }
     return [
-        _baseline("pooled", study, pooled_predictions, ours),
+        _baseline("pooled", study, pooled, ours),
         _mean_over_sites("local_only", study, alone, ours),
         _baseline("clinical_floor", study, _floor(study, train, tested, ours), ours),
     ]
@@ -99,17 +95,10 @@ def without_privacy(study: Study, sites: list[str], n_train: int) -> Study:
     )
 
 
-def _train(study: Study, groups: Mapping[str, Cohort], work: Path, output: Output) -> Arrays:
+def _train(study: Study, groups: Mapping[str, Cohort], work: Path, output: Output) -> Trained:
     n_train = sum(len(group) for group in groups.values())
     alone = without_privacy(study, sorted(groups), n_train)
-    agents = memory_agents(alone, groups, work / "sites")
-    return run_in_process(alone, agents, work / "run", output=output).arrays
-
-
-def _predict(study: Study, arrays: Arrays, cohort: Cohort) -> Predictions:
-    model = build_model(study)
-    load_arrays(model, arrays)
-    return predict_dataset(model, cohort.dataset(study), study)
+    return train_in_memory(alone, groups, work, output=output)
 
 
 def _baseline(
@@ -160,11 +149,10 @@ def _floor(
     study: Study, train: Cohort, tested: Mapping[str, Cohort], ours: Mapping[str, Predictions]
 ) -> dict[str, Predictions]:
     grid = EvaluationGrid.for_study(study)
-    outcomes = (train.response, train.time_months, train.event)
     ends = _interval_ends(grid)
     predictions = {}
     for site, group in tested.items():
-        floor = fit_floor(train.clinical, outcomes, group.clinical, horizons=ends)
+        floor = fit_floor(train, group, horizons=ends)
         predictions[site] = Predictions.from_logits(
             grid,
             response_logit=_logit(floor.response_prob) if grid.has_response else None,

@@ -9,30 +9,26 @@ same.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from common.models.base.build import build_model
-from common.models.base.parameters import load_arrays
 from common.study.study import Study
 from common.wire import Arrays
 from simulations.cohorts.cohort import Cohort
 from simulations.cohorts.folds import within_hospital
 from simulations.engines.circumstances import Circumstances, as_recorded
-from simulations.scenario.cells import by_hospital
 from simulations.scenario.scenario import Arm, Scenario
 from simulations.scenario.scenario_study import arm_study
 from simulations.trials.clinical_floor import fit_floor
-from simulations.trials.dataset_predictions import predict_dataset
+from simulations.trials.cohort_predictions import predict_cohort
 from simulations.trials.federated_epochs import train_federated_epochs
 from simulations.trials.mechanism_trials import Trial, train_together
 from simulations.trials.site_trials import SiteTrial, train_by_site
 
 IntArray = npt.NDArray[np.intp]
-FloatArray = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -86,7 +82,7 @@ def _whole(scenario: Scenario, cohort: Cohort, fold_of: IntArray) -> Iterator[pd
     yield from _federated(scenario, cohort, fold_of)
     for fold, train, test in _folds(scenario, fold_of):
         yield _floor(cohort, fold, train, test)
-        groups = by_hospital(cohort.take(train))
+        groups = cohort.take(train).by_hospital()
         job = _job(scenario, cohort, "fedavg", fold, train, test, sites=sorted(groups))
         sites = {site: group.dataset(job.study) for site, group in groups.items()}
         yield _predicted(job, train_federated_epochs(job.study, sites), cohort)
@@ -94,7 +90,7 @@ def _whole(scenario: Scenario, cohort: Cohort, fold_of: IntArray) -> Iterator[pd
 
 def _federated(scenario: Scenario, cohort: Cohort, fold_of: IntArray) -> Iterator[pd.DataFrame]:
     """Yield predictions of the federated model, also for patients who lack a feature set."""
-    sites = [str(name) for name in np.unique(cohort.hospital)]
+    sites = list(cohort.hospitals)
     jobs = [
         _job(scenario, cohort, "federated", fold, train, test, sites=sites)
         for fold, train, test in _folds(scenario, fold_of)
@@ -123,7 +119,7 @@ def _separate_jobs(scenario: Scenario, cohort: Cohort, fold_of: IntArray) -> lis
     """Return a model of every hospital alone, and one of all others, for its test patients."""
     jobs = []
     for fold in range(scenario.folds.count):
-        for site in np.unique(cohort.hospital):
+        for site in cohort.hospitals:
             here = cohort.hospital == site
             test = np.flatnonzero((fold_of == fold) & here)
             own = np.flatnonzero((fold_of != fold) & here)
@@ -158,44 +154,23 @@ def _together(cohort: Cohort, jobs: Sequence[Job]) -> list[pd.DataFrame]:
 
 def _predicted(job: Job, arrays: Arrays, cohort: Cohort) -> pd.DataFrame:
     test = cohort.take(job.test)
-    model = build_model(job.study)
-    load_arrays(model, arrays)
-    found = predict_dataset(model, test.dataset(job.study), job.study)
+    predicted = predict_cohort(job.study, arrays, test)
     tasks = job.study.endpoints
-    return _frame(
-        job.arm,
-        job.fold,
-        test,
-        found.risk if tasks.survival else np.full(len(test), np.nan),
-        found.response_prob if tasks.response else np.full(len(test), np.nan),
+    return test.outcomes.assign(
+        arm=job.arm,
+        fold=job.fold,
+        risk=predicted.risk if tasks.survival else np.nan,
+        response_prob=predicted.response_prob if tasks.response else np.nan,
     )
 
 
 def _floor(cohort: Cohort, fold: int, train: IntArray, test: IntArray) -> pd.DataFrame:
-    seen, tested = cohort.take(train), cohort.take(test)
-    outcomes = (seen.response, seen.time_months, seen.event)
-    floor = fit_floor(seen.clinical, outcomes, tested.clinical)
-    return _frame("clinical_floor", fold, tested, floor.risk, floor.response_prob)
-
-
-def _frame(
-    arm: str, fold: int, test: Cohort, risk: FloatArray, response_prob: FloatArray
-) -> pd.DataFrame:
-    return pd.DataFrame(
-        {
-            "arm": arm,
-            "fold": fold,
-            "patient_id": test.patient_ids,
-            "hospital": test.hospital,
-            "time_months": test.time_months,
-            "event": test.event,
-            "response": test.response,
-            "risk": risk,
-            "response_prob": response_prob,
-        }
+    tested = cohort.take(test)
+    floor = fit_floor(cohort.take(train), tested)
+    return tested.outcomes.assign(
+        arm="clinical_floor", fold=fold, risk=floor.risk, response_prob=floor.response_prob
     )
 
 
 def _without(cohort: Cohort, feature: str) -> Cohort:
-    features = {**cohort.features, feature: [None] * len(cohort)}
-    return Cohort(**{**cohort.__dict__, "features": features})
+    return replace(cohort, features={**cohort.features, feature: [None] * len(cohort)})

@@ -11,8 +11,6 @@ import numpy.typing as npt
 import pandas as pd
 
 from client.data.dataset import PatientDataset
-from common.models.base.build import build_model
-from common.models.base.parameters import load_arrays
 from common.privacy.plan import PrivacyPlan
 from common.study.study import Endpoints, Study
 from common.wire import Arrays
@@ -20,7 +18,7 @@ from simulations.cohorts.cohort import Cohort
 from simulations.comparison.comparison import concordance, response_auc
 from simulations.scenario.scenario import Arm, Scenario
 from simulations.scenario.scenario_study import arm_study
-from simulations.trials.dataset_predictions import predict_dataset
+from simulations.trials.cohort_predictions import predict_cohort
 from simulations.trials.mechanism_trials import Trial, train_together
 
 Mode = Literal["together", "distributed", "local", "alone"]
@@ -101,7 +99,7 @@ def score_fold(
 
 def _trials(scenario: Scenario, train: Cohort, arm: PrivateArm, clip: float) -> Iterator[Trial]:
     everyone = np.arange(len(train))
-    sites = [str(name) for name in np.unique(train.hospital)]
+    sites = list(train.hospitals)
     groups: list[tuple[list[str], npt.NDArray[np.intp]]] = [(sites, everyone)]
     if arm.mode == "alone":
         groups = [([site], np.flatnonzero(train.hospital == site)) for site in sites]
@@ -113,10 +111,8 @@ def _trials(scenario: Scenario, train: Cohort, arm: PrivateArm, clip: float) -> 
 
 
 def _score(study: Study, arrays: Arrays, tested: PatientDataset, test: Cohort) -> dict[str, float]:
-    model = build_model(study)
-    load_arrays(model, arrays)
-    found = predict_dataset(model, tested, study)
-    return score(study.endpoints, test, found.risk, found.response_prob)
+    predicted = predict_cohort(study, arrays, tested)
+    return score(study.endpoints, test, predicted.risk, predicted.response_prob)
 
 
 def score(
@@ -133,13 +129,8 @@ def score(
         risk: (n,) higher is worse.
         response_prob: (n,).
     """
-    table = pd.DataFrame(
-        {
-            "time_months": test.time_months,
-            "event": test.event,
-            "response": test.response,
-            "risk": risk if endpoints.survival else np.nan,
-            "response_prob": response_prob if endpoints.response else np.nan,
-        }
+    table = test.outcomes.assign(
+        risk=risk if endpoints.survival else np.nan,
+        response_prob=response_prob if endpoints.response else np.nan,
     )
     return {"c_index": concordance(table), "response_auc": response_auc(table)}

@@ -112,8 +112,7 @@ def _one_fold(
 
     torch.set_num_threads(1)
     scored = score_fold(scenario, train, test, arms, clip=clip)
-    outcomes = (train.response, train.time_months, train.event)
-    floor = fit_floor(train.clinical, outcomes, test.clinical)
+    floor = fit_floor(train, test)
     row = {"arm": FLOOR, "mode": FLOOR, "epsilon": np.nan, "n_min": None}
     row |= score(scenario.endpoints, test, floor.risk, floor.response_prob)
     return pd.concat([scored, pd.DataFrame([row])], ignore_index=True)

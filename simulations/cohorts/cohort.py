@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -48,20 +48,46 @@ class Cohort:
         """Return the number of patients."""
         return len(self.patient_ids)
 
+    def __repr__(self) -> str:
+        """Return name, size and feature sets; never patients."""
+        sets = ", ".join(f"{name} ({spec.dim})" for name, spec in self.specs.items())
+        return f"Cohort {self.name}: {len(self)} patients, {len(self.hospitals)} hospitals, {sets}"
+
+    @property
+    def hospitals(self) -> dict[str, int]:
+        """Number of patients of each hospital, in name order."""
+        names, counts = np.unique(self.hospital, return_counts=True)
+        return {str(name): int(count) for name, count in zip(names, counts, strict=True)}
+
+    @property
+    def outcomes(self) -> pd.DataFrame:
+        """One row per patient: patient_id, hospital, time_months, event, response."""
+        return pd.DataFrame(
+            {
+                "patient_id": self.patient_ids,
+                "hospital": self.hospital,
+                "time_months": self.time_months,
+                "event": self.event,
+                "response": self.response,
+            }
+        )
+
     def take(self, indices: npt.NDArray[np.intp]) -> Cohort:
         """Return the cohort of some patients, in the order given."""
-        return Cohort(
-            name=self.name,
+        return replace(
+            self,
             patient_ids=[self.patient_ids[i] for i in indices],
             hospital=self.hospital[indices],
-            specs=self.specs,
             features={name: [bags[i] for i in indices] for name, bags in self.features.items()},
             response=self.response[indices],
             time_months=self.time_months[indices],
             event=self.event[indices],
             clinical=self.clinical.iloc[indices].reset_index(drop=True),
-            notes=self.notes,
         )
+
+    def by_hospital(self) -> dict[str, Cohort]:
+        """Return the patients of each hospital, in name order."""
+        return {name: self.take(np.flatnonzero(self.hospital == name)) for name in self.hospitals}
 
     def with_features(self, names: list[str]) -> Cohort:
         """Return the cohort with some feature sets only.
@@ -76,12 +102,10 @@ class Cohort:
                 where=f"cohort {self.name}",
                 cure=f"choose among: {', '.join(sorted(self.specs))}",
             )
-        return Cohort(
-            **{
-                **self.__dict__,
-                "specs": {name: self.specs[name] for name in names},
-                "features": {name: self.features[name] for name in names},
-            }
+        return replace(
+            self,
+            specs={name: self.specs[name] for name in names},
+            features={name: self.features[name] for name in names},
         )
 
     def dataset(self, study: Study) -> PatientDataset:
@@ -107,11 +131,10 @@ class Cohort:
 def concatenate(cohorts: Sequence[Cohort]) -> Cohort:
     """Return the patients of several cohorts with the same feature sets, one after the other."""
     first = cohorts[0]
-    return Cohort(
-        name=first.name,
+    return replace(
+        first,
         patient_ids=[patient for cohort in cohorts for patient in cohort.patient_ids],
         hospital=np.concatenate([cohort.hospital for cohort in cohorts]),
-        specs=first.specs,
         features={
             name: [bag for cohort in cohorts for bag in cohort.features[name]]
             for name in first.features
@@ -120,7 +143,6 @@ def concatenate(cohorts: Sequence[Cohort]) -> Cohort:
         time_months=np.concatenate([cohort.time_months for cohort in cohorts]),
         event=np.concatenate([cohort.event for cohort in cohorts]),
         clinical=pd.concat([cohort.clinical for cohort in cohorts], ignore_index=True),
-        notes=first.notes,
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
@@ -59,7 +60,7 @@ class Circumstances(Contract):
 
 def as_recorded(cohort: Cohort, met: Circumstances, seed: int) -> Cohort:
     """Return the cohort as its hospitals' equipment records it, in training and in use."""
-    sites = [str(name) for name in np.unique(cohort.hospital)]
+    sites = list(cohort.hospitals)
     features = dict(cohort.features)
     for name, share in met.lacking.items():
         without = set(_chosen(sites, share, seed, name))
@@ -69,7 +70,7 @@ def as_recorded(cohort: Cohort, met: Circumstances, seed: int) -> Cohort:
         ]
     if met.scanner_shift:
         features = {n: _shifted(cohort, n, bags, met, seed) for n, bags in features.items()}
-    return Cohort(**{**cohort.__dict__, "features": features})
+    return replace(cohort, features=features)
 
 
 def as_trained(groups: Mapping[str, Cohort], met: Circumstances, seed: int) -> dict[str, Cohort]:
@@ -118,10 +119,10 @@ def _shifted(
     values = np.concatenate([bag for bag in bags if bag is not None])
     spread = values.std(axis=0)
     offset = {
-        str(site): (
-            met.scanner_shift * spread * _stream(seed, str(site), name).normal(size=len(spread))
+        site: (
+            met.scanner_shift * spread * _stream(seed, site, name).normal(size=len(spread))
         ).astype(np.float32)
-        for site in np.unique(cohort.hospital)
+        for site in cohort.hospitals
     }
     return [
         None if bag is None else bag + offset[str(site)]
@@ -139,8 +140,7 @@ def _mislabelled(cohort: Cohort) -> Cohort:
     order = np.argsort(cohort.time_months, kind="stable")
     time, event = cohort.time_months.copy(), cohort.event.copy()
     time[order], event[order] = cohort.time_months[order[::-1]], cohort.event[order[::-1]]
-    changed = {"response": 1.0 - cohort.response, "time_months": time, "event": event}
-    return Cohort(**{**cohort.__dict__, **changed})
+    return replace(cohort, response=1.0 - cohort.response, time_months=time, event=event)
 
 
 def _stream(seed: int, *names: str) -> np.random.Generator:

@@ -9,7 +9,6 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from common.commands.cli_output import Output
@@ -73,9 +72,7 @@ def run_scenario(
     metrics = cell_metrics(predictions)
     table = compare(metrics, scenario.reference, test_share=1 / (scenario.folds.count - 1))
     _write_tables(folder, predictions, metrics, table)
-    names, counts = np.unique(cohort.hospital, return_counts=True)
-    hospitals = {str(name): int(n) for name, n in zip(names, counts, strict=True)}
-    return ScenarioResult(scenario, predictions, metrics, table, hospitals, cohort.notes)
+    return ScenarioResult(scenario, predictions, metrics, table, cohort.hospitals, cohort.notes)
 
 
 def all_cells(scenario: Scenario) -> Iterator[Cell]:

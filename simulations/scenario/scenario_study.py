@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from common.privacy.plan import EvaluationRelease, PrivacyPlan
@@ -35,7 +36,7 @@ def load_cohort(scenario: Scenario, data: Path) -> Cohort:
     placed = group_small_hospitals(
         cohort.hospital, minimum=rule.minimum, rest=rule.rest, region=region
     )
-    cohort = Cohort(**{**cohort.__dict__, "hospital": placed})
+    cohort = replace(cohort, hospital=placed)
     needed = sorted({name for arm in scenario.arms for name in arm.features or scenario.features})
     return cohort.with_features(needed).take((placed != "").nonzero()[0])
 

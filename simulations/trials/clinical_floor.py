@@ -9,6 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from simulations.cohorts.cohort import Cohort
+
 FloatArray = npt.NDArray[np.float64]
 COX_PENALTY = 0.1
 MINIMUM_EVENTS = 5
@@ -29,28 +31,20 @@ class FloorPrediction:
     survival: FloatArray
 
 
-def fit_floor(
-    train: pd.DataFrame,
-    outcomes: tuple[FloatArray, FloatArray, FloatArray],
-    test: pd.DataFrame,
-    *,
-    horizons: tuple[float, ...] = (),
-) -> FloorPrediction:
+def fit_floor(train: Cohort, test: Cohort, *, horizons: tuple[float, ...] = ()) -> FloorPrediction:
     """Fit on training patients of all hospitals together, predict the test patients.
 
     Missing values become the training median, with a flag column where any was missing; columns
     are standardised on the training patients. Not private: a yardstick, never released.
 
     Args:
-        train: (n, d) clinical numbers, NaN = missing.
-        outcomes: (response, time_months, event) of the training patients, NaN = unknown.
-        test: (m, d) clinical numbers.
+        train: Training patients; their clinical columns and outcomes are read.
+        test: Patients to predict, with the same clinical columns.
         horizons: Months at which survival is predicted.
     """
-    x, z = _prepare(train, test)
-    response, time_months, event = outcomes
-    risk, survival = _cox(x, time_months, event, z, horizons)
-    return FloorPrediction(risk, _logistic(x, response, z), survival)
+    x, z = _prepare(train.clinical, test.clinical)
+    risk, survival = _cox(x, train, z, horizons)
+    return FloorPrediction(risk, _logistic(x, train.response, z), survival)
 
 
 def _prepare(train: pd.DataFrame, test: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -68,14 +62,11 @@ def _prepare(train: pd.DataFrame, test: pd.DataFrame) -> tuple[pd.DataFrame, pd.
 
 
 def _cox(
-    x: pd.DataFrame,
-    time_months: FloatArray,
-    event: FloatArray,
-    z: pd.DataFrame,
-    horizons: tuple[float, ...],
+    x: pd.DataFrame, train: Cohort, z: pd.DataFrame, horizons: tuple[float, ...]
 ) -> tuple[FloatArray, FloatArray]:
     from lifelines import CoxPHFitter
 
+    time_months, event = train.time_months, train.event
     known = np.isfinite(time_months) & np.isfinite(event)
     if np.nansum(event[known]) < MINIMUM_EVENTS or x.shape[1] == 0:
         return np.full(len(z), np.nan), np.full((len(z), len(horizons)), np.nan)

@@ -12,13 +12,11 @@ federation little, and no rule mends wrong labels.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
-from common.models.base.build import build_model
-from common.models.base.parameters import load_arrays
 from common.privacy.plan import PrivacyPlan
 from common.study.federated_method import AggregationRule
 from common.study.study import Study, TrainingPlan
@@ -28,10 +26,9 @@ from simulations.cohorts.cohort import Cohort, concatenate
 from simulations.cohorts.folds import within_hospital
 from simulations.comparison.comparison import concordance
 from simulations.engines.circumstances import Circumstances, Poison, as_trained, poisoned_site
-from simulations.scenario.cells import by_hospital
 from simulations.scenario.scenario import Arm, Scenario, find_scenario
 from simulations.scenario.scenario_study import arm_study, load_cohort
-from simulations.trials.dataset_predictions import predict_dataset
+from simulations.trials.cohort_predictions import predict_cohort
 from simulations.trials.site_trials import SiteTrial, train_by_site
 
 NAME = "robust_rules"
@@ -132,14 +129,12 @@ def show(title: str, table: Table) -> None:
 
 def _fold(scenario: Scenario, train: Cohort, test: Cohort, privacy: PrivacyPlan) -> Table:
     """Return C of every (rule, lie) on one fold; wrong labels are further patients."""
-    groups = by_hospital(train)
+    groups = train.by_hospital()
     lie = LIES["labels"]
     wrong = as_trained(groups, Circumstances(poison=lie), SEED)
     liar = poisoned_site(groups, lie) if lie else ""
     marked = wrong[liar]
-    marked = Cohort(
-        **{**marked.__dict__, "patient_ids": [f"wrong-{p}" for p in marked.patient_ids]}
-    )
+    marked = replace(marked, patient_ids=[f"wrong-{p}" for p in marked.patient_ids])
     everyone = concatenate([train, marked])
     rows = {site: np.flatnonzero(train.hospital == site) for site in groups}
     misled = {**rows, liar: np.arange(len(train), len(everyone))}
@@ -180,11 +175,7 @@ def _study(
 def _score(study: Study, arrays: Arrays, test: Cohort) -> float:
     if not all(np.isfinite(array).all() for array in arrays.values()):
         return 0.5
-    model = build_model(study)
-    load_arrays(model, arrays)
-    found = predict_dataset(model, test.dataset(study), study)
-    columns = {"time_months": test.time_months, "event": test.event, "risk": found.risk}
-    return concordance(pd.DataFrame(columns))
+    return concordance(test.outcomes.assign(risk=predict_cohort(study, arrays, test).risk))
 
 
 if __name__ == "__main__":

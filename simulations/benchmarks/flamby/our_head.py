@@ -5,10 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
-from common.models.base.build import build_model
-from common.models.base.parameters import load_arrays
 from common.privacy.plan import PrivacyPlan
 from common.study.study import (
     Endpoints,
@@ -23,8 +20,7 @@ from common.wire import Arrays
 from simulations.cohorts.cohort import Cohort
 from simulations.cohorts.fed_tcga_brca import load_fed_tcga_brca, published_test_set
 from simulations.comparison.comparison import concordance
-from simulations.scenario.cells import by_hospital
-from simulations.trials.dataset_predictions import predict_dataset
+from simulations.trials.cohort_predictions import predict_cohort
 from simulations.trials.mechanism import train_mechanism
 
 EDGES_MONTHS = [0.0, 6.0, 12.0, 18.0, 24.0, 30.0, 36.0, 48.0, 60.0, 84.0, 120.0]
@@ -48,7 +44,7 @@ def our_test_c(data: Path, privacy: PrivacyPlan) -> float:
     train = cohort.take(np.flatnonzero(~is_test))
     test = cohort.take(np.flatnonzero(is_test))
     study = our_study(train, privacy)
-    sites = {site: group.dataset(study) for site, group in by_hospital(train).items()}
+    sites = {site: group.dataset(study) for site, group in train.by_hospital().items()}
     return held_out_c(study, train_mechanism(study, sites), test)
 
 
@@ -62,14 +58,10 @@ def our_study(train: Cohort, privacy: PrivacyPlan) -> Study:
         training=TrainingPlan(rounds=ROUNDS, nominal_patients=NOMINAL_PATIENTS, test_fraction=0.0),
         privacy=privacy,
         quorum=Quorum(min_sites=1),
-        sites=[RosterEntry(site_id=str(site)) for site in np.unique(train.hospital)],
+        sites=[RosterEntry(site_id=site) for site in train.hospitals],
     )
 
 
 def held_out_c(study: Study, arrays: Arrays, test: Cohort) -> float:
     """Return the C-index of a model over all patients of `test`."""
-    model = build_model(study)
-    load_arrays(model, arrays)
-    predicted = predict_dataset(model, test.dataset(study), study)
-    columns = {"time_months": test.time_months, "event": test.event, "risk": predicted.risk}
-    return concordance(pd.DataFrame(columns))
+    return concordance(test.outcomes.assign(risk=predict_cohort(study, arrays, test).risk))

@@ -13,9 +13,6 @@ import numpy.typing as npt
 import pandas as pd
 
 from client.data.split import is_held_out
-from common.commands.cli_output import Output
-from common.models.base.build import build_model
-from common.models.base.parameters import load_arrays
 from common.privacy.plan import EvaluationRelease
 from common.study.study import (
     LocalTraining,
@@ -27,15 +24,12 @@ from common.study.study import (
     TrainingPlan,
 )
 from simulations.cohorts.cohort import Cohort
-from simulations.engines.consortium_run import run_in_process
-from simulations.engines.memory_sites import memory_agents
-from simulations.scenario.cells import by_hospital
 from simulations.synthetic.cohort import draw_cohort
 from simulations.synthetic.feature_cohort import feature_consortium
 from simulations.synthetic.oracle import truth_table
 from simulations.synthetic.spec import ConsortiumSpec, demo_spec
 from simulations.synthetic.study_template import feature_study
-from simulations.trials.dataset_predictions import predict_dataset
+from simulations.trials.memory_training import train_in_memory
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -129,7 +123,7 @@ def run_arm(trial: SyntheticTrial, arm: ArmName, folder: Path) -> Scores:
         arm: What to train.
         folder: For the state of the runs; a killed run goes on from there.
     """
-    groups = by_hospital(trial.train)
+    groups = trial.train.by_hospital()
     if arm != "alone":
         return _train_and_score(trial, arm, groups, trial.test, folder / arm)
     n = len(trial.test)
@@ -185,11 +179,7 @@ def _train_and_score(
     features = arm_study(trial.spec, arm, groups).features
     able = {site: own for site, own in groups.items() if _has_any(own, list(features))}
     study = arm_study(trial.spec, arm, able)
-    agents = memory_agents(study, able, folder / "sites")
-    run = run_in_process(study, agents, folder / "run", output=Output(json_mode=True))
-    model = build_model(study)
-    load_arrays(model, run.arrays)
-    predicted = predict_dataset(model, test.dataset(study), study)
+    predicted = train_in_memory(study, able, folder).predict(test)
     return Scores(predicted.response_prob, predicted.risk)
 
 

@@ -15,7 +15,6 @@ from server.report.content import Baseline, make_content
 from simulations.cohorts.cohort import Cohort
 from simulations.engines.consortium_run import run_in_process
 from simulations.engines.memory_sites import memory_agents
-from simulations.scenario.cells import by_hospital
 
 
 def make_study():
@@ -74,7 +73,7 @@ def run(tmp_path_factory):
         private = folder / "sites" / site / "private"
         private.mkdir(parents=True)
         (private / "split.key").write_text(bytes(range(32)).hex())
-    agents = memory_agents(study, by_hospital(make_cohort(study)), folder / "sites")
+    agents = memory_agents(study, make_cohort(study).by_hospital(), folder / "sites")
     return run_in_process(study, agents, folder / "run", output=Output(json_mode=True))
 
 

@@ -10,7 +10,6 @@ from simulations.arms.baselines import train_baselines
 from simulations.cohorts.cohort import Cohort
 from simulations.engines.consortium_run import run_in_process
 from simulations.engines.memory_sites import memory_agents
-from simulations.scenario.cells import by_hospital
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +46,7 @@ def trained(tmp_path_factory):
         private = work / "sites" / site / "private"
         private.mkdir(parents=True)
         (private / "split.key").write_text(bytes(range(32)).hex())
-    agents = memory_agents(study, by_hospital(train), work / "sites")
+    agents = memory_agents(study, train.by_hospital(), work / "sites")
     quiet = Output(json_mode=True)
     result = run_in_process(study, agents, work / "run", output=quiet)
     return train_baselines(study, result.arrays, train, test, work / "alone", output=quiet)

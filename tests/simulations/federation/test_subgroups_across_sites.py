@@ -17,8 +17,7 @@ from simulations.cohorts.cohort import Cohort
 from simulations.engines.consortium_run import run_in_process
 from simulations.engines.identities import with_identities
 from simulations.engines.memory_sites import memory_agents
-from simulations.scenario.cells import by_hospital
-from simulations.trials.dataset_predictions import predict_dataset
+from simulations.trials.cohort_predictions import predict_dataset
 
 KEY = bytes(range(32))
 SUBGROUPS = {
@@ -63,7 +62,7 @@ def make_cohort(study, n=480):
 
 def run(study, folder):
     cohort = make_cohort(study)
-    groups = by_hospital(cohort)
+    groups = cohort.by_hospital()
     for site in groups:
         (folder / "sites" / site / "private").mkdir(parents=True, exist_ok=True)
         (folder / "sites" / site / "private" / "split.key").write_text(KEY.hex())

@@ -3,7 +3,8 @@ import pandas as pd
 from lifelines import CoxPHFitter
 from sklearn.linear_model import LogisticRegression
 
-from simulations.trials.clinical_floor import fit_floor
+from simulations.cohorts.cohort import Cohort
+from simulations.trials import clinical_floor
 
 
 def data(seed=0, n=200):
@@ -15,6 +16,17 @@ def data(seed=0, n=200):
     time, event = np.minimum(death, censor), (death <= censor).astype(float)
     response = (generator.uniform(size=n) < 1 / (1 + np.exp(risk - risk.mean()))).astype(float)
     return x.astype(float), (response, np.asarray(time), np.asarray(event))
+
+
+def fit_floor(x, outcomes, test, horizons=()):
+    """Return the floor of these clinical columns and outcomes for other patients."""
+    return clinical_floor.fit_floor(cohort(x, outcomes), cohort(test, outcomes), horizons=horizons)
+
+
+def cohort(x, outcomes):
+    response, time, event = outcomes
+    ids, hospital = [f"p{i}" for i in range(len(x))], np.full(len(x), "a")
+    return Cohort("floor", ids, hospital, {}, {}, response, time, event, x)
 
 
 def test_floor_is_ridge_cox_and_logistic_on_standardised_columns():

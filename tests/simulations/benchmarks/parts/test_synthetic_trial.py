@@ -3,7 +3,6 @@ import pytest
 
 from simulations.benchmarks.parts import synthetic_trial
 from simulations.benchmarks.parts.synthetic_trial import ARMS, arm_study, draw_trial, run_arm
-from simulations.scenario.cells import by_hospital
 
 PATIENTS = 30
 
@@ -32,7 +31,7 @@ def test_the_oracle_stands_beside_its_own_patient(trial):
 
 @pytest.mark.parametrize("arm", ARMS)
 def test_studies_differ_in_what_the_arm_says_and_nothing_else(trial, arm):
-    groups = by_hospital(trial.train)
+    groups = trial.train.by_hospital()
     study, fused = arm_study(trial.spec, arm, groups), arm_study(trial.spec, "fused", groups)
     assert study.endpoints == fused.endpoints
     assert [site.site_id for site in study.sites] == sorted(groups)
@@ -66,10 +65,10 @@ def test_one_modality_trains_where_there_is_one(trial, tmp_path):
 def test_alone_every_hospital_scores_its_own_patients(trial, tmp_path):
     scores = run_arm(trial, "alone", tmp_path)
     assert np.isfinite(scores.response).all()
-    for site, own in by_hospital(trial.test).items():
+    for site, own in trial.test.by_hospital().items():
         here = trial.test.hospital == site
         single = synthetic_trial.SyntheticTrial(
-            spec=trial.spec, train=by_hospital(trial.train)[site], test=own, truth=trial.truth
+            spec=trial.spec, train=trial.train.by_hospital()[site], test=own, truth=trial.truth
         )
         expected = run_arm(single, "fused", tmp_path / "again" / site)
         np.testing.assert_array_equal(scores.risk[here], expected.risk)

@@ -1,4 +1,4 @@
-"""Predictions for a whole dataset at once, where a simulation may look at patients."""
+"""Predict a whole cohort at once, where a simulation may look at patients."""
 
 from __future__ import annotations
 
@@ -10,9 +10,21 @@ from client.data.dataset import PatientDataset
 from common.metrics.tables.grid import EvaluationGrid
 from common.metrics.tables.predictions import Predictions
 from common.models.base.base import FusedModel
+from common.models.base.build import build_model
+from common.models.base.parameters import load_arrays
 from common.study.study import Study
+from common.wire import Arrays
+from simulations.cohorts.cohort import Cohort
 
 CHUNK = 256
+
+
+def predict_cohort(study: Study, arrays: Arrays, patients: Cohort | PatientDataset) -> Predictions:
+    """Return predictions of the study's model with these parameters, in the patients' order."""
+    model = build_model(study)
+    load_arrays(model, arrays)
+    dataset = patients.dataset(study) if isinstance(patients, Cohort) else patients
+    return predict_dataset(model, dataset, study)
 
 
 def predict_dataset(model: FusedModel, dataset: PatientDataset, study: Study) -> Predictions:
