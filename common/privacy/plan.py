@@ -12,6 +12,7 @@ Mode = Literal["none", "local", "distributed"]
 Release = Literal["dp", "internal"]
 Phase = Literal["margins", "tables", "paired"]
 """Parts of an evaluation, one after the other; see `common.metrics.tables.table_schema`."""
+EvaluationBudget = Literal["survival", "response", "subgroup"]
 
 
 class EvaluationRelease(Contract):
@@ -28,6 +29,14 @@ class EvaluationRelease(Contract):
     survival_epsilon: float = Field(default=4.0, gt=0)
     response_epsilon: float = Field(default=2.0, gt=0)
     subgroup_epsilon: float = Field(default=0.0, ge=0)
+
+    def epsilon_of(self, budget: EvaluationBudget) -> float:
+        """Return what all tables that one budget pays for cost a held-out patient together."""
+        return {
+            "survival": self.survival_epsilon,
+            "response": self.response_epsilon,
+            "subgroup": self.subgroup_epsilon,
+        }[budget]
 
 
 class PrivacyPlan(Contract):

@@ -92,9 +92,5 @@ def grid_fields(grid: EvaluationGrid) -> GridFields:
 
 def table_noise(study: Study, request: EvaluateRequest) -> dict[str, TableNoise]:
     """Return the noise of every table a request asks for; empty for release internal."""
-    return noise_plan(
-        grid_of(study, request),
-        request.phase,
-        study.privacy.evaluation,
-        two_phases=two_phases(study, request.release),
-    )
+    twice = two_phases(study, request.release)
+    return noise_plan(grid_of(study, request), request.phase, two_phases=twice)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from common.study.study import Study
+from common.metrics.tables.grid import EvaluationGrid
+from common.metrics.tables.table_schema import evaluation_epsilon
 from server.exchange.enrolment import reason
 from server.page.run_files import RunFiles
 from server.session.checkpoint import SILENT
@@ -52,15 +53,6 @@ def site_rows(files: RunFiles) -> list[SiteRow]:
     ]
 
 
-def evaluation_epsilon(study: Study) -> float | None:
-    """Return what the final evaluation costs a held-out patient; None for exact tables."""
-    plan = study.privacy.evaluation
-    if plan.release == "internal":
-        return None
-    cost = {"response": plan.response_epsilon, "survival": plan.survival_epsilon}
-    return sum(cost[task] for task in study.tasks)
-
-
 def _row(site_id: str, name: str, site: SiteState | None, files: RunFiles) -> SiteRow:
     found = site or SiteState()
     taken = [record.round for record in files.history if site_id in record.sites]
@@ -77,7 +69,7 @@ def _row(site_id: str, name: str, site: SiteState | None, files: RunFiles) -> Si
         epsilon=found.epsilon_spent,
         epsilon_promised=study.privacy.epsilon if study and private else None,
         evaluation_epsilon=found.evaluation_epsilon_spent,
-        evaluation_promised=evaluation_epsilon(study) if study else None,
+        evaluation_promised=evaluation_epsilon(EvaluationGrid.for_study(study)) if study else None,
         ledger_head=found.ledger_head[:12] if found.ledger_head else None,
     )
 

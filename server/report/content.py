@@ -92,10 +92,10 @@ class ReportContent:
     @property
     def margin_noise(self) -> float:
         """Epsilon of the margins that were released before the tables."""
-        grid, plan = self.result.evaluations[FEDERATED].grid, self.result.study.privacy.evaluation
+        grid = self.result.evaluations[FEDERATED].grid
         if not grid.two_phases:
             return 0.0
-        margins = noise_plan(grid, "margins", plan, two_phases=True)
+        margins = noise_plan(grid, "margins", two_phases=True)
         return sum(noise.epsilon for noise in margins.values())
 
     def metric(self, name: str, site_id: str | None = None) -> Estimate:

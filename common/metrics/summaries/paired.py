@@ -19,13 +19,14 @@ from scipy.stats import norm
 
 from common.errors import DataError
 from common.metrics.response.roc import roc_auc
-from common.metrics.summaries.tabulate import histogram
+from common.metrics.summaries.tabulate import histogram, scored
 from common.metrics.survival.concordance import pair_counts
 from common.metrics.tables.bootstrap import Statistic, bootstrap, percentile_interval
 from common.metrics.tables.estimate import Estimate, not_estimable
 from common.metrics.tables.grid import EvaluationGrid, IntArray
 from common.metrics.tables.predictions import Predictions
-from common.metrics.tables.score_scale import FloatArray, response_score, risk_score
+from common.metrics.tables.score_scale import FloatArray
+from common.metrics.tables.table_schema import tables_of
 from common.metrics.tables.tables import SiteTables
 
 N_REPLICATES = 500
@@ -85,20 +86,12 @@ def tabulate_pair(
     for name in ("response", "time_months", "event"):
         if not np.array_equal(getattr(first, name), getattr(second, name), equal_nan=True):
             raise DataError(f"the two predictions differ in {name}: not the same patients in order")
-    arrays: dict[str, IntArray] = {}
-    if first_grid.has_survival:
-        rows, k = first.has_survival & second.has_survival, first_grid.n_intervals
-        a = first_grid.survival_index(risk_score(first.risk[rows], k))
-        b = second_grid.survival_index(risk_score(second.risk[rows], k))
-        times, bins = first_grid.time_index(first.time_months[rows]), first_grid.size.scores
-        shape = (2, first_grid.size.times, bins, bins)
-        arrays["joint_survival"] = histogram(shape, first.event[rows], times, a, b)
-    if first_grid.has_response:
-        rows = first.has_response & second.has_response
-        a = first_grid.response_index(response_score(first.response_prob[rows]))
-        b = second_grid.response_index(response_score(second.response_prob[rows]))
-        bins = first_grid.size.response
-        arrays["joint_response"] = histogram((2, bins, bins), first.response[rows], a, b)
+    arrays = {}
+    for name, table in tables_of(first_grid, "paired").items():
+        rows = first.has(table.task) & second.has(table.task)
+        one = scored(first.select(rows), table.task, first_grid)
+        two = scored(second.select(rows), table.task, second_grid)
+        arrays[name] = histogram(table.shape(first_grid), *one.outcome, one.bins, two.bins)
     return SiteTables(arrays)
 
 

@@ -10,28 +10,16 @@ import numpy as np
 import numpy.typing as npt
 
 from common.metrics.summaries.additive_sums import fixed_point
-from common.metrics.survival.concordance import pair_counts
 from common.metrics.tables.grid import IntArray
 from common.metrics.tables.predictions import Predictions
-from common.metrics.tables.score_scale import FloatArray
-
-MAX_EXACT_PATIENTS = 20_000
-"""Above this, pairs are counted on the grid: comparing every pair would take minutes."""
 
 
-def survival_pairs(
-    known: Predictions, cell: tuple[npt.ArrayLike, ...], shape: tuple[int, ...]
-) -> IntArray:
+def survival_pairs(known: Predictions) -> IntArray:
     """Return (2,) [2 * concordant + tied in risk, 2 * comparable] pairs within the site.
 
     Comparable: the earlier time is a death, or equal times with one death. Equal times with two
     deaths are not comparable, as in scikit-survival.
     """
-    if len(known) > MAX_EXACT_PATIENTS:
-        table = np.zeros(shape)
-        np.add.at(table, tuple(np.asarray(i, np.int64) for i in cell), 1)
-        counts = pair_counts(table)
-        return np.rint([2 * counts.agreeing, 2 * counts.comparable]).astype(np.int64)
     doubled, comparable = 0, 0
     for i in np.flatnonzero(known.event > 0.5):
         time, risk = known.time_months[i], known.risk[i]
@@ -42,12 +30,13 @@ def survival_pairs(
     return np.array([doubled, 2 * comparable], np.int64)
 
 
-def response_pairs(response: FloatArray, score: FloatArray, table: IntArray) -> IntArray:
+def response_pairs(known: Predictions) -> IntArray:
     """Return (2,) [2 * won + tied, 2 * all] pairs of a responder and a non-responder."""
-    negative, positive = np.sort(score[response < 0.5]), score[response > 0.5]
+    score, responded = known.response_prob, known.response > 0.5
+    negative, positive = np.sort(score[~responded]), score[responded]
     below = np.searchsorted(negative, positive, side="left")
     upto = np.searchsorted(negative, positive, side="right")
-    return np.array([int((below + upto).sum()), 2 * int(table[0].sum() * table[1].sum())], np.int64)
+    return np.array([int((below + upto).sum()), 2 * len(negative) * len(positive)], np.int64)
 
 
 def exact_log_rank(known: Predictions, high: npt.NDArray[np.bool_]) -> IntArray:

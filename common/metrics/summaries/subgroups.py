@@ -24,13 +24,14 @@ from common.metrics.tables.estimate import MIN_SHOWN, Estimate, not_estimable
 from common.metrics.tables.grid import EvaluationGrid
 from common.metrics.tables.noise_effect import noise_spread
 from common.metrics.tables.score_scale import FloatArray
-from common.metrics.tables.table_schema import SUBGROUP, TableNoise
+from common.metrics.tables.table_schema import TableNoise, subgroup_name
 from common.metrics.tables.tables import SiteTables
+from common.study.study import Task
 
 MIN_SUBGROUP = 20
 MAX_NOISE_SD = 0.15
 """More noise than this leaves nothing to read between no and perfect discrimination."""
-METRICS = {"c_index": "survival", "response_auc": "response"}
+METRICS: dict[str, Task] = {"c_index": "survival", "response_auc": "response"}
 """Metric of a level -> the table it is read from."""
 NO_BUDGET = "the study spends no evaluation budget on subgroups (subgroup_epsilon 0)"
 SEED = 411
@@ -108,7 +109,7 @@ def subgroup_summaries(
             whole = tables.counts(task)
             if whole is None:
                 continue
-            array = f"{SUBGROUP}{task}_{name}"
+            array = subgroup_name(task, name)
             table = tables.counts(array)
             _add_metric(summary, metric, whole, table, noise.get(array), n_shares)
         found[name] = summary

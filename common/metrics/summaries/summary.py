@@ -111,7 +111,7 @@ def summarise(
     """
     total = merge(list(per_site.values()))
     if noise is None:
-        noise = noise_plan(grid, "tables", grid.plan, two_phases=grid.two_phases)
+        noise = noise_plan(grid, "tables", two_phases=grid.two_phases)
     n_shares = float(len(per_site)) if shares is None else shares
     one = {name: spec.variance for name, spec in noise.items()}
     summed = {name: variance * n_shares for name, variance in one.items()}

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from common.errors import DataError
 from common.metrics.tables.grid import EvaluationGrid, IntArray
 from common.metrics.tables.score_scale import FloatArray
+from common.study.study import Task
 
 if TYPE_CHECKING:
     from common.cohort.batch import Outputs, PatientBatch
@@ -46,14 +47,10 @@ class Predictions:
         """Return the number n of patients."""
         return len(self.response)
 
-    @property
-    def has_response(self) -> npt.NDArray[np.bool_]:
-        """(n,) whether response was both predicted and observed."""
-        return np.isfinite(self.response) & np.isfinite(self.response_prob)
-
-    @property
-    def has_survival(self) -> npt.NDArray[np.bool_]:
-        """(n,) whether survival was both predicted and observed."""
+    def has(self, task: Task) -> npt.NDArray[np.bool_]:
+        """Return (n,) whether the outcome of a task was both predicted and observed."""
+        if task == "response":
+            return np.isfinite(self.response) & np.isfinite(self.response_prob)
         return np.isfinite(self.time_months) & np.isfinite(self.event) & np.isfinite(self.risk)
 
     @classmethod

@@ -1,63 +1,91 @@
-"""Names, shapes and privacy cost of the arrays that leave a hospital in an evaluation.
+"""Registry of the tables that leave a hospital in an evaluation: shape, phase, share of epsilon.
 
 Two phases. `margins`: fine score margins and the censoring margin, from which the server derives
 score cuts and the censoring curve. `tables`: everything else, on the refined grid. A study may
 skip the first phase: cuts are then the study's defaults, and what needs the censoring curve
 (Brier score) is not estimable. A third, `paired`, holds the joint tables of two models, exact only.
 
-Every array is int64 and adds up over sites, so it passes a secure sum. Real-valued sums are
+Every table is int64 and adds up over sites, so it passes a secure sum. Real-valued sums are
 fixed-point integers (`FIXED_POINT`).
 
-Release `dp` sends only `DP_ARRAYS`, and subgroup tables where the study pays for them. One patient
-adds 1 to at most one cell of each array, so the L1 sensitivity under add/remove of one patient is
-1 an array; two-sided geometric noise with parameter exp(-epsilon) a cell then gives epsilon-DP
-(Ghosh, Roughgarden and Sundararajan, 2009), and the arrays of one study compose by adding their
-epsilons. The levels of one subgroup exclude each other, so they share one array and one epsilon;
-a patient is in several subgroups, so each further subgroup costs its own. Noisy cells are never
-clipped.
+Release `dp` sends only tables with a share of the evaluation epsilon. One patient adds 1 to at
+most one cell of each, so the L1 sensitivity under add/remove of one patient is 1 per table;
+two-sided geometric noise with parameter exp(-epsilon) per cell then gives epsilon-DP (Ghosh,
+Roughgarden and Sundararajan, 2009), and the tables of one study compose by adding their epsilons.
+The levels of one subgroup exclude each other, so they share one table and one epsilon; a patient
+is in several subgroups, so each further subgroup costs its own. Noisy cells are never clipped.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import exp
 from typing import Literal
 
 from common.metrics.tables.grid import EvaluationGrid
-from common.privacy.plan import EvaluationRelease, Phase
+from common.privacy.plan import EvaluationBudget, Phase
+from common.study.study import Task
+
+Kind = Literal["count", "sum"]
+ShapeRule = Callable[[EvaluationGrid], tuple[int, ...]]
 
 FIXED_POINT = 2.0**32
-"""Real sums travel as round(sum * 2^32): error below 2e-10 a site, range above 1e9."""
+"""Real sums travel as round(sum * 2^32): error below 2e-10 per site, range above 1e9."""
 
 N_CALIBRATION_BINS = 10
 MARGIN_SHARE = 0.1
 """Share of a task's evaluation epsilon that the first phase spends in release `dp`."""
 
-SUBGROUP = "subgroup_"
-"""Names of subgroup tables start so: subgroup_survival_sex (levels, 2, T, S)."""
 
-DP_ARRAYS: dict[Phase, tuple[str, ...]] = {
-    "margins": ("margin_survival", "margin_response"),
-    "tables": ("survival", "response"),
-    "paired": (),
-}
+@dataclass(frozen=True)
+class Table:
+    """One table of an evaluation.
+
+    Attributes:
+        name: As in messages, ledgers and reports.
+        task: Task whose patients it counts.
+        phase: Phase in which it leaves.
+        shape: Its shape on a grid.
+        kind: Counts, or fixed-point sums of real numbers.
+        share: Weight with which the tables of one budget divide its epsilon in release `dp`; 0:
+            the table leaves exact or not at all.
+        sensitivity: L1 change of the table when one patient comes or goes.
+        needs: Field of the grid without which the table is left out.
+        subgroup: Subgroup whose levels are the first axis; empty: all patients together.
+    """
+
+    name: str
+    task: Task
+    phase: Phase
+    shape: ShapeRule
+    kind: Kind = "count"
+    share: float = 0.0
+    sensitivity: int = 1
+    needs: Literal["", "censoring", "risk_threshold"] = ""
+    subgroup: str = ""
+
+    @property
+    def budget(self) -> EvaluationBudget:
+        """Part of the plan that pays for the table."""
+        return "subgroup" if self.subgroup else self.task
 
 
 @dataclass(frozen=True)
 class ArraySpec:
-    """One array: its shape, and whether cells are counts or fixed-point sums."""
+    """One table on a grid: its shape, and whether cells are counts or fixed-point sums."""
 
     shape: tuple[int, ...]
-    kind: Literal["count", "sum"] = "count"
+    kind: Kind = "count"
 
 
 @dataclass(frozen=True)
 class TableNoise:
-    """What release `dp` spends on one array.
+    """What release `dp` spends on one table.
 
     Attributes:
-        epsilon: Pure epsilon of this array.
-        sensitivity: L1 change of the array when one patient comes or goes.
+        epsilon: Pure epsilon of this table.
+        sensitivity: L1 change of the table when one patient comes or goes.
     """
 
     epsilon: float
@@ -70,97 +98,139 @@ class TableNoise:
         return 2 * a / (1 - a) ** 2
 
 
+OUTCOMES: dict[Task, ShapeRule] = {
+    "survival": lambda g: (2, g.size.times),
+    "response": lambda _: (2,),
+}
+"""Axes of the outcome: [censored | died, time], or [no | yes]."""
+
+N_SCORES: dict[Task, Callable[[EvaluationGrid], int]] = {
+    "survival": lambda g: g.size.scores,
+    "response": lambda g: g.size.response,
+}
+
+
+def by_score(task: Task, n_scores: int = 1) -> ShapeRule:
+    """Return the shape of outcome by score of one model, or of two."""
+    return lambda g: (*OUTCOMES[task](g), *[N_SCORES[task](g)] * n_scores)
+
+
+def fine_scores(grid: EvaluationGrid) -> tuple[int, ...]:
+    """Return the shape of a score margin."""
+    return (grid.size.margin,)
+
+
+TABLES: dict[str, Table] = {
+    table.name: table
+    for table in (
+        Table("margin_survival", "survival", "margins", fine_scores, share=MARGIN_SHARE),
+        Table("margin_time", "survival", "margins", OUTCOMES["survival"]),
+        Table("margin_response", "response", "margins", fine_scores, share=MARGIN_SHARE),
+        Table("survival", "survival", "tables", by_score("survival"), share=1 - MARGIN_SHARE),
+        Table("survival_site_pairs", "survival", "tables", lambda _: (2,)),
+        Table("survival_nll", "survival", "tables", lambda _: (2,), "sum"),
+        Table(
+            "survival_bin_sums",
+            "survival",
+            "tables",
+            lambda g: (2, len(g.brier_times), g.size.scores),
+            "sum",
+        ),
+        Table("d_calibration", "survival", "tables", lambda _: (N_CALIBRATION_BINS,), "sum"),
+        Table(
+            "brier",
+            "survival",
+            "tables",
+            lambda g: (2, len(g.brier_times) + 1),
+            "sum",
+            needs="censoring",
+        ),
+        Table(
+            "risk_sets",
+            "survival",
+            "tables",
+            lambda g: (2, 2, len(g.risk_edges) - 1),
+            needs="risk_threshold",
+        ),
+        Table("site_log_rank", "survival", "tables", lambda _: (2,), "sum", needs="risk_threshold"),
+        Table("response", "response", "tables", by_score("response"), share=1 - MARGIN_SHARE),
+        Table("response_site_pairs", "response", "tables", lambda _: (2,)),
+        Table("response_sums", "response", "tables", lambda _: (2, 2), "sum"),
+        Table("response_bin_sums", "response", "tables", by_score("response"), "sum"),
+        Table("joint_survival", "survival", "paired", by_score("survival", 2)),
+        Table("joint_response", "response", "paired", by_score("response", 2)),
+    )
+}
+"""Every table by name; subgroup tables follow from the study's subgroups (`tables_of`)."""
+
+
+def subgroup_table(task: Task, subgroup: str, n_levels: int) -> Table:
+    """Return the table of a task by level of a subgroup."""
+    whole = TABLES[task]
+    return Table(
+        subgroup_name(task, subgroup),
+        task,
+        whole.phase,
+        lambda g: (n_levels, *whole.shape(g)),
+        share=1.0,
+        subgroup=subgroup,
+    )
+
+
+def subgroup_name(task: Task, subgroup: str) -> str:
+    """Return the name of a task's table by level of a subgroup.
+
+    >>> subgroup_name("survival", "sex")
+    'subgroup_survival_sex'
+    """
+    return f"subgroup_{task}_{subgroup}"
+
+
+def tables_of(grid: EvaluationGrid, phase: Phase) -> dict[str, Table]:
+    """Return the tables that a site sends in a phase, by name, for the grid's tasks and release."""
+    tables = [t for t in TABLES.values() if t.task in grid.tasks]
+    tables += [subgroup_table(t, name, len(x)) for name, x in grid.subgroups for t in grid.tasks]
+    return {
+        table.name: table
+        for table in tables
+        if table.phase == phase
+        and (not table.needs or getattr(grid, table.needs) is not None)
+        and (grid.release == "internal" or (table.share and grid.plan.epsilon_of(table.budget)))
+    }
+
+
 def schema(grid: EvaluationGrid, phase: Phase) -> dict[str, ArraySpec]:
-    """Return every array a site sends in a phase, by name, for the grid's release."""
-    arrays = {"margins": _margins, "tables": _tables, "paired": _joint}[phase](grid)
-    if grid.release == "dp":
-        return {
-            name: spec for name, spec in arrays.items() if _leaves_with_noise(name, phase, grid)
-        }
-    return arrays
+    """Return shape and kind of every array that a site sends in a phase, by name."""
+    tables = tables_of(grid, phase)
+    return {name: ArraySpec(table.shape(grid), table.kind) for name, table in tables.items()}
 
 
-def _leaves_with_noise(name: str, phase: Phase, grid: EvaluationGrid) -> bool:
-    paid = grid.plan.subgroup_epsilon > 0
-    return name in DP_ARRAYS[phase] or (paid and name.startswith(SUBGROUP))
-
-
-def noise_plan(
-    grid: EvaluationGrid, phase: Phase, plan: EvaluationRelease, *, two_phases: bool
-) -> dict[str, TableNoise]:
-    """Return the noise of every array of a phase; empty for release `internal`.
+def noise_plan(grid: EvaluationGrid, phase: Phase, *, two_phases: bool) -> dict[str, TableNoise]:
+    """Return the noise of every table of a phase; empty for release `internal`.
 
     Args:
         grid: Grid of the study.
         phase: Phase that is about to be released.
-        plan: Evaluation budget of the study.
         two_phases: Whether margins are released too; otherwise tables get the whole epsilon.
     """
     if grid.release != "dp":
         return {}
-    share = MARGIN_SHARE if phase == "margins" else 1 - MARGIN_SHARE if two_phases else 1.0
-    names = list(schema(grid, phase))
-    n_subgroup = sum(name.startswith(SUBGROUP) for name in names)
-    noise = {}
-    for name in names:
-        if name.startswith(SUBGROUP):
-            noise[name] = TableNoise(plan.subgroup_epsilon / n_subgroup)
-            continue
-        budget = plan.survival_epsilon if "survival" in name else plan.response_epsilon
-        noise[name] = TableNoise(budget * share)
-    return noise
+    phases: set[Phase] = {phase, "margins", "tables"} if two_phases else {phase, "tables"}
+    released = [table for part in phases for table in tables_of(grid, part).values()]
 
+    def epsilon(table: Table) -> float:
+        whole = sum(other.share for other in released if other.budget == table.budget)
+        return grid.plan.epsilon_of(table.budget) * table.share / whole
 
-def _margins(grid: EvaluationGrid) -> dict[str, ArraySpec]:
-    arrays: dict[str, ArraySpec] = {}
-    if grid.has_survival:
-        arrays["margin_survival"] = ArraySpec((grid.size.margin,))
-        arrays["margin_time"] = ArraySpec((2, grid.size.times))
-    if grid.has_response:
-        arrays["margin_response"] = ArraySpec((grid.size.margin,))
-    return arrays
-
-
-def _joint(grid: EvaluationGrid) -> dict[str, ArraySpec]:
-    """Joint tables of two models: the last two axes are their score bins."""
-    arrays: dict[str, ArraySpec] = {}
-    if grid.has_survival:
-        bins = grid.size.scores
-        arrays["joint_survival"] = ArraySpec((2, grid.size.times, bins, bins))
-    if grid.has_response:
-        arrays["joint_response"] = ArraySpec((2, grid.size.response, grid.size.response))
-    return arrays
-
-
-def _tables(grid: EvaluationGrid) -> dict[str, ArraySpec]:
-    arrays: dict[str, ArraySpec] = {}
-    if grid.has_survival:
-        arrays |= _survival_tables(grid)
-    if grid.has_response:
-        bins = grid.size.response
-        arrays["response"] = ArraySpec((2, bins))
-        arrays["response_site_pairs"] = ArraySpec((2,))
-        arrays["response_sums"] = ArraySpec((2, 2), "sum")
-        arrays["response_bin_sums"] = ArraySpec((2, bins), "sum")
-        for name, levels in grid.subgroups:
-            arrays[f"{SUBGROUP}response_{name}"] = ArraySpec((len(levels), 2, bins))
-    return arrays
-
-
-def _survival_tables(grid: EvaluationGrid) -> dict[str, ArraySpec]:
-    times, scores, moments = grid.size.times, grid.size.scores, len(grid.brier_times)
-    arrays = {
-        "survival": ArraySpec((2, times, scores)),
-        "survival_site_pairs": ArraySpec((2,)),
-        "survival_nll": ArraySpec((2,), "sum"),
-        "survival_bin_sums": ArraySpec((2, moments, scores), "sum"),
-        "d_calibration": ArraySpec((N_CALIBRATION_BINS,), "sum"),
+    return {
+        name: TableNoise(epsilon(table), table.sensitivity)
+        for name, table in tables_of(grid, phase).items()
     }
-    if grid.censoring is not None:
-        arrays["brier"] = ArraySpec((2, moments + 1), "sum")
-    if grid.risk_threshold is not None:
-        arrays["risk_sets"] = ArraySpec((2, 2, len(grid.risk_edges) - 1))
-        arrays["site_log_rank"] = ArraySpec((2,), "sum")
-    for name, levels in grid.subgroups:
-        arrays[f"{SUBGROUP}survival_{name}"] = ArraySpec((len(levels), 2, times, scores))
-    return arrays
+
+
+def evaluation_epsilon(grid: EvaluationGrid) -> float | None:
+    """Return what the tables of one model cost a held-out patient; None where they are exact."""
+    if grid.release != "dp":
+        return None
+    budgets = {table.budget for table in tables_of(grid, "tables").values()}
+    return sum(grid.plan.epsilon_of(budget) for budget in budgets)

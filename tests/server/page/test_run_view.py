@@ -13,11 +13,12 @@ from page_runs import SITES, WrittenRun, page_study
 
 from common.error_guide import GUIDES
 from common.errors import ErrorCode
+from common.metrics.tables.grid import EvaluationGrid
+from common.metrics.tables.table_schema import evaluation_epsilon
 from common.storage.file_lock import held_alone, is_held
 from server.page.run_files import read_run_files
 from server.page.run_page import run_page
 from server.page.run_view import view_run
-from server.page.site_rows import evaluation_epsilon
 from simulations.engines.tiny_consortium import tiny_study
 
 
@@ -69,13 +70,17 @@ def test_rounds_time_and_budget_of_a_run_under_way(run):
     assert re.search(r'<progress max="20" value="5"', text)
 
 
+def promised(study):
+    return evaluation_epsilon(EvaluationGrid.for_study(study))
+
+
 def test_evaluation_cost_is_that_of_the_tasks_asked_for():
     endpoints = {"survival": {"edges_months": [0, 12, 24], "horizons_months": [12]}}
     study = page_study().model_copy(
         update={"endpoints": type(page_study().endpoints).model_validate(endpoints)}
     )
-    assert (evaluation_epsilon(page_study()), evaluation_epsilon(study)) == (6.0, 4.0)
-    assert evaluation_epsilon(tiny_study()) is None
+    assert (promised(page_study()), promised(study)) == (6.0, 4.0)
+    assert promised(tiny_study()) is None
 
 
 def test_losses_are_drawn_where_they_are_known(tmp_path):

@@ -86,7 +86,7 @@ def test_any_mixture_of_hospitals_agrees_with_its_pooled_rows(grid, sites):
 
 
 def check_ranks(rows, summary):
-    known = rows.select(rows.has_survival)
+    known = rows.select(rows.has("survival"))
     c_index = summary.metrics["c_index"]
     if c_index.value is not None:
         pooled = concordance_index_censored(known.event > 0, known.time_months, known.risk)[0]
@@ -96,7 +96,7 @@ def check_ranks(rows, summary):
             "no comparable pair",
             "no pair of patients whose order in time the grid knows",
         )
-    answered = rows.select(rows.has_response)
+    answered = rows.select(rows.has("response"))
     auc = summary.metrics["response_auc"]
     if auc.value is not None:
         pooled = roc_auc_score(answered.response, answered.response_prob)
@@ -107,7 +107,7 @@ def check_ranks(rows, summary):
 
 def check_curves(rows, grid, tables, summary):
     """Steps of 3.7 months never share a fine interval, so curves and log-rank are exact."""
-    known = rows.select(rows.has_survival)
+    known = rows.select(rows.has("survival"))
     sets = risk_sets(merge(list(tables.values())), grid)
     if not len(known):
         return
@@ -129,7 +129,7 @@ def check_curves(rows, grid, tables, summary):
 
 
 def check_sums(rows, grid, tables, summary):
-    known, answered = rows.select(rows.has_survival), rows.select(rows.has_response)
+    known, answered = rows.select(rows.has("survival")), rows.select(rows.has("response"))
     if len(known):
         sums = merge(list(tables.values())).sums("brier")
         pooled = brier_terms(known, grid).sum(0)

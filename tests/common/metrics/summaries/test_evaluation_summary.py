@@ -113,7 +113,7 @@ def test_nothing_estimable_gives_reasons_and_never_a_nan(grid, make_rows, case):
 def noisy(grid, rows, seed):
     tables = tabulate(rows, grid)
     rng = np.random.default_rng(seed)
-    noise = noise_plan(grid, "tables", grid.plan, two_phases=grid.two_phases)
+    noise = noise_plan(grid, "tables", two_phases=grid.two_phases)
     return SiteTables(
         {
             name: array + draw_noise(array.shape, noise[name], 1.0, rng).astype(np.int64)

@@ -113,14 +113,14 @@ def test_release_dp_sends_subgroups_only_where_the_study_pays_and_charges_each_t
     free = EvaluationGrid.for_study(make_study("dp", subgroups=groups))
     assert set(schema(free, "tables")) == {"survival", "response"}
     paid = EvaluationGrid.for_study(make_study("dp", subgroups=groups, subgroup_epsilon=3.0))
-    plan = noise_plan(paid, "tables", paid.plan, two_phases=True)
+    plan = noise_plan(paid, "tables", two_phases=True)
     tables = [name for name in plan if name.startswith("subgroup_")]
     assert sorted(tables) == [
         f"subgroup_{task}_{name}" for task in ("response", "survival") for name in ("age", "sex")
     ]
     assert sum(plan[name].epsilon for name in tables) == pytest.approx(3.0)
     assert plan["survival"].epsilon == pytest.approx(0.9 * 4)
-    margins = noise_plan(paid, "margins", paid.plan, two_phases=True)
+    margins = noise_plan(paid, "margins", two_phases=True)
     assert not [name for name in margins if name.startswith("subgroup_")]
 
 
@@ -134,7 +134,7 @@ def test_one_patient_moves_each_subgroup_table_by_at_most_its_sensitivity(
     rng = np.random.default_rng(3)
     levels = {"sex": rng.integers(-1, 3, 30), "age": rng.integers(-1, 4, 30)}
     rows = in_levels(rows, **levels)
-    plan = noise_plan(grid, "tables", grid.plan, two_phases=False)
+    plan = noise_plan(grid, "tables", two_phases=False)
     whole = tabulate(rows, grid).arrays
     for patient in range(30):
         keep = np.arange(30) != patient
@@ -150,7 +150,7 @@ def test_noisy_levels_carry_their_noise_and_small_ones_are_refused(make_study, m
     rows = make_rows(coarse, 900)
     rows = in_levels(rows, sex=np.where(np.arange(900) < 4, 2, np.arange(900) % 2))
     grid = refined(coarse, tabulate(rows, coarse, "margins"))
-    noise = noise_plan(grid, "tables", grid.plan, two_phases=True)
+    noise = noise_plan(grid, "tables", two_phases=True)
     rng = np.random.default_rng(1)
     tables = SiteTables(
         {

@@ -99,7 +99,7 @@ def test_noisy_margin_still_finds_the_scores(make_study, make_rows):
     rows = make_rows(grid, 300)
     margin = tabulate(rows, grid, "margins").counts("margin_survival")
     score = risk_score(rows.risk, 5)
-    spec = noise_plan(grid, "margins", grid.plan, two_phases=True)["margin_survival"]
+    spec = noise_plan(grid, "margins", two_phases=True)["margin_survival"]
     rng = np.random.default_rng(0)
     largest = []
     for _ in range(50):

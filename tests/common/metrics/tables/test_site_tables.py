@@ -94,7 +94,7 @@ def test_dp_sends_only_noised_tables_where_a_patient_moves_one_cell(make_study, 
     for phase in ("margins", "tables"):
         full = tabulate(rows, grid, phase)
         less = tabulate(rows.select(np.arange(80) != 17), grid, phase)
-        noise = noise_plan(grid, phase, grid.plan, two_phases=True)
+        noise = noise_plan(grid, phase, two_phases=True)
         assert full.arrays.keys() == noise.keys()
         for name, array in full.arrays.items():
             assert np.abs(array - less.arrays[name]).sum() == noise[name].sensitivity == 1
@@ -104,18 +104,18 @@ def test_dp_sends_only_noised_tables_where_a_patient_moves_one_cell(make_study, 
 
 def test_dp_budget_of_both_phases_is_the_study_budget(make_study):
     grid = EvaluationGrid.for_study(make_study("dp"))
-    spent = [noise_plan(grid, phase, grid.plan, two_phases=True) for phase in ("margins", "tables")]
+    spent = [noise_plan(grid, phase, two_phases=True) for phase in ("margins", "tables")]
     survival = sum(v.epsilon for plan in spent for k, v in plan.items() if "survival" in k)
     response = sum(v.epsilon for plan in spent for k, v in plan.items() if "response" in k)
     assert survival == pytest.approx(grid.plan.survival_epsilon)
     assert response == pytest.approx(grid.plan.response_epsilon)
-    alone = noise_plan(grid, "tables", grid.plan, two_phases=False)
+    alone = noise_plan(grid, "tables", two_phases=False)
     assert alone["survival"].epsilon == grid.plan.survival_epsilon
 
 
 def test_noise_variance_is_that_of_two_sided_geometric_noise(make_study):
     grid = EvaluationGrid.for_study(make_study("dp"))
-    noise = noise_plan(grid, "tables", grid.plan, two_phases=False)["response"]
+    noise = noise_plan(grid, "tables", two_phases=False)["response"]
     stop = 1 - np.exp(-noise.epsilon)
     rng = np.random.default_rng(0)
     draws = rng.geometric(stop, 200_000) - rng.geometric(stop, 200_000)
