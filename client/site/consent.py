@@ -65,7 +65,12 @@ def read_consent(file: Path, public_key: str) -> Approval:
 
 
 def _body(approval: Approval, given: str) -> dict[str, object]:
-    return {"approval": approval.model_dump(mode="json"), "given": given}
+    fields = approval.model_dump(mode="json")
+    later = ("evaluation_epsilon_ceiling", "evaluation_fallback_ceiling")
+    for name in later:  # consents from before these ceilings were signed without them
+        if fields[name] is None:
+            del fields[name]
+    return {"approval": fields, "given": given}
 
 
 def _refused(what: str, file: Path) -> ConfigError:

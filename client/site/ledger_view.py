@@ -167,7 +167,7 @@ def _account(
     except BudgetError:  # a study that is no longer approved has no ceiling to show
         cap = None
     if cap is not None:
-        left = max(cap.amount - sum(cap.price(entry) for entry in noised), 0.0)
+        left = max(cap.amount - cap.cost(noised), 0.0)
         currency = cap.currency
     return Account(
         study_digest=study,

@@ -180,7 +180,7 @@ class Ledger:
         left: dict[str, tuple[Currency, float]] = {}
         for level, cap in self._budgets.caps(study_digest, partition):
             scope = study_digest if level == "study" else None
-            spent = math.fsum(cap.price(e) for e in self._state.spends(scope, partition))
+            spent = cap.cost(self._state.spends(scope, partition))
             left[level] = (cap.currency, max(cap.amount - spent, 0.0))
         return left
 
@@ -236,10 +236,10 @@ class Ledger:
         for paying in affected(partition):
             for level, cap in self._budgets.caps(study_digest, paying):
                 scope = study_digest if level == "study" else None
-                spent = math.fsum(cap.price(e) for e in self._state.spends(scope, paying))
-                price = math.fsum(cap.price(entry) for entry in entries)
-                if not cap.admits(spent, price):
-                    raise refuse(level, paying, cap, spent, price)
+                spent = self._state.spends(scope, paying)
+                if not cap.admits([*spent, *entries]):
+                    after = cap.cost([*spent, *entries])
+                    raise refuse(level, paying, cap, cap.cost(spent), after)
 
     def _append(self, **fields: object) -> LedgerRecord:
         record = self._file.append(**fields)

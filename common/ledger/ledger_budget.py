@@ -1,52 +1,60 @@
 """Budgets of a hospital: ceilings over its life and for each study, for each set of patients.
 
-Training patients pay in mu^2 (Gaussian-DP parameters squared add up, also when later releases
-depend on earlier answers: Smith and Thakurta, 2022). Held-out patients pay in pure epsilon,
-because evaluation tables are purely epsilon-DP and epsilons add up exactly; in mu^2 three such
-tables would look like epsilon 30.
+Training patients pay in epsilon at the hospital's delta: squares of Gaussian-DP parameters mu add
+up, also when later releases depend on earlier answers (Smith and Thakurta, 2022), and so does the
+`closeness` of Skellam noise to Gaussian noise. Held-out patients pay in pure epsilon, because
+evaluation tables are purely epsilon-DP and epsilons add up exactly; composed as Gaussian releases
+three such tables would look like epsilon 30.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 from common.errors import BudgetError
 from common.ledger.ledger_entry import PARTITIONS, Partition, SpendEntry
-from common.privacy.accounting import composed_epsilon, gaussian_mu
-from common.study.site_policy import SitePolicy
+from common.privacy.geometric_fallback import share_epsilon
+from common.privacy.skellam_closeness import skellam_epsilon
+from common.study.site_policy import Approval, SitePolicy
 
-Currency = Literal["mu_squared", "pure_epsilon"]
+Currency = Literal["epsilon", "pure_epsilon"]
 
-_ROUND_OFF = 1e-12
+_ROUND_OFF = 1e-9
 """Relative room for the rounding of T equal shares that add up to exactly the budget."""
 
 
 @dataclass(frozen=True)
 class Cap:
-    """A ceiling in one currency."""
+    """A ceiling of privacy loss.
 
-    currency: Currency
+    Attributes:
+        amount: Largest epsilon.
+        delta: Delta at which releases are composed; None: pure epsilons are added up.
+    """
+
     amount: float
+    delta: float | None = None
 
-    def price(self, entry: SpendEntry) -> float:
-        """Return what an entry costs in this currency; inf if it cannot be paid in it."""
-        if entry.mechanism == "none":
+    @property
+    def currency(self) -> Currency:
+        """What `amount` is measured in."""
+        return "pure_epsilon" if self.delta is None else "epsilon"
+
+    def cost(self, entries: Iterable[SpendEntry]) -> float:
+        """Return the epsilon of releases together; inf if one has no pure epsilon but needs it."""
+        noised = [entry for entry in entries if entry.mechanism != "none"]
+        if self.delta is None:
+            return math.fsum(math.inf if e.pure is None else e.pure for e in noised)
+        if math.isinf(self.amount):
             return 0.0
-        if self.currency == "mu_squared":
-            return entry.mu_squared
-        return math.inf if entry.pure is None else entry.pure
+        return skellam_epsilon(*_gaussian_cost(noised, self.delta))
 
-    def admits(self, spent: float, price: float) -> bool:
-        """Return whether `price` may be added to `spent`."""
-        return spent + price <= self.amount * (1 + _ROUND_OFF)
-
-
-def mu_cap(epsilon: float, delta: float) -> Cap:
-    """Return the cap in mu^2 that means (epsilon, delta)."""
-    return Cap("mu_squared", gaussian_mu(epsilon, delta) ** 2)
+    def admits(self, entries: Iterable[SpendEntry]) -> bool:
+        """Return whether all of `entries` together, old and new, stay below the ceiling."""
+        return self.cost(entries) <= self.amount * (1 + _ROUND_OFF)
 
 
 @dataclass(frozen=True)
@@ -65,23 +73,20 @@ class LedgerBudgets:
     @classmethod
     def from_policy(cls, policy: SitePolicy) -> LedgerBudgets:
         """Return the budgets a hospital's policy states."""
-        evaluation = Cap("pure_epsilon", policy.lifetime_evaluation_epsilon)
+        evaluation = Cap(policy.lifetime_evaluation_epsilon)
         return cls(
             hospital={
-                "train": mu_cap(policy.lifetime_epsilon, policy.delta),
+                "train": Cap(policy.lifetime_epsilon, policy.delta),
                 "held_out": evaluation,
                 "validation": evaluation,
             },
-            study={
-                approval.study_digest: {"train": mu_cap(approval.epsilon_ceiling, policy.delta)}
-                for approval in policy.approvals
-            },
+            study={a.study_digest: _approved(a, policy.delta) for a in policy.approvals},
         )
 
     @classmethod
     def unlimited(cls) -> LedgerBudgets:
         """Return budgets that only count; for simulations."""
-        return cls(hospital={p: Cap("mu_squared", math.inf) for p in PARTITIONS})
+        return cls(hospital={p: Cap(math.inf, 1e-5) for p in PARTITIONS})
 
     def caps(self, study_digest: str, partition: Partition) -> list[tuple[str, Cap]]:
         """Return (level, cap) for every ceiling over one partition of one study.
@@ -108,17 +113,28 @@ class LedgerBudgets:
         return caps
 
 
+def _approved(approval: Approval, delta: float) -> dict[Partition, Cap]:
+    evaluation = Cap(approval.evaluation_epsilon_ceiling or 0.0)
+    return {
+        "train": Cap(approval.epsilon_ceiling, delta),
+        "held_out": evaluation,
+        "validation": evaluation,
+    }
+
+
 def affected(partition: Partition) -> tuple[Partition, ...]:
     """Return the partitions that a release from `partition` is paid by."""
     return PARTITIONS if partition == "all" else (partition,)
 
 
-def refuse(level: str, partition: str, cap: Cap, spent: float, price: float) -> BudgetError:
-    """Return the error for a spend above a ceiling."""
-    unit = "mu^2" if cap.currency == "mu_squared" else "epsilon"
+def refuse(level: str, partition: str, cap: Cap, spent: float, after: float) -> BudgetError:
+    """Return the error for a spend that would lift epsilon from `spent` to `after`."""
     left = max(cap.amount - spent, 0.0)
-    why = f"it costs {price:.4g} {unit}, and {left:.4g} of {cap.amount:.4g} {unit} are left"
-    if math.isinf(price):
+    why = (
+        f"epsilon would rise from {spent:.4g} to {after:.4g}; "
+        f"{left:.4g} of {cap.amount:.4g} are left"
+    )
+    if math.isinf(after):
         why = "these patients pay in pure epsilon, which this mechanism does not have"
     return BudgetError(
         f"the {level} budget of the patients '{partition}' does not allow this release",
@@ -130,22 +146,42 @@ def refuse(level: str, partition: str, cap: Cap, spent: float, price: float) -> 
 
 def composed_spend(entries: Sequence[SpendEntry], delta: float) -> float:
     """Return epsilon (rounded up) of releases at `delta`; see `Ledger.epsilon`."""
-    gaussian = math.fsum(e.mu_squared for e in entries if e.pure is None)
-    total = math.fsum(e.mu_squared for e in entries)
+    gaussian = [entry for entry in entries if entry.pure is None]
     pure = math.fsum(e.pure for e in entries if e.pure is not None)
-    return min(composed_epsilon(total, delta), composed_epsilon(gaussian, delta) + pure)
+    return min(
+        skellam_epsilon(*_gaussian_cost(entries, delta)),
+        skellam_epsilon(*_gaussian_cost(gaussian, delta)) + pure,
+    )
 
 
 def composed_fallback(entries: Sequence[SpendEntry], delta: float) -> float | None:
     """Return epsilon (rounded up) left if the server and all other hospitals collude.
 
-    Each release then has this hospital's share of the noise alone: mu^2 times n_min - t.
+    Each release then has this hospital's share of the noise alone. Skellam and Gaussian noise has
+    1/(n_min - t) of its variance: mu^2 and closeness grow by n_min - t. A share of geometric noise
+    stays purely private, with the epsilon of `common.privacy.geometric_fallback`.
 
     Returns:
         None if a release does not tell in how many shares its noise was made.
     """
-    shares = [entry.parameters.get("shares") for entry in entries]
-    if not all(isinstance(number, int) for number in shares):
-        return None
-    spent = [e.mu_squared * int(str(n)) for e, n in zip(entries, shares, strict=True)]
-    return composed_epsilon(math.fsum(spent), delta)
+    mu_squared, kappa, pure = 0.0, 0.0, 0.0
+    for entry in entries:
+        if entry.shares is None:
+            return None
+        tables = entry.table_epsilons
+        if entry.pure is not None and tables is None:
+            return None
+        if tables is not None:
+            pure += math.fsum(share_epsilon(epsilon, entry.shares) for epsilon in tables)
+        else:
+            mu_squared += entry.mu_squared * entry.shares
+            kappa += entry.closeness * entry.shares
+    return skellam_epsilon(mu_squared, delta, kappa) + pure
+
+
+def _gaussian_cost(entries: Iterable[SpendEntry], delta: float) -> tuple[float, float, float]:
+    """Return (sum of mu^2, delta, sum of closeness)."""
+    listed = list(entries)
+    return (
+        math.fsum(e.mu_squared for e in listed), delta, math.fsum(e.closeness for e in listed)
+    )

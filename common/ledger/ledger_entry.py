@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from datetime import UTC, datetime
 from typing import Any, Literal, Self
 
@@ -11,6 +12,7 @@ from pydantic import Field, JsonValue, ValidationError, model_validator
 from common.contract import Contract, canonical_json, sha256_hex
 from common.errors import LedgerError
 from common.privacy.accounting import pure_epsilon_of_mu
+from common.privacy.skellam_closeness import closeness
 
 Partition = Literal["train", "held_out", "validation", "all"]
 """Disjoint sets of patients, by a permanent keyed hash; "all" spends from every one."""
@@ -57,6 +59,36 @@ class SpendEntry(Contract):
     def key(self) -> tuple[str, int, str, str]:
         """Name of the release: (run, round, purpose, partition)."""
         return (self.run_id, self.round, self.purpose, self.partition)
+
+    @property
+    def shares(self) -> int | None:
+        """Number of honest shares that make up the noise; None if the line does not tell."""
+        shares = self.parameters.get("shares")
+        return shares if isinstance(shares, int) else None
+
+    @property
+    def table_epsilons(self) -> tuple[float, ...] | None:
+        """Pure epsilon of every table of an evaluation; None for other releases."""
+        tables = self.parameters.get("epsilon")
+        if self.mechanism != "geometric" or not isinstance(tables, dict):
+            return None
+        numbers = [value for value in tables.values() if isinstance(value, int | float)]
+        return tuple(map(float, numbers)) if len(numbers) == len(tables) else None
+
+    @property
+    def closeness(self) -> float:
+        """Kappa of all Skellam releases of the entry; 0 for other noise and for plans."""
+        numbers = [
+            self.parameters.get(name)
+            for name in ("share_variance_steps", "shares", "dimension", "releases_per_round")
+        ]
+        variance, shares, dimension, releases = [
+            float(number) if isinstance(number, int | float) else math.nan for number in numbers
+        ]
+        if self.mechanism != "skellam" or not variance * shares * dimension > 0:
+            return 0.0
+        count = 1 if math.isnan(releases) else round(releases)
+        return closeness(variance * shares, round(dimension) * count)
 
     @property
     def pure(self) -> float | None:

@@ -5,15 +5,13 @@ nothing is clipped, saturated or rounded after it. Z is Skellam noise of varianc
 (sigma Delta)^2 / shares; sums of shares are Skellam again (Agarwal et al., 2021).
 
 **Sensitivity.** One patient moves g by at most C in L2 norm. Rounding moves each of d coordinates
-by at most one more, so the integers move by at most Delta = C/s + sqrt(d). The step s is
-C / 2^m with the smallest m that keeps sqrt(d) below 0.1 % of 2^m and sigma 2^m at 2^10 or more,
-and the noise is scaled to Delta: rounding costs 0.1 % of noise and nothing of the guarantee.
+by at most one more, so the integers move by at most Delta = C/s + sqrt(d). The noise is scaled to
+Delta: rounding costs nothing of the guarantee. The step s is C / 2^m with the largest m for which
+the sampler is exact and no sum overflows; sqrt(d) is then far below 0.1 % of 2^m.
 
-**Skellam against Gaussian.** At every Renyi order alpha > 1, Skellam noise of variance V has a
-divergence of at most (alpha Delta^2 / 2V) (1 + eta) with eta = (1 + 3 Delta_1 / Delta^2) / V
-(from Agarwal et al., 2021, theorem 3.5), that of Gaussian noise with mu^2 (1 + eta). V is
-enlarged by 1 + eta, so that a round costs exactly mu^2 = 1 / sigma^2. eta is below 1e-6 here and
-refused above 1 %.
+**Skellam against Gaussian.** V = (sigma Delta)^2 + 1/12 makes a round cost mu^2 = 1 / sigma^2 and,
+for the difference between Skellam and Gaussian noise, `closeness`; see
+`common.privacy.skellam_closeness` for the proof and for what both come to.
 """
 
 from __future__ import annotations
@@ -28,6 +26,7 @@ import numpy.typing as npt
 
 from common.errors import ErrorCode, PrivacyError
 from common.privacy.noise import MAX_VARIANCE, skellam
+from common.privacy.skellam_closeness import SMALLEST_VARIANCE, closeness
 
 Int64 = npt.NDArray[np.int64]
 Float64 = npt.NDArray[np.float64]
@@ -35,7 +34,12 @@ Float64 = npt.NDArray[np.float64]
 MAX_PATIENTS = 2**16
 """Public bound on one site's patients; sums of more would be refused before any is read."""
 
-_INFLATION = 1e-3
+MODULUS_BITS = 64
+"""Sums are taken modulo 2^64."""
+
+_INFLATION = 0.1
+"""Most that rounding may add to the sensitivity, as noise; it is far less for small models."""
+
 _SLACK = 1.001
 """Room in sqrt(d) for the last bits of g / s in float64."""
 
@@ -50,7 +54,6 @@ class IntegerEncoding:
         dimension: Number d of coordinates.
         shares: Honest shares n_min - t that make up the noise; 1 = mode local.
         n_sites: Sites whose integers may be added up.
-        modulus_bits: 64 or 32; sums are taken modulo 2^modulus_bits.
         max_patients: Public bound on one site's patients.
 
     Raises:
@@ -62,37 +65,26 @@ class IntegerEncoding:
     dimension: int
     shares: int = 1
     n_sites: int = 1
-    modulus_bits: int = 64
     max_patients: int = MAX_PATIENTS
 
     def __post_init__(self) -> None:
         if not (self.clip > 0 and self.sigma > 0 and self.dimension > 0 and self.shares > 0):
             raise PrivacyError("clip, sigma, dimension and shares must be positive")
-        if self.modulus_bits not in (32, 64):
-            raise PrivacyError(f"a modulus of {self.modulus_bits} bits is not supported")
-        if self.sigma * 2**self.step_bits < 2**10 or self.skellam_gap > 0.01:
+        fine = math.sqrt(self.dimension) <= _INFLATION * 2.0**self.step_bits
+        if not fine or self.total_variance / self.shares < SMALLEST_VARIANCE:
             raise PrivacyError(
-                "the noise is too coarse for whole numbers",
-                why=f"sigma C/s = {self.sigma * 2**self.step_bits:.3g}, at least 1024 is needed",
-                cure="use modulus_bits 64 and a model with fewer parameters",
-            )
-        reach = self.n_sites * (self.max_patients * 2**self.step_bits + 12 * self.noise_sd_steps)
-        if reach >= 2.0 ** (self.modulus_bits - 1):
-            raise PrivacyError(
-                f"a sum over {self.n_sites} sites could overflow {self.modulus_bits} bits",
-                why=f"it may reach {reach:.3g}",
-                cure="use modulus_bits 64, or a smaller public bound on patients a site",
+                "whole numbers are too coarse for this sum",
+                why=f"the clip spans 2^{self.step_bits} steps of {self.dimension} coordinates, "
+                f"the noise of {self.n_sites} hospitals {self.noise_sd_steps:.3g} steps",
+                cure="use a model with fewer parameters, or fewer hospitals",
             )
 
     @property
     def step_bits(self) -> int:
-        """Power of two m with C/s = 2^m."""
-        wanted = max(math.sqrt(self.dimension) / _INFLATION, 2**10 / self.sigma)
-        most = math.sqrt(MAX_VARIANCE * self.shares / 1.1) / self.sigma
-        if self.modulus_bits == 32:
-            reach = self.n_sites * (self.max_patients + 12 * max(self.sigma, 1.0) * 1.1)
-            most = min(most, 2.0**31 / reach)
-        return min(math.ceil(math.log2(wanted)), math.floor(math.log2(most)))
+        """Power of two m with C/s = 2^m: the finest step that sampler and modulus allow."""
+        exact = math.sqrt(MAX_VARIANCE * self.shares / 1.1) / self.sigma
+        reach = self.n_sites * (self.max_patients + 12 * self.sigma * 1.1)
+        return math.floor(math.log2(min(exact, 2.0 ** (MODULUS_BITS - 1) / reach)))
 
     @property
     def step(self) -> float:
@@ -105,15 +97,9 @@ class IntegerEncoding:
         return float(2.0**self.step_bits + _SLACK * math.sqrt(self.dimension))
 
     @property
-    def skellam_gap(self) -> float:
-        """Eta: relative excess of the Skellam divergence over the Gaussian one."""
-        delta, delta_1 = self.sensitivity, math.sqrt(self.dimension) * self.sensitivity
-        return (1 + 3 * delta_1 / delta**2) / (self.sigma * delta) ** 2
-
-    @property
     def total_variance(self) -> float:
         """Variance of the noise of `shares` sites together, in integers squared."""
-        return (self.sigma * self.sensitivity) ** 2 * (1 + self.skellam_gap)
+        return (self.sigma * self.sensitivity) ** 2 + 1 / 12
 
     @property
     def share_variance(self) -> float:
@@ -129,6 +115,11 @@ class IntegerEncoding:
     def mu_squared(self) -> float:
         """What one round costs in the ledger, with up to t colluders."""
         return 1.0 / self.sigma**2
+
+    @property
+    def closeness(self) -> float:
+        """Kappa of one release; see `common.privacy.skellam_closeness`."""
+        return closeness(self.total_variance, self.dimension)
 
     def noise_sd(self, n_survivors: int) -> float:
         """Return the standard deviation of the noise in an opened sum, in gradient units."""
@@ -180,7 +171,7 @@ class IntegerEncoding:
             "share_variance_steps": self.share_variance,
             "shares": self.shares,
             "n_sites": self.n_sites,
-            "modulus_bits": self.modulus_bits,
+            "modulus_bits": MODULUS_BITS,
             "dimension": self.dimension,
             "adjacency": "add or remove one patient",
         }

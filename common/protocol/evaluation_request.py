@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TypedDict
 
 from common.metrics.tables.grid import EvaluationGrid
@@ -88,6 +89,30 @@ def grid_fields(grid: EvaluationGrid) -> GridFields:
         "censoring": None if grid.censoring is None else grid.censoring.tolist(),
         "risk_threshold": grid.risk_threshold,
     }
+
+
+def planned_evaluation(study: Study, release: Release) -> list[EvaluateRequest]:
+    """Return the requests of a study's one evaluation; run and model are not known yet."""
+    phases: list[Phase] = ["margins", "tables"] if two_phases(study, release) else ["tables"]
+    return [
+        EvaluateRequest(run_id="planned", round=0, model_digest="0" * 64, release=release, phase=p)
+        for p in phases
+    ]
+
+
+def evaluation_promise(study: Study, release: Release) -> tuple[float, float]:
+    """Return the pure epsilon of a study's one evaluation: with t colluders, and if all collude.
+
+    Raises:
+        PrivacyError: The numbers of colluders do not work.
+    """
+    tables = [
+        table.epsilon
+        for request in planned_evaluation(study, release)
+        for table in table_noise(study, request).values()
+    ]
+    shares = collusion_of(study).shares if study.privacy.mode == "distributed" else 1
+    return math.fsum(tables), math.fsum(share_epsilon(epsilon, shares) for epsilon in tables)
 
 
 def table_noise(study: Study, request: EvaluateRequest) -> dict[str, TableNoise]:

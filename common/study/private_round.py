@@ -5,11 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from common.errors import ErrorCode, ProtocolError
+from common.errors import ErrorCode, PrivacyError, ProtocolError
 from common.privacy.accounting import fallback_epsilon, training_sigma
 from common.privacy.collusion import Collusion
 from common.privacy.integer_encoding import IntegerEncoding
 from common.study.study import Study
+
+CLOSENESS_SHARE = 1e-3
+"""Share of epsilon kept for the closeness of Skellam to Gaussian noise."""
 
 
 def collusion_of(study: Study) -> Collusion:
@@ -55,7 +58,8 @@ def releases_per_round(study: Study) -> int:
 def sigma_of(study: Study) -> float:
     """Return the noise multiplier of one release of a private study.
 
-    All releases of all rounds together spend the plan's epsilon:
+    All releases of all rounds together spend the plan's epsilon, less a thousandth for the
+    difference between Skellam and Gaussian noise (`common.privacy.skellam_closeness`):
     sqrt(rounds * releases_per_round) / sigma = mu (Dong, Roth and Su, 2022).
 
     Raises:
@@ -63,7 +67,8 @@ def sigma_of(study: Study) -> float:
     """
     plan = study.privacy
     releases = study.training.rounds * releases_per_round(study)
-    return training_sigma(plan.epsilon, plan.delta, releases)
+    epsilon = plan.epsilon * (1 - CLOSENESS_SHARE)
+    return training_sigma(epsilon, plan.delta * math.exp(-epsilon * CLOSENESS_SHARE), releases)
 
 
 def encoding_of(study: Study, shapes: Mapping[str, tuple[int, ...]]) -> IntegerEncoding:
@@ -80,13 +85,23 @@ def encoding_of(study: Study, shapes: Mapping[str, tuple[int, ...]]) -> IntegerE
     """
     plan = study.privacy
     shared = plan.mode == "distributed"
-    return IntegerEncoding(
+    encoding = IntegerEncoding(
         clip=plan.clip,
         sigma=sigma_of(study),
         dimension=sum(math.prod(shape) for shape in shapes.values()),
         shares=collusion_of(study).shares if shared else 1,
         n_sites=len(study.sites) if shared else 1,
     )
+    kappa = encoding.closeness * study.training.rounds * releases_per_round(study)
+    if 2 * kappa > plan.epsilon * CLOSENESS_SHARE:
+        raise PrivacyError(
+            f"{encoding.dimension} parameters over {study.training.rounds} rounds are too many for "
+            f"whole-number noise at epsilon {plan.epsilon:g}",
+            where="study: training.rounds, privacy.epsilon",
+            why=f"its distance from Gaussian noise adds {2 * kappa:.2g} to epsilon",
+            cure="train fewer parameters (a frozen trunk), fewer rounds, or a larger epsilon",
+        )
+    return encoding
 
 
 def roster_of(study: Study) -> dict[str, str]:

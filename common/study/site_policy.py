@@ -24,7 +24,13 @@ class Approval(Contract):
     study_digest: str = Field(pattern=r"^[0-9a-f]{64}$")
     epsilon_ceiling: float = Field(gt=0)
     fallback_epsilon_ceiling: float | None = Field(
-        default=None, gt=0, description="ceiling if all other hospitals collude"
+        default=None, gt=0, description="ceiling of training if all other hospitals collude"
+    )
+    evaluation_epsilon_ceiling: float | None = Field(
+        default=None, gt=0, description="ceiling of all evaluations; None: an older consent"
+    )
+    evaluation_fallback_ceiling: float | None = Field(
+        default=None, gt=0, description="ceiling of evaluation if all other hospitals collude"
     )
 
 
