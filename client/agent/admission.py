@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from common.errors import ErrorCode, PrivacyError, ProtocolError, TumorboardError
 from common.privacy.accounting import fallback_epsilon
 from common.privacy.plan import Release
+from common.protocol.evaluation_request import evaluation_promise
 from common.protocol.protocol import PROTOCOL_VERSION, HandshakeRequest
 from common.study.private_round import collusion_of
 from common.study.site_policy import Approval, SitePolicy
@@ -100,6 +101,7 @@ def check_policy(study: Study, policy: SitePolicy, digest: str | None = None) ->
         )
     if plan.is_private:
         _check_ceilings(study, policy, approval)
+    _check_evaluation(study, policy, approval)
     return approval
 
 
@@ -185,6 +187,28 @@ def _check_ceilings(study: Study, policy: SitePolicy, approval: Approval) -> Non
                 f"epsilon {alone:.3g}, left if all other sites collude, exceeds the approved "
                 f"{ceiling:g}"
             )
+
+
+def _check_evaluation(study: Study, policy: SitePolicy, approval: Approval) -> None:
+    if agreed_release(study, policy) == "internal":
+        return
+    ceiling, fallback = approval.evaluation_epsilon_ceiling, approval.evaluation_fallback_ceiling
+    if ceiling is None:
+        raise ProtocolError(
+            "this hospital's consent says nothing about evaluation",
+            where=f"study {approval.study_digest}",
+            why="it was given before consents bounded the evaluation of held-out patients",
+            cure="read the study again, then `tumorboard site approve`",
+            code=ErrorCode.NOT_APPROVED,
+        )
+    epsilon, alone = evaluation_promise(study, "dp")
+    if epsilon > ceiling * (1 + 1e-9):
+        raise _too_loose(f"evaluation epsilon {epsilon:g} exceeds the approved {ceiling:g}")
+    if study.privacy.mode == "distributed" and fallback is not None and alone > fallback:
+        raise _too_loose(
+            f"evaluation epsilon {alone:.3g}, left if all other sites collude, exceeds the "
+            f"approved {fallback:g}"
+        )
 
 
 def _unlisted(what: str, wrong: Mapping[str, Objection], roster: Roster) -> ProtocolError:

@@ -14,15 +14,15 @@ from common.ledger.ledger_entry import NO_HASH, Partition
 from common.metrics.tables.table_schema import TableNoise
 from common.privacy.accounting import pure_mu
 from common.privacy.integer_encoding import IntegerEncoding
-from common.privacy.plan import Phase, Release
-from common.protocol.evaluation_request import table_noise, two_phases
+from common.privacy.plan import Release
+from common.protocol.evaluation_request import planned_evaluation, table_noise
 from common.protocol.protocol import (
     EvaluateReply,
     EvaluateRequest,
     TrainReply,
     TrainRequest,
 )
-from common.study.private_round import releases_per_round, sigma_of
+from common.study.private_round import collusion_of, releases_per_round, sigma_of
 from common.study.site_policy import SitePolicy
 from common.study.study import Study
 
@@ -202,14 +202,10 @@ def planned_round(study: Study, run_id: str, number: int) -> SpendEntry:
 
 def planned_evaluations(study: Study, run_id: str, release: Release) -> list[SpendEntry]:
     """Return the spends of the final evaluation whose model is not known yet."""
-    phases: list[Phase] = ["margins", "tables"] if two_phases(study, release) else ["tables"]
-    entries = []
-    for phase in phases:
-        request = EvaluateRequest(
-            run_id=run_id, round=0, model_digest=NO_HASH, release=release, phase=phase
-        )
-        entries.append(_evaluation_entry(study, request, table_noise(study, request)))
-    return entries
+    return [
+        _evaluation_entry(study, request, table_noise(study, request))
+        for request in planned_evaluation(study, run_id, release)
+    ]
 
 
 def evaluation_entry(
@@ -225,6 +221,7 @@ def _evaluation_entry(
     run_id, number, purpose = entry_key(request)
     epsilons = {name: table.epsilon for name, table in noise.items()}
     partition: Partition = "held_out"
+    shared = study.privacy.mode == "distributed"
     return SpendEntry(
         study_digest=study.digest(),
         run_id=run_id,
@@ -233,7 +230,11 @@ def _evaluation_entry(
         partition=partition,
         purpose=purpose,
         mechanism="geometric" if noise else "none",
-        parameters={"epsilon": dict(epsilons), "release": request.release},
+        parameters={
+            "epsilon": dict(epsilons),
+            "shares": collusion_of(study).shares if shared else 1,
+            "release": request.release,
+        },
         mu_squared=sum(pure_mu(epsilon) ** 2 for epsilon in epsilons.values()),
         pure_epsilon=sum(epsilons.values()) if noise else None,
     )

@@ -127,25 +127,40 @@ def approve(
         float | None, typer.Option(help="Ceiling for training; the study's own by default.")
     ] = None,
     fallback_epsilon: Annotated[
-        float | None, typer.Option(help="Ceiling if all other hospitals collude.")
+        float | None, typer.Option(help="Ceiling of training if all other hospitals collude.")
+    ] = None,
+    evaluation_epsilon: Annotated[
+        float | None, typer.Option(help="Ceiling for evaluations; the study's own by default.")
+    ] = None,
+    evaluation_fallback: Annotated[
+        float | None, typer.Option(help="Ceiling of evaluation if all other hospitals collude.")
     ] = None,
     json_output: JsonOption = False,
 ) -> None:
     """Record this hospital's consent to exactly this study, with its ceilings."""
+    from client.agent.admission import agreed_release
     from client.agent.log_files import site_audit_log
     from client.site.site_folder import load_policy, make_approval, record_consent
+    from common.protocol.evaluation_request import evaluation_in_words
     from common.study.private_round import promise_in_words
     from common.study.study import Study
 
     policy, agreed = load_policy(site), Study.from_yaml(study)
     approval = make_approval(
-        policy, agreed, announced=digest, epsilon=epsilon, fallback_epsilon=fallback_epsilon
+        policy,
+        agreed,
+        announced=digest,
+        epsilon=epsilon,
+        fallback_epsilon=fallback_epsilon,
+        evaluation_epsilon=evaluation_epsilon,
+        evaluation_fallback=evaluation_fallback,
     )
     target = record_consent(policy, approval)
     site_audit_log(policy).append("approved", **approval.model_dump(mode="json"))
     output = Output(json_output)
     output.say(f"Consent to study {agreed.study_id}, digest {approval.study_digest}: {target}")
-    output.say(f"Privacy {agreed.privacy.mode}: {promise_in_words(agreed)}")
+    output.say(f"Training, mode {agreed.privacy.mode}: {promise_in_words(agreed)}")
+    output.say(f"Evaluation: {evaluation_in_words(agreed, agreed_release(agreed, policy))}")
     output.result(approval.model_dump(mode="json"))
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from client.site.consent import SignedConsent, read_consent
 from client.site.identity import load_identity, public_key
 from common.errors import ConfigError, ErrorCode
+from common.protocol.evaluation_request import evaluation_promise
 from common.storage.atomic_file import write_bytes
 from common.study.site_policy import Approval, SitePolicy
 from common.study.study import Study
@@ -130,6 +131,8 @@ def make_approval(
     announced: str | None,
     epsilon: float | None,
     fallback_epsilon: float | None,
+    evaluation_epsilon: float | None = None,
+    evaluation_fallback: float | None = None,
 ) -> Approval:
     """Return the hospital's consent to exactly this study.
 
@@ -139,7 +142,10 @@ def make_approval(
         announced: Digest the coordinator announced, or its first 12 characters or more; None
             trusts the file.
         epsilon: Ceiling of training; the study's own if None.
-        fallback_epsilon: Ceiling if all other hospitals collude.
+        fallback_epsilon: Ceiling of training if all other hospitals collude.
+        evaluation_epsilon: Ceiling of all evaluations; that of the study's one planned evaluation
+            if None.
+        evaluation_fallback: Ceiling of evaluation if all other hospitals collude.
 
     Raises:
         ConfigError: The file is not the announced study (STUDY_DIGEST), its roster does not name
@@ -165,5 +171,7 @@ def make_approval(
         "study_digest": digest,
         "epsilon_ceiling": study.privacy.epsilon if epsilon is None else epsilon,
         "fallback_epsilon_ceiling": fallback_epsilon,
+        "evaluation_epsilon_ceiling": evaluation_epsilon or evaluation_promise(study, "dp")[0],
+        "evaluation_fallback_ceiling": evaluation_fallback,
     }
-    return Approval.from_mapping(ceilings, where="--epsilon, --fallback-epsilon")
+    return Approval.from_mapping(ceilings, where="--epsilon and the other ceilings")

@@ -182,6 +182,4 @@ def composed_fallback(entries: Sequence[SpendEntry], delta: float) -> float | No
 def _gaussian_cost(entries: Iterable[SpendEntry], delta: float) -> tuple[float, float, float]:
     """Return (sum of mu^2, delta, sum of closeness)."""
     listed = list(entries)
-    return (
-        math.fsum(e.mu_squared for e in listed), delta, math.fsum(e.closeness for e in listed)
-    )
+    return (math.fsum(e.mu_squared for e in listed), delta, math.fsum(e.closeness for e in listed))

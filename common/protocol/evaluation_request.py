@@ -7,8 +7,10 @@ from typing import TypedDict
 
 from common.metrics.tables.grid import EvaluationGrid
 from common.metrics.tables.table_schema import TableNoise, noise_plan
-from common.privacy.plan import Release
+from common.privacy.geometric_fallback import share_epsilon
+from common.privacy.plan import Phase, Release
 from common.protocol.protocol import EvaluateRequest
+from common.study.private_round import collusion_of
 from common.study.study import Study, Task
 from common.wire import Arrays
 
@@ -91,11 +93,11 @@ def grid_fields(grid: EvaluationGrid) -> GridFields:
     }
 
 
-def planned_evaluation(study: Study, release: Release) -> list[EvaluateRequest]:
-    """Return the requests of a study's one evaluation; run and model are not known yet."""
+def planned_evaluation(study: Study, run_id: str, release: Release) -> list[EvaluateRequest]:
+    """Return the requests of a study's one evaluation; its model is not known yet."""
     phases: list[Phase] = ["margins", "tables"] if two_phases(study, release) else ["tables"]
     return [
-        EvaluateRequest(run_id="planned", round=0, model_digest="0" * 64, release=release, phase=p)
+        EvaluateRequest(run_id=run_id, round=0, model_digest="0" * 64, release=release, phase=p)
         for p in phases
     ]
 
@@ -108,11 +110,22 @@ def evaluation_promise(study: Study, release: Release) -> tuple[float, float]:
     """
     tables = [
         table.epsilon
-        for request in planned_evaluation(study, release)
+        for request in planned_evaluation(study, "planned", release)
         for table in table_noise(study, request).values()
     ]
     shares = collusion_of(study).shares if study.privacy.mode == "distributed" else 1
     return math.fsum(tables), math.fsum(share_epsilon(epsilon, shares) for epsilon in tables)
+
+
+def evaluation_in_words(study: Study, release: Release) -> str:
+    """Return what one evaluation of a study promises a held-out patient."""
+    if release == "internal":
+        return "exact tables of held-out patients in sums over hospitals; no guarantee"
+    epsilon, alone = evaluation_promise(study, release)
+    promise = f"patient-level epsilon {epsilon:g} for held-out patients, all tables together"
+    if study.privacy.mode != "distributed":
+        return promise
+    return f"{promise}; epsilon {alone:.3g} if the server and all other hospitals collude"
 
 
 def table_noise(study: Study, request: EvaluateRequest) -> dict[str, TableNoise]:

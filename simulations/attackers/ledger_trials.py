@@ -17,6 +17,7 @@ from common.ledger.ledger import Ledger, LedgerBudgets, SpendEntry
 from common.ledger.ledger_budget import Cap
 from common.ledger.ledger_file import read_ledger
 from common.ledger.ledger_state import LedgerState
+from common.privacy.accounting import composed_epsilon
 from simulations.attackers.power_cut import survive
 
 STUDY = "ab" * 32
@@ -40,7 +41,7 @@ def round_entry(number: int, *, model: str = "cd" * 32) -> SpendEntry:
 
 def budget_for(rounds: int) -> LedgerBudgets:
     """Return budgets that admit exactly so many rounds."""
-    return LedgerBudgets(hospital={"train": Cap("mu_squared", ROUND_COST * rounds)})
+    return LedgerBudgets(hospital={"train": Cap(composed_epsilon(ROUND_COST * rounds, 1e-5), 1e-5)})
 
 
 @dataclass

@@ -16,6 +16,9 @@ from common.study.study import Study
 from common.wire import Arrays
 from simulations.cohorts.cohort import Cohort
 
+EVALUATION_EPSILON = 20.0
+"""What a simulated hospital allows for all evaluations of held-out patients together."""
+
 
 @dataclass(frozen=True)
 class MemoryCohort:
@@ -76,14 +79,19 @@ def own_models(
 def simulated_policy(study: Study, site_id: str, folder: Path, minimum_cohort: int) -> SitePolicy:
     """Return the policy of a simulated hospital that agrees to `study` and nothing else."""
     plan = study.privacy
-    approval = Approval(study_digest=study.digest(), epsilon_ceiling=plan.epsilon)
+    approval = Approval(
+        study_digest=study.digest(),
+        epsilon_ceiling=plan.epsilon,
+        evaluation_epsilon_ceiling=EVALUATION_EPSILON,
+    )
     return SitePolicy(
         site_id=site_id,
         approvals=[approval],
         device="cpu",
         minimum_cohort=minimum_cohort,
         allowed_modes=[plan.mode],
-        lifetime_epsilon=plan.epsilon * (1 + 1e-9),
+        lifetime_epsilon=plan.epsilon,
+        lifetime_evaluation_epsilon=EVALUATION_EPSILON,
         delta=plan.delta,
         allow_internal_evaluation=plan.evaluation.release == "internal",
     ).resolved(folder)

@@ -72,7 +72,11 @@ def tiny_policy(study: Study, site_id: str, folder: Path, **changes: Any) -> Sit
     allowed: dict[str, Any] = {
         "site_id": site_id,
         "device": "cpu",
-        "approvals": [Approval(study_digest=study.digest(), epsilon_ceiling=100)],
+        "approvals": [
+            Approval(
+                study_digest=study.digest(), epsilon_ceiling=100, evaluation_epsilon_ceiling=100
+            )
+        ],
         "minimum_cohort": 5,
         "lifetime_epsilon": 100.0,
         "lifetime_evaluation_epsilon": 100.0,

@@ -117,9 +117,14 @@ def demo_policy(site_id: str, study: Study, *, modes: Sequence[Mode] = ()) -> Si
     allowed = list(modes) or [*private, *open_mode]
     evaluation = study.privacy.evaluation
     epsilon = study.privacy.epsilon
+    approval = Approval(
+        study_digest=study.digest(),
+        epsilon_ceiling=epsilon,
+        evaluation_epsilon_ceiling=DEMO_LIFETIME_EPSILON,
+    )
     return SitePolicy(
         site_id=site_id,
-        approvals=[Approval(study_digest=study.digest(), epsilon_ceiling=epsilon)],
+        approvals=[approval],
         lifetime_epsilon=max(DEMO_LIFETIME_EPSILON, epsilon),
         lifetime_evaluation_epsilon=DEMO_LIFETIME_EPSILON,
         delta=study.privacy.delta,

@@ -74,8 +74,8 @@ def _accountants() -> Iterator[Check]:
         closed, pld = composed_epsilon(100 / sigma**2, DELTA), pld_epsilon(sigma, 100, DELTA)
         what = f"closed form and PLD apart at epsilon {epsilon:g}, relative"
         yield Check(what, abs(closed / pld - 1), 5e-3, "<=")
-        gap = IntegerEncoding(0.3, sigma, 10_000, 4, 6).skellam_gap
-        yield Check("  Skellam divergence above Gaussian by at most", gap, 0.01, "<")
+        kappa = 100 * IntegerEncoding(0.3, sigma, 10_000, 4, 6).closeness
+        yield Check("  Skellam noise adds to epsilon, of it", 2 * kappa / epsilon, 1e-3, "<")
 
 
 def _variance() -> Iterator[Check]:

@@ -31,7 +31,11 @@ def took_part(place, study):
     """A policy that approved the study, the run's record, and the model file."""
     policy = load_policy(place / "hospital-a").model_copy(
         update={
-            "approvals": [Approval(study_digest=study.digest(), epsilon_ceiling=9)],
+            "approvals": [
+                Approval(
+                    study_digest=study.digest(), epsilon_ceiling=9, evaluation_epsilon_ceiling=20
+                )
+            ],
             "allowed_modes": ["none"],
             "minimum_cohort": 1,
         }

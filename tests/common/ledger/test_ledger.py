@@ -9,13 +9,14 @@ import pytest
 from common.contract import canonical_json
 from common.errors import BudgetError, ErrorCode, LedgerError
 from common.ledger.ledger import Ledger, LedgerBudgets, SpendEntry
-from common.ledger.ledger_budget import Cap, mu_cap
+from common.ledger.ledger_budget import Cap
 from common.ledger.ledger_file import read_ledger
 from common.ledger.ledger_reconcile import reconcile
 from common.ledger.recompose import recompose
 from common.privacy.accounting import (
     composed_epsilon,
     fallback_epsilon,
+    gaussian_epsilon,
     gaussian_mu,
     pure_mu,
     training_sigma,
@@ -54,8 +55,8 @@ def evaluation(epsilon: float, **changes: object) -> SpendEntry:
 
 
 BUDGETS = LedgerBudgets(
-    hospital={"train": mu_cap(10.0, 1e-5), "held_out": Cap("pure_epsilon", 12.0)},
-    study={STUDY: {"train": mu_cap(3.0, 1e-5)}, OTHER: {}},
+    hospital={"train": Cap(10.0, 1e-5), "held_out": Cap(12.0)},
+    study={STUDY: {"train": Cap(3.0, 1e-5)}, OTHER: {}},
 )
 
 
@@ -92,7 +93,7 @@ def test_a_plan_above_the_remainder_is_refused_before_it_starts(ledger: Ledger) 
 
 
 def test_the_smallest_remainder_governs(path: Path) -> None:
-    tight = LedgerBudgets(hospital={"train": mu_cap(1.0, 1e-5)}, study=BUDGETS.study)
+    tight = LedgerBudgets(hospital={"train": Cap(1.0, 1e-5)}, study=BUDGETS.study)
     ledger = Ledger(path, "hospital-a", tight)
     ledger.reserve(training(1))
     with pytest.raises(BudgetError, match="hospital budget"):
@@ -123,7 +124,9 @@ def test_held_out_patients_pay_for_evaluation_only(ledger: Ledger) -> None:
 
 def test_a_release_from_all_patients_is_paid_by_each_set(path: Path) -> None:
     budgets = LedgerBudgets(
-        hospital={p: Cap("mu_squared", 1.0) for p in ("train", "held_out", "validation")}
+        hospital={
+            p: Cap(gaussian_epsilon(1.0, 1e-5), 1e-5) for p in ("train", "held_out", "validation")
+        }
     )
     ledger = Ledger(path, "hospital-a", budgets)
     ledger.reserve(evaluation(0.3, partition="all", purpose="count"))
@@ -318,7 +321,9 @@ def test_budgets_follow_the_policy_of_the_hospital(path: Path) -> None:
     policy = SitePolicy(
         site_id="hospital-a",
         lifetime_epsilon=2.0,
-        approvals=[Approval(study_digest=STUDY, epsilon_ceiling=1.0)],
+        approvals=[
+            Approval(study_digest=STUDY, epsilon_ceiling=1.0, evaluation_epsilon_ceiling=20.0)
+        ],
     )
     ledger = Ledger(path, "hospital-a", LedgerBudgets.from_policy(policy))
     sigma = training_sigma(1.0, 1e-5, 4)

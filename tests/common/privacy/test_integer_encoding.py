@@ -5,7 +5,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
-from scipy.special import ive
 
 from common.errors import PrivacyError
 from common.privacy.integer_encoding import IntegerEncoding, flatten, unflatten
@@ -84,40 +83,15 @@ def test_step_is_fine_enough_and_cheap(dimension: int, sigma: float) -> None:
     coder = encoding(dimension, sigma)
     assert sigma * coder.clip / coder.step >= 2**10
     assert coder.sensitivity * coder.step <= coder.clip * 1.004
-    assert coder.skellam_gap < 1e-6
+    assert 200 * coder.closeness < 1e-3 * max(1, dimension / 10_000)
     assert coder.mu_squared == 1 / sigma**2
 
 
-def test_skellam_divergence_stays_within_its_bound() -> None:
-    # exact Renyi divergence of Skellam noise, one coordinate, against (1 + eta) times Gaussian
-    variance, shift = 400.0, 20
-    values = np.arange(-470, 471)
-    log_p, log_q = (np.log(ive(np.abs(values - move), variance)) for move in (0, shift))
-    eta = (1 + 3 * shift / shift**2) / variance
-    for order in (2, 4, 8):
-        terms = order * log_q - (order - 1) * log_p
-        exact = float(np.logaddexp.reduce(terms)) / (order - 1)
-        gaussian = order * shift**2 / (2 * variance)
-        assert exact <= gaussian * (1 + eta)
-        assert exact > gaussian * 0.95  # the bound is close
-
-
 def test_numbers_that_do_not_fit_are_refused() -> None:
-    with pytest.raises(PrivacyError, match="overflow"):
-        encoding(n_sites=2**36)
     with pytest.raises(PrivacyError, match="too coarse"):
-        encoding(dimension=10, sigma=0.001, modulus_bits=32)
+        encoding(n_sites=2**40)
     with pytest.raises(PrivacyError, match="positive"):
         encoding(shares=0)
-    with pytest.raises(PrivacyError, match="16 bits"):
-        encoding(modulus_bits=16)
-
-
-def test_32_bits_serve_small_models() -> None:
-    coder = encoding(dimension=100, modulus_bits=32, max_patients=600)
-    assert coder.sigma * coder.clip / coder.step >= 2**10
-    reach = 6 * (600 * 2**coder.step_bits + 12 * coder.noise_sd_steps)
-    assert reach < 2**31
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, 1e9])
