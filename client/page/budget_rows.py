@@ -66,9 +66,8 @@ def _budget(account: Account, policy: SitePolicy, studies: Mapping[str, Study]) 
         ceiling = policy.lifetime_epsilon if training else policy.lifetime_evaluation_epsilon
         if not training and account.left is not None:  # these patients pay in pure epsilon
             spent = ceiling - account.left
-    elif training:
-        approval = policy.approval_of(account.study_digest)
-        ceiling = approval.epsilon_ceiling if approval else None
+    elif (approval := policy.approval_of(account.study_digest)) is not None:
+        ceiling = approval.epsilon_ceiling if training else approval.evaluation_epsilon_ceiling
     return BudgetRow(
         scope=_scope(account.study_digest, studies),
         patients=PATIENTS.get(account.partition, account.partition),

@@ -16,6 +16,7 @@ from typing import Literal
 
 from common.errors import BudgetError
 from common.ledger.ledger_entry import PARTITIONS, Partition, SpendEntry
+from common.privacy.accounting import gaussian_mu
 from common.privacy.geometric_fallback import share_epsilon
 from common.privacy.skellam_closeness import skellam_epsilon
 from common.study.site_policy import Approval, SitePolicy
@@ -37,6 +38,10 @@ class Cap:
 
     amount: float
     delta: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.delta is not None and not math.isinf(self.amount):
+            gaussian_mu(self.amount, self.delta)  # refuses what is no budget
 
     @property
     def currency(self) -> Currency:

@@ -30,7 +30,8 @@ Int64 = npt.NDArray[np.int64]
 Float64 = npt.NDArray[np.float64]
 
 MAX_VARIANCE = 2.0**51
-"""Largest Skellam variance: all integers within many standard deviations are exact in float64."""
+"""Largest Skellam variance of one draw: all integers within many standard deviations are exact in
+float64."""
 
 _SMALL_MEAN = 2.0**16
 _BLOCK = 2**18
@@ -63,9 +64,12 @@ def skellam(shape: Shape, variance: float) -> Int64:
         variance: Variance of every draw, >= 0; sums of draws add up their variances exactly.
 
     Raises:
-        PrivacyError: The variance is negative, not finite or above `MAX_VARIANCE`.
+        PrivacyError: The variance is negative, not finite or above 2^60.
     """
-    _check("variance", variance, MAX_VARIANCE)
+    _check("variance", variance, 2.0**60)
+    if variance > MAX_VARIANCE:  # sums of independent draws are exact, and Skellam again
+        parts = math.ceil(variance / MAX_VARIANCE)
+        return np.asarray(sum(skellam(shape, variance / parts) for _ in range(parts)))
     size = math.prod(shape) if isinstance(shape, tuple) else shape
     generator = _generator()
     mean = variance / 2

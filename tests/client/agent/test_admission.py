@@ -185,9 +185,17 @@ def test_exact_tables_stop_as_soon_as_the_hospital_says_so(tmp_path):
     assert agent.handshake(handshake(study)).release == "dp"
 
 
+def consent(study, epsilon):
+    ceilings = {"epsilon_ceiling": epsilon, "evaluation_epsilon_ceiling": 9.0}
+    return {"study_digest": study.digest(), **ceilings}
+
+
 def test_run_id_cannot_be_given_another_study(tmp_path):
     first, second = tiny_study(), tiny_study(title="another")
-    approvals = [{"study_digest": s.digest(), "epsilon_ceiling": 9} for s in (first, second)]
+    approvals = [
+        {"study_digest": s.digest(), "epsilon_ceiling": 9, "evaluation_epsilon_ceiling": 9}
+        for s in (first, second)
+    ]
     policy = tiny_policy(first, "site-a", tmp_path, approvals=approvals)
     agent = SiteAgent(policy, InMemory(tiny_datasets(first)["site-a"]))
     assert agent.handshake(handshake(first)).accepted
@@ -248,9 +256,7 @@ def test_patients_never_change_sides(tmp_path):
         for share in (0.25, 0.5)
     )
     same = first.model_copy(update={"study_id": "same-share"})
-    approvals = [
-        {"study_digest": study.digest(), "epsilon_ceiling": 8.0} for study in (first, second, same)
-    ]
+    approvals = [consent(study, 8.0) for study in (first, second, same)]
     policy = tiny_policy(first, "site-a", tmp_path, approvals=approvals, lifetime_epsilon=30.0)
     agent = SiteAgent(policy, InMemory(tiny_datasets(first)["site-a"]))
     assert agent.handshake(handshake(first)).accepted

@@ -61,7 +61,7 @@ def test_show_gives_what_was_spent_and_what_is_open(site: Path) -> None:
     of_study = next(a for a in told["accounts"] if a["study_digest"] == STUDY)
     assert of_study["releases"] == 11
     assert of_study["epsilon"] == pytest.approx(composed_epsilon(11 / SIGMA**2, 1e-5))
-    assert of_study["left"] == pytest.approx(gaussian_mu(4.0, 1e-5) ** 2 - 11 / SIGMA**2)
+    assert of_study["left"] == pytest.approx(4.0 - composed_epsilon(11 / SIGMA**2, 1e-5))
     assert [r["entry"]["round"] for r in told["open"]] == [11]
     text = call("show", "--site", site)["text"]
     assert "line 22" in text

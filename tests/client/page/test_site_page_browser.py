@@ -27,7 +27,13 @@ def site(tmp_path_factory):
     folder = tmp_path_factory.mktemp("page")
     study = tiny_study(privacy={"mode": "local", "epsilon": 6.0, "evaluation": {"release": "dp"}})
     run_in_process(study, tiny_agents(study, folder), folder / "run", output=Output(json_mode=True))
-    approvals = [{"study_digest": study.digest(), "epsilon_ceiling": 8.0}]
+    approvals = [
+        {
+            "study_digest": study.digest(),
+            "epsilon_ceiling": 8.0,
+            "evaluation_epsilon_ceiling": 6.0,
+        }
+    ]
     (folder / "site-a" / "site.yaml").write_text(
         yaml.safe_dump({"site_id": "site-a", "approvals": approvals})
     )

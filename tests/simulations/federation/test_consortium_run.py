@@ -180,7 +180,8 @@ def test_private_run_spends_what_it_says(tmp_path):
     result = run(study, tmp_path)
     assert set(result.privacy.epsilon_spent) == {"site-a", "site-b", "site-c"}
     for spent in result.privacy.epsilon_spent.values():
-        assert spent == pytest.approx(8.0, abs=1e-6)
+        assert spent == pytest.approx(8.0, rel=2e-3)
+        assert spent <= 8.0
     for spent in result.privacy.evaluation_epsilon_spent.values():
         assert spent == pytest.approx(6.0)
     for record in result.history:

@@ -123,8 +123,8 @@ def test_trials_draw_the_noise_of_all_sites(monkeypatch):
     union = tiny_datasets(studies[0])["site-a"]
     train_together(union, [Trial(study, np.arange(len(union))) for study in studies])
     shapes = expected_shapes(build_model(studies[0]))
-    designed = encoding_of(studies[0], shapes).total_variance
-    assert drawn[:3] == pytest.approx([designed * 5 / 3, designed * 5, designed * 5 / 4])
+    designed = [encoding_of(study, shapes).share_variance * 5 for study in studies]
+    assert drawn[:3] == pytest.approx(designed)
 
 
 def test_trials_must_train_the_same_model():
