@@ -153,13 +153,14 @@ def _read_parquet(path: Path) -> RawTable:
     table = pyarrow.parquet.read_table(path)
     columns = [column.to_pylist() for column in table.columns]
     rows = [
-        (number, [_text(value) for value in cells])
+        (number, [cell_text(value) for value in cells])
         for number, cells in enumerate(zip(*columns, strict=True), start=2)
     ]
     return RawTable([str(name) for name in table.column_names], rows)
 
 
-def _text(value: object) -> str:
+def cell_text(value: object) -> str:
+    """Return a value as the text that a CSV file would hold; nothing for None and NaN."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
     if isinstance(value, bool):

@@ -25,7 +25,8 @@ BLOCKS: tuple[str, ...] = (*MODALITIES, "fusion", "heads")
 
 Task = Literal["response", "survival"]
 TASKS: tuple[Task, ...] = ("response", "survival")
-Identifier = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
+IDENTIFIER = "^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"
+Identifier = Annotated[str, Field(pattern=IDENTIFIER)]
 
 
 class PublicScaling(Contract):

@@ -8,10 +8,11 @@ import numpy as np
 import pandas as pd
 
 from common.errors import DataError
-from common.study.study import FeatureSpec, PublicScaling
+from common.study.study import PublicScaling
 from simulations.cohorts.cohort import Cohort
+from simulations.cohorts.cohort_columns import CohortColumns, TableFeatures
+from simulations.cohorts.cohort_table import read_cohort
 
-DAYS_PER_MONTH = 30.4375
 AGE_CENTER, AGE_SCALE = 58.0, 13.0
 """Public constants: mean and SD of age at diagnosis of breast cancer, in years, rounded."""
 
@@ -25,30 +26,30 @@ def load_fed_tcga_brca(data: Path, *, standardise_age: bool = True) -> Cohort:
         DataError: The files are missing.
     """
     table, split = read_published(data)
-    joined = table.loc[split.index]
+    frame = table.loc[split.index].join(_floor_columns(table.loc[split.index]))
     columns = [column for column in table.columns if column not in {"E", "T"}]
-    rows = joined[columns].to_numpy(dtype=np.float32)
     center, scale = [0.0] * len(columns), [1.0] * len(columns)
     if standardise_age:
         center[0], scale[0] = AGE_CENTER, AGE_SCALE
-    spec = FeatureSpec(
-        modality="clinical",
-        dim=len(columns),
-        scaling=PublicScaling(
-            center=center, scale=scale, row_norm=3.0 if standardise_age else None
+    row_norm = 3.0 if standardise_age else None
+    return read_cohort(
+        frame.assign(region="region" + split["fold2"].str.rsplit("_", n=1).str[1]).reset_index(),
+        CohortColumns(
+            patient="pid",
+            hospital="region",
+            time="T",
+            time_unit="days",
+            event="E",
+            features={
+                "clinical": TableFeatures(
+                    modality="clinical",
+                    columns=columns,
+                    scaling=PublicScaling(center=center, scale=scale, row_norm=row_norm),
+                )
+            },
+            clinical=["age_decades", "stage"],
         ),
-        names=columns,
-    )
-    return Cohort(
         name="fed_tcga_brca",
-        patient_ids=[str(pid) for pid in split.index],
-        hospital=np.array([f"region{fold.rsplit('_', 1)[1]}" for fold in split["fold2"]]),
-        specs={"clinical": spec},
-        features={"clinical": [row[None] for row in rows]},
-        response=np.full(len(split), np.nan),
-        time_months=joined["T"].to_numpy(dtype=np.float64) / DAYS_PER_MONTH,
-        event=joined["E"].to_numpy(dtype=np.float64),
-        clinical=_floor_columns(joined),
         notes=("Six regions of TCGA breast; the smallest tests on one event.",),
     )
 
@@ -68,9 +69,7 @@ def _floor_columns(joined: pd.DataFrame) -> pd.DataFrame:
         roman = column.rsplit(" ", 1)[1].rstrip("ABC")
         level = {"I": 1.0, "II": 2.0, "III": 3.0, "IV": 4.0}.get(roman, np.nan)
         stage[joined[column] == 1] = level
-    return pd.DataFrame({"age_decades": joined["age_at_index"] / 10.0, "stage": stage}).reset_index(
-        drop=True
-    )
+    return pd.DataFrame({"age_decades": joined["age_at_index"] / 10.0, "stage": stage})
 
 
 def read_published(data: Path) -> tuple[pd.DataFrame, pd.DataFrame]:

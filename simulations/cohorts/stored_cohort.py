@@ -13,6 +13,7 @@ from common.cohort.manifest import PatientRow, read_manifest
 from common.study.site_policy import SitePolicy
 from common.study.study import Study
 from simulations.cohorts.cohort import Cohort
+from simulations.cohorts.cohort_table import numeric_columns
 
 
 def read_stored_cohort(study: Study, policies: Mapping[str, SitePolicy]) -> tuple[Cohort, Cohort]:
@@ -63,23 +64,8 @@ def _cohort(
         response=column("response"),
         time_months=column("time_months"),
         event=column("event"),
-        clinical=_clinical(rows),
+        clinical=numeric_columns(pd.DataFrame([row.clinical for _, row in rows])),
     )
-
-
-def _clinical(rows: list[tuple[str, PatientRow]]) -> pd.DataFrame:
-    """Return numbers as they are and text columns as one-hot columns; missing stays NaN."""
-    table = pd.DataFrame([row.clinical for _, row in rows])
-    columns: dict[str, pd.Series[float]] = {}
-    for name in table.columns:
-        numbers = pd.to_numeric(table[name], errors="coerce")
-        if numbers.notna().sum() == table[name].notna().sum():
-            columns[str(name)] = numbers
-            continue
-        text = table[name].astype("string")
-        for level in sorted(text.dropna().unique())[1:]:
-            columns[f"{name}={level}"] = (text == level).astype(float).where(text.notna())
-    return pd.DataFrame(columns)
 
 
 def _usable(cohort: Cohort, study: Study, index: int) -> bool:
