@@ -61,11 +61,11 @@ class Entry:
             ) from error
 
 
-N = TypeVar("N", bound=Named)
-E = TypeVar("E", bound=Entry)
+N_co = TypeVar("N_co", bound=Named, covariant=True)
+E_co = TypeVar("E_co", bound=Entry, covariant=True)
 
 
-class Registry(Generic[N]):
+class Registry(Generic[N_co]):
     """Entries by name, in the order given.
 
     Args:
@@ -75,23 +75,23 @@ class Registry(Generic[N]):
 
     why_unknown = ""
 
-    def __init__(self, noun: str, entries: Iterable[N]) -> None:
+    def __init__(self, noun: str, entries: Iterable[N_co]) -> None:
         self.noun = noun
         self._entries = {entry.name: entry for entry in entries}
 
-    def __iter__(self) -> Iterator[N]:
+    def __iter__(self) -> Iterator[N_co]:
         """Return the entries in order."""
         return iter(self._entries.values())
 
     def __contains__(self, name: object) -> bool:
         """Return whether `get` finds the name."""
-        return name in self.names()
+        return name in self._entries or name in self.names()
 
     def names(self) -> tuple[str, ...]:
         """Return all names in order."""
         return tuple(self._entries)
 
-    def get(self, name: str, *, where: str = "") -> N:
+    def get(self, name: str, *, where: str = "") -> N_co:
         """Return the entry of a name.
 
         Args:
@@ -114,7 +114,7 @@ class Registry(Generic[N]):
         )
 
 
-class OpenRegistry(Registry[E]):
+class OpenRegistry(Registry[E_co]):
     """A registry that other installed distributions extend through entry points.
 
     Args:
@@ -126,7 +126,7 @@ class OpenRegistry(Registry[E]):
 
     why_unknown = "neither this program nor another distribution that is installed here offers it"
 
-    def __init__(self, noun: str, group: str, kind: type[E], entries: Iterable[E]) -> None:
+    def __init__(self, noun: str, group: str, kind: type[E_co], entries: Iterable[E_co]) -> None:
         super().__init__(noun, entries)
         self.group, self._kind = group, kind
 
@@ -134,7 +134,7 @@ class OpenRegistry(Registry[E]):
         """Return all names: ours in order, then those of other distributions."""
         return (*self._entries, *sorted({point.name for point in offered(self.group)}))
 
-    def get(self, name: str, *, where: str = "") -> E:
+    def get(self, name: str, *, where: str = "") -> E_co:
         """Return the entry of a name, ours or of another distribution.
 
         Raises:

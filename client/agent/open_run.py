@@ -34,6 +34,7 @@ from common.models.base.validators import check_private
 from common.storage.atomic_file import write_text
 from common.study.site_policy import SitePolicy
 from common.study.study import MODALITIES, Modality, Study
+from common.trust.plugins import check_plugins
 from common.trust.roster import Roster
 
 DatasetProvider = Callable[[Study], PatientDataset]
@@ -149,10 +150,12 @@ def open_run(policy: SitePolicy, run_id: str, study: Study, provider: DatasetPro
     """Return a run with its patients, split into training and held out.
 
     Raises:
+        ConfigError: The study uses code of another distribution than is installed here (PLUGIN).
         PrivacyError: The model of a private study has a layer that mixes patients, or the study
             would move patients between training and held out (POLICY).
         TumorboardError: The cohort is too small or cannot be read.
     """
+    check_plugins(study)
     if study.privacy.is_private:
         check_private(build_model(study))
     dataset = provider(study)

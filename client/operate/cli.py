@@ -161,6 +161,8 @@ def approve(
     output.say(f"Consent to study {agreed.study_id}, digest {approval.study_digest}: {target}")
     output.say(f"Training, mode {agreed.privacy.mode}: {promise_in_words(agreed)}")
     output.say(f"Evaluation: {evaluation_in_words(agreed, agreed_release(agreed, policy))}")
+    for plugin in agreed.plugins:
+        output.say(f"Runs code of another distribution: {plugin}, sources {plugin.sha256:.12}")
     output.result(approval.model_dump(mode="json"))
 
 

@@ -14,6 +14,7 @@ from common.models.base.base import FusedModel
 from common.models.base.build import build_model
 from common.models.base.parameters import load_arrays
 from common.study.study import Study
+from common.trust.plugins import check_plugins
 from common.wire import Arrays, arrays_digest
 
 MODEL_FILE = "model.safetensors"
@@ -46,12 +47,14 @@ def load_trained_model(study: Study, path: Path) -> TrainedModel:
 
     Raises:
         ConfigError: The file is missing, unreadable or altered, or belongs to another study
-            (then with code STUDY_DIGEST).
+            (then with code STUDY_DIGEST), or the study's code of another distribution is not
+            what is installed here (PLUGIN).
     """
     file = path / MODEL_FILE if path.is_dir() else path
     arrays = _read_arrays(file)
     digest = arrays_digest(arrays)
     recorded = _check_record(file.with_suffix(".json"), study, digest)
+    check_plugins(study)
     model = build_model(study)
     try:
         load_arrays(model, arrays)

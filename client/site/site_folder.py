@@ -12,6 +12,7 @@ from common.protocol.evaluation_request import evaluation_promise
 from common.storage.atomic_file import write_bytes
 from common.study.site_policy import Approval, SitePolicy
 from common.study.study import Study
+from common.trust.plugins import check_plugins
 
 POLICY_FILE = "site.yaml"
 SHORTEST = 12
@@ -149,8 +150,10 @@ def make_approval(
 
     Raises:
         ConfigError: The file is not the announced study (STUDY_DIGEST), its roster does not name
-            this hospital, or a ceiling is not positive.
+            this hospital, a ceiling is not positive, or the study uses code of another
+            distribution than is installed here (PLUGIN).
     """
+    check_plugins(study)
     digest = study.digest()
     if announced is not None and (len(announced) < SHORTEST or not digest.startswith(announced)):
         raise ConfigError(

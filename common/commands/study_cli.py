@@ -54,8 +54,9 @@ def validate(path: StudyArgument, json_output: JsonOption = False) -> None:
     """Check a study, every problem at once, and say what deserves a second look."""
     from common.commands.study_freeze import check_runnable, open_points
     from common.study.study import Study
+    from common.trust.plugins import with_plugins
 
-    study = Study.from_yaml(path)
+    study = with_plugins(Study.from_yaml(path))
     check_runnable(study)
     points = open_points(study)
     output = Output(json_output)
@@ -103,8 +104,9 @@ def freeze(
     from common.commands.study_freeze import check_runnable, frozen_path, open_points
     from common.commands.study_freeze import freeze as freeze_study
     from common.study.study import Study
+    from common.trust.plugins import with_plugins
 
-    study = Study.from_yaml(path)
+    study = with_plugins(Study.from_yaml(path))
     check_runnable(study)
     target = out if out is not None else frozen_path(path)
     digest = freeze_study(study, target)
@@ -163,5 +165,7 @@ def _show(study: Study, output: Output) -> None:
         f"{plan.server.name} (lr {plan.server.lr:g}), {plan.test_fraction:.0%} held out"
     )
     output.say(f"privacy {privacy.mode}: {promise_in_words(study)}")
+    for plugin in study.plugins:
+        output.say(f"code of another distribution: {plugin}, sources {plugin.sha256:.12}")
     output.say(f"sites ({study.quorum.min_sites} needed a round):")
     output.table("", ["site", "name"], [[site.site_id, site.name] for site in study.sites])

@@ -8,7 +8,7 @@ from common.contract import canonical_json
 from common.errors import ConfigError
 from common.storage.atomic_file import write_text
 from common.study.catalogue import EXTRACTORS
-from common.study.federated_method import stays_local
+from common.study.federated_method import load_rule, stays_local
 from common.study.study import Study
 
 
@@ -57,6 +57,7 @@ def check_runnable(study: Study) -> None:
     for name, spec in study.features.items():
         if spec.extractor is not None:
             EXTRACTORS.get(spec.extractor.kind, where=f"features.{name}.extractor.kind")
+    load_rule(study.training.aggregation)
     model = build_model(study)
     patterns = study.training.stay_local
     if patterns and all(stays_local(name, patterns) for name in expected_shapes(model)):

@@ -24,7 +24,7 @@ class ModelEntry(Entry):
 
 @dataclass(frozen=True)
 class RuleEntry(Entry):
-    """An aggregation rule: a function as `server.aggregate.robust_mean` calls it.
+    """An aggregation rule: a function as `common.study.federated_method.load_rule` says.
 
     Attributes:
         additive: Whether the sum of all updates is all it needs, so that secure sums will do.
@@ -33,7 +33,7 @@ class RuleEntry(Entry):
     additive: bool = False
 
 
-_SYSTEMS, _EXTRACT = "common.models.systems", "client.extract"
+_SYSTEMS, _EXTRACT, _AGGREGATE = "common.models.systems", "client.extract", "server.aggregate"
 
 MODELS = OpenRegistry(
     "model",
@@ -67,3 +67,22 @@ EXTRACTORS = OpenRegistry(
     ),
 )
 """Extractors by the kind in `features.<name>.extractor.kind`."""
+
+RULES = OpenRegistry(
+    "aggregation rule",
+    "tumorboard.aggregation",
+    RuleEntry,
+    (
+        RuleEntry("mean", f"{_AGGREGATE}.robust_mean:weighted_mean", additive=True),
+        RuleEntry("median", f"{_AGGREGATE}.coordinate_rules:median"),
+        RuleEntry("trimmed_mean", f"{_AGGREGATE}.coordinate_rules:trimmed_mean"),
+        RuleEntry("centred_clipping", f"{_AGGREGATE}.centred_clipping:centred_clipping"),
+        RuleEntry("krum", f"{_AGGREGATE}.krum:krum"),
+    ),
+)
+"""Aggregation rules by the name in `training.aggregation.rule`."""
+
+
+def is_additive(rule: str) -> bool:
+    """Return whether a rule needs the sum of all updates alone; none of other distributions."""
+    return any(entry.additive for entry in RULES if entry.name == rule)

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Literal
+from inspect import Parameter, signature
+from typing import TYPE_CHECKING, Any
 
-from pydantic import Field
+from pydantic import Field, JsonValue
 
 from common.contract import Contract
+from common.errors import ConfigError
 from common.privacy.plan import Mode
+from common.study.catalogue import RULES, is_additive
 
 if TYPE_CHECKING:
     from common.study.study import TrainingPlan
 
-Rule = Literal["mean", "median", "trimmed_mean", "centred_clipping", "krum"]
+ROUND = frozenset({"rows", "weights", "centre"})
+"""What an aggregation rule is given of a round, by the names of its arguments."""
 
 
 class AggregationRule(Contract):
@@ -24,7 +28,11 @@ class AggregationRule(Contract):
     sites alike: an update is a mean over the site's patients, and none counts more for its size.
     """
 
-    rule: Rule = "mean"
+    rule: str = Field(
+        default="mean",
+        description="mean, median, trimmed_mean, centred_clipping or krum, or the rule of another "
+        "installed distribution",
+    )
     trim: float = Field(
         default=0.2,
         ge=0,
@@ -44,6 +52,42 @@ class AggregationRule(Contract):
         ge=1,
         description="updates longer than this many times the median one are shortened to it",
     )
+    options: dict[str, JsonValue] = Field(
+        default_factory=dict,
+        exclude_if=lambda options: not options,
+        description="options of a rule of another distribution",
+    )
+
+
+def load_rule(spec: AggregationRule) -> Callable[..., Any]:
+    """Return the rule of a study as a function of rows, weights and centre, all by name.
+
+    A rule is a function of any of: `rows` (n, d), the updates of n sites; `weights` (n,);
+    `centre` (d,), the aggregate of the round before; and keys of `training.aggregation` and its
+    `options`. It returns the aggregate (d,); all are float64.
+
+    Raises:
+        ConfigError: There is no such rule, or `options` are not those of its arguments.
+    """
+    rule = RULES.get(spec.rule, where="training.aggregation.rule").load()
+    arguments = signature(rule).parameters
+    given = {**spec.model_dump(exclude={"rule", "norm_factor", "options"}), **spec.options}
+    needed = {n for n, argument in arguments.items() if argument.default is Parameter.empty}
+    unknown, missing = set(spec.options) - set(arguments), needed - set(given) - ROUND
+    if unknown or missing:
+        raise ConfigError(
+            f"the options of rule '{spec.rule}' are wrong",
+            where="training.aggregation.options",
+            why=f"unknown: {', '.join(sorted(unknown)) or 'none'}; "
+            f"missing: {', '.join(sorted(missing)) or 'none'}",
+            cure=f"it takes {', '.join(sorted(set(arguments) - ROUND)) or 'no options'}",
+        )
+    options = {name: value for name, value in given.items() if name in arguments}
+
+    def combine(**of_round: Any) -> Any:
+        return rule(**{n: v for n, v in of_round.items() if n in arguments}, **options)
+
+    return combine
 
 
 def stays_local(parameter: str, patterns: Sequence[str]) -> bool:
@@ -63,7 +107,8 @@ def check_method(plan: TrainingPlan, mode: Mode) -> None:
         ValueError: Saying which two keys exclude each other, and why.
     """
     rule, local = plan.aggregation, plan.local
-    if mode == "distributed" and (rule.rule != "mean" or rule.norm_factor is not None):
+    additive = is_additive(rule.rule)
+    if mode == "distributed" and (not additive or rule.norm_factor is not None):
         raise ValueError(
             "training.aggregation: mode 'distributed' opens only the sum of all updates, so no "
             "rule can look at one; use rule 'mean', or mode 'local'"
@@ -90,7 +135,7 @@ def check_method(plan: TrainingPlan, mode: Mode) -> None:
         raise ValueError(
             "training.local.control_variates corrects plain gradient steps; use optimizer: sgd"
         )
-    if plan.schedule == "cyclic" and (plan.server.name != "average" or rule.rule != "mean"):
+    if plan.schedule == "cyclic" and (plan.server.name != "average" or not additive):
         raise ValueError(
             "training.schedule: cyclic hands one site's model on as it is; use server.name: "
             "average and aggregation.rule: mean"

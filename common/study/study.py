@@ -15,7 +15,9 @@ from common.contract import Contract
 from common.errors import PrivacyError
 from common.privacy.collusion import Collusion
 from common.privacy.plan import PrivacyPlan
+from common.study.catalogue import RULES
 from common.study.federated_method import AggregationRule, check_method
+from common.study.plugin import Plugin
 from common.study.subgroups import Subgroup, SubgroupName
 
 Modality = Literal["pathology", "radiology", "genomics", "clinical"]
@@ -265,9 +267,20 @@ class Study(Contract):
     )
     quorum: Quorum = Quorum()
     sites: list[RosterEntry] = Field(min_length=1)
+    plugins: list[Plugin] = Field(
+        default_factory=list,
+        exclude_if=lambda plugins: not plugins,
+        description="code of other distributions; `tumorboard study freeze` fills it in",
+    )
 
     @model_validator(mode="after")
     def _check(self) -> Self:
+        rule = self.training.aggregation.rule
+        if rule not in RULES and all(plugin.name != rule for plugin in self.plugins):
+            raise ValueError(
+                f"training.aggregation.rule: unknown rule '{rule}', use one of: "
+                + ", ".join(RULES.names())
+            )
         ids = [site.site_id for site in self.sites]
         if len(set(ids)) != len(ids):
             raise ValueError("sites: every site_id must be unique")

@@ -63,23 +63,23 @@ def code_digest() -> str:
 
 
 def source_digests(package: str) -> list[list[str]]:
-    """Return [relative path, SHA-256] of every source file of an installed package.
+    """Return [relative path, SHA-256] of every source file of an installed package or module.
 
     Raises:
         ConfigError: The package is not installed.
     """
     spec = find_spec(package)
-    if spec is None or not spec.submodule_search_locations:
+    if spec is None or spec.origin is None:
         raise ConfigError(
             f"the package '{package}' is not installed",
             where="code digest",
             cure="install tumorboard whole: pip install tumorboard, or make install in a clone",
         )
-    root = Path(next(iter(spec.submodule_search_locations)))
-    return [
-        [f"{package}/{path.relative_to(root).as_posix()}", _text_digest(path)]
-        for path in _sources(root)
-    ]
+    root = Path(spec.origin).parent
+    files = _sources(root) if spec.submodule_search_locations else [Path(spec.origin)]
+    return sorted(
+        [f"{package}/{path.relative_to(root).as_posix()}", _text_digest(path)] for path in files
+    )
 
 
 def _sources(root: Path) -> Iterable[Path]:

@@ -9,6 +9,7 @@ from pydantic import JsonValue
 
 from common.models.base.parameters import block_of
 from common.protocol.protocol import CONTROL
+from common.study.catalogue import is_additive
 from common.study.study import Study
 from common.wire import Arrays
 from server.aggregate.contribution import Contribution
@@ -58,7 +59,7 @@ def aggregate(
     kept = dict(memory)
     rule = study.training.aggregation
     updates = shortened(_per_patient(study, contributions), rule.norm_factor)
-    if rule.rule == "mean" and rule.norm_factor is None:
+    if is_additive(rule.rule) and rule.norm_factor is None:
         direction = _plain(study, parameters, contributions)
     else:
         centre = robust_mean(updates, _sizes(study, contributions), rule, _part(memory, CENTRE))

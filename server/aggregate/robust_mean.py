@@ -11,11 +11,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from common.study.federated_method import AggregationRule
+from common.errors import ConfigError, ErrorCode
+from common.study.federated_method import AggregationRule, load_rule
 from common.wire import Arrays, joint_norm
-from server.aggregate.centred_clipping import centred_clipping
-from server.aggregate.coordinate_rules import median, trimmed_mean
-from server.aggregate.krum import krum
 
 Matrix = npt.NDArray[np.float64]
 Vector = npt.NDArray[np.float64]
@@ -36,16 +34,33 @@ def robust_mean(
         updates: Site -> mean update a patient, by parameter.
         weights: Site -> weight in the mean; the other rules treat all alike.
         rule: What the study chose.
-        centre: Aggregate of the last round, for centred clipping; missing parameters count as 0.
+        centre: Aggregate of the last round; missing parameters count as 0.
+
+    Raises:
+        ConfigError: There is no such rule, its options are wrong, or it returns another shape.
     """
-    found: Arrays = {}
+    combine, found = load_rule(rule), Arrays()
     for senders, names in _groups(updates).items():
         rows = np.stack([_flat(updates[site], names) for site in senders])
         told = np.array([weights[site] for site in senders])
         shapes = [updates[senders[0]][name].shape for name in names]
         start = _centre(centre, names, shapes)
-        found |= _named(_combine(rows, told, rule, start), names, shapes)
+        if len(rows) < 3:
+            aggregate = weighted_mean(rows, told)
+        else:
+            aggregate = combine(rows=rows, weights=told, centre=start)
+        found |= _named(_checked(aggregate, start, rule), names, shapes)
     return found
+
+
+def weighted_mean(rows: Matrix, weights: Vector) -> Vector:
+    """Return the weighted mean (d,) of n updates (n, d).
+
+    Example:
+        >>> weighted_mean(np.array([[1.0], [4.0]]), np.array([2.0, 1.0]))
+        array([2.])
+    """
+    return np.asarray((weights @ rows) / weights.sum(), dtype=np.float64)
 
 
 def shortened(updates: Mapping[str, Arrays], factor: float | None) -> dict[str, Arrays]:
@@ -62,16 +77,16 @@ def shortened(updates: Mapping[str, Arrays], factor: float | None) -> dict[str, 
     }
 
 
-def _combine(rows: Matrix, weights: Vector, rule: AggregationRule, centre: Vector) -> Vector:
-    if rule.rule == "mean" or len(rows) < 3:
-        return np.asarray((weights @ rows) / weights.sum(), dtype=np.float64)
-    if rule.rule == "median":
-        return median(rows)
-    if rule.rule == "trimmed_mean":
-        return trimmed_mean(rows, rule.trim)
-    if rule.rule == "krum":
-        return krum(rows, rule.byzantine)
-    return centred_clipping(rows, centre, radius=rule.radius, iterations=rule.iterations)
+def _checked(aggregate: object, centre: Vector, rule: AggregationRule) -> Vector:
+    checked = np.asarray(aggregate, dtype=np.float64)
+    if checked.shape != centre.shape:
+        raise ConfigError(
+            f"rule '{rule.rule}' returns shape {checked.shape} for updates of {centre.shape}",
+            where="training.aggregation.rule",
+            cure="ask its authors for a version that returns one number per column of `rows`",
+            code=ErrorCode.PLUGIN,
+        )
+    return checked
 
 
 def _groups(updates: Mapping[str, Arrays]) -> dict[tuple[str, ...], list[str]]:

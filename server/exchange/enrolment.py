@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from common.contract import canonical_json
 from common.errors import ErrorCode, ProtocolError, RunError
 from common.protocol.protocol import HandshakeReply, HandshakeRequest
+from common.trust.plugins import check_plugins
 from common.wire import WireMessage
 from server.exchange.revocation import drop_revoked, roster_of_run
 from server.session.run_state import SiteState
@@ -17,6 +18,7 @@ FINAL_REFUSALS = frozenset(
     {
         ErrorCode.STUDY_DIGEST,
         ErrorCode.CODE_DIGEST,
+        ErrorCode.PLUGIN,
         ErrorCode.NOT_APPROVED,
         ErrorCode.POLICY,
         ErrorCode.BUDGET,
@@ -30,6 +32,8 @@ FINAL_REFUSALS = frozenset(
 REASONS: dict[str, str] = {
     ErrorCode.STUDY_DIGEST: "it read another study than the one announced",
     ErrorCode.CODE_DIGEST: "it runs another version of the code",
+    ErrorCode.PLUGIN: "it lacks the code of another distribution that the study names, or has "
+    "another version of it",
     ErrorCode.NOT_APPROVED: "it has not approved this study",
     ErrorCode.POLICY: "its own policy forbids this study",
     ErrorCode.BUDGET: "its privacy budget is too small for this study",
@@ -55,8 +59,10 @@ def enrol_all(session: RunSession) -> None:
     """Hand the study to every site of the roster and name each one that does not take part.
 
     Raises:
+        ConfigError: The study uses code of another distribution than is installed here (PLUGIN).
         RunError: Fewer sites than the quorum accept.
     """
+    check_plugins(session.study)
     roster = [entry.site_id for entry in session.study.sites]
     by_name = [entry.site_id for entry in session.study.sites if entry.public_key is None]
     if by_name:

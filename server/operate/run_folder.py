@@ -9,6 +9,7 @@ from common.errors import ConfigError, ErrorCode, RunError
 from common.storage.atomic_file import write_text
 from common.storage.file_lock import is_held
 from common.study.study import Study
+from common.trust.plugins import check_plugins
 from common.trust.study_roster import in_words, objections
 from server.consortium.consortium_folder import ConsortiumFolder
 from server.consortium.provision_roster import present_roster
@@ -95,8 +96,10 @@ def new_run(folder: ConsortiumFolder, study: Study) -> RunFolder:
     """Return the folder of a study's run, made if it is the first time.
 
     Raises:
+        ConfigError: The study uses code of another distribution than is installed here (PLUGIN).
         RunError: A site is not admitted, is revoked, or has another key there (ROSTER).
     """
+    check_plugins(study)
     check_roster(folder, study)
     run = RunFolder(folder.runs / f"{study.study_id}-{study.digest()[:12]}")
     if not run.study_file.exists():

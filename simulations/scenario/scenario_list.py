@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from common.study.catalogue import is_additive
 from simulations.scenario.scenario import Arm, Scenario
 
 
@@ -58,7 +59,7 @@ def _training(arm: Arm) -> list[str]:
         told.append(f"{', '.join(plan.stay_local)} stay at the site")
     if plan.personal is not None:
         told.append(f"personal models ({plan.personal.kind})")
-    if plan.aggregation.rule != "mean":
+    if not is_additive(plan.aggregation.rule):
         told.append(plan.aggregation.rule)
     if plan.aggregation.norm_factor is not None:
         told.append("norm bound")

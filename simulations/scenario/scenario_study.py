@@ -8,6 +8,7 @@ from pathlib import Path
 
 from common.privacy.plan import EvaluationRelease, PrivacyPlan
 from common.study.study import Quorum, RosterEntry, Study, TrainingPlan
+from common.trust.plugins import with_plugins
 from simulations.cohorts.cohort import Cohort, group_small_hospitals
 from simulations.cohorts.fed_tcga_brca import load_fed_tcga_brca
 from simulations.cohorts.tcga import breast_regions, load_tcga
@@ -76,7 +77,7 @@ def arm_study(
     quorum = Quorum(min_sites=len(sites)) if reliable else Quorum(min_sites=1)
     if met.has_silence:
         quorum = Quorum(min_sites=1, round_timeout_s=SILENT_ROUND_S)
-    return Study(
+    study = Study(
         study_id=f"{scenario.name}-{arm.name}",
         title=scenario.title,
         endpoints=scenario.endpoints,
@@ -90,3 +91,4 @@ def arm_study(
             for site in sites
         ],
     )
+    return with_plugins(study)
