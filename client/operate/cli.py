@@ -11,9 +11,28 @@ from typing import Annotated
 import typer
 from typer.models import CommandInfo
 
+from client.agent.admission import agreed_release
+from client.agent.log_files import site_audit_log
+from client.data.subgroup_check import count_subgroups
 from client.operate import join_cli, node_cli, page_cli, roster_cli
 from client.operate.ledger_cli import app as ledger_app
+from client.operate.options import SiteOption, SocketOption
+from client.site.enrol_connection import SiteConnection
+from client.site.site_folder import (
+    load_policy,
+    make_approval,
+    record_consent,
+    withdraw_consent,
+    writable_folder,
+)
+from client.site.site_template import write_site_template
+from client.site.study_fingerprints import as_yaml, study_fingerprints
+from common.cohort.manifest import read_manifest
 from common.commands.cli_output import Output
+from common.commands.options import JsonOption
+from common.protocol.evaluation_request import evaluation_in_words
+from common.study.private_round import promise_in_words
+from common.study.study import Study
 
 app = typer.Typer(no_args_is_help=True, help=__doc__, rich_markup_mode=None)
 app.add_typer(ledger_app, name="ledger")
@@ -22,11 +41,7 @@ page_cli.register(app)
 node_cli.register(app)
 roster_cli.register(app)
 
-SiteOption = Annotated[
-    Path, typer.Option("--site", help="The hospital's site.yaml, or the folder that holds it.")
-]
 StudyOption = Annotated[Path, typer.Option("--study", help="The consortium's study.yaml.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
 @app.command(epilog="Example: tumorboard site init hospital-a --site-id hospital-a")
@@ -36,8 +51,6 @@ def init(
     json_output: JsonOption = False,
 ) -> None:
     """Write a commented site.yaml and an empty manifest."""
-    from client.site.site_template import write_site_template
-
     written = write_site_template(folder, site_id)
     output = Output(json_output)
     output.say("Written: " + ", ".join(str(path) for path in written))
@@ -49,9 +62,6 @@ def init(
 def check(site: SiteOption, study: StudyOption, json_output: JsonOption = False) -> None:
     """Validate the manifest, every problem at once, and print the cohort funnel."""
     from client.data.cohort_check import check_cohort, open_points
-    from client.data.subgroup_check import count_subgroups
-    from client.site.site_folder import load_policy
-    from common.study.study import Study
 
     policy, agreed = load_policy(site), Study.from_yaml(study)
     funnel = check_cohort(policy, agreed)
@@ -76,9 +86,6 @@ def extract(
 ) -> None:
     """Turn raw files into feature files; run it again to go on where it stopped."""
     from client.extract.run.runner import run_extraction
-    from client.site.site_folder import load_policy, writable_folder
-    from common.cohort.manifest import read_manifest
-    from common.study.study import Study
 
     policy = load_policy(site)
     output = Output(json_output)
@@ -103,9 +110,6 @@ def fingerprints(study: StudyOption, json_output: JsonOption = False) -> None:
 
     Exit status 1 if the study states other fingerprints than this installation has.
     """
-    from client.site.study_fingerprints import as_yaml, study_fingerprints
-    from common.study.study import Study
-
     found = study_fingerprints(Study.from_yaml(study))
     output = Output(json_output)
     for line in as_yaml(found):
@@ -138,13 +142,6 @@ def approve(
     json_output: JsonOption = False,
 ) -> None:
     """Record this hospital's consent to exactly this study, with its ceilings."""
-    from client.agent.admission import agreed_release
-    from client.agent.log_files import site_audit_log
-    from client.site.site_folder import load_policy, make_approval, record_consent
-    from common.protocol.evaluation_request import evaluation_in_words
-    from common.study.private_round import promise_in_words
-    from common.study.study import Study
-
     policy, agreed = load_policy(site), Study.from_yaml(study)
     approval = make_approval(
         policy,
@@ -176,9 +173,6 @@ def withdraw(
 
     What has left the hospital cannot be called back, and what was spent stays spent.
     """
-    from client.agent.log_files import site_audit_log
-    from client.site.site_folder import load_policy, withdraw_consent
-
     policy = load_policy(site)
     withdrawn = withdraw_consent(policy, digest)
     site_audit_log(policy).append("withdrawn", study_digest=withdrawn)
@@ -190,17 +184,13 @@ def withdraw(
 @app.command(epilog="Example: tumorboard site agent --site hospital-a")
 def agent(
     site: SiteOption,
-    socket: Annotated[
-        Path | None, typer.Option(help="Unix socket; private/agent.sock by default.")
-    ] = None,
+    socket: SocketOption = None,
     share: Annotated[
         bool, typer.Option("--share", help="Let the socket's group call: a relay of another user.")
     ] = False,
 ) -> None:
     """Serve the site agent, the only process that reads patients, on a Unix socket."""
     from client.agent.run_agent import run_agent
-    from client.site.enrol_connection import SiteConnection
-    from client.site.site_folder import load_policy
 
     connection = SiteConnection.of_site(site)
     run_agent(lambda: load_policy(site), connection, socket, share=share)
@@ -228,8 +218,6 @@ def predict(
     from client.explain.explain import explain_patients
     from client.operate.prediction_output import show_predictions
     from client.predict.predict_command import predict_patients
-    from client.site.site_folder import load_policy, writable_folder
-    from common.study.study import Study
 
     output = Output(json_output)
     policy, agreed = load_policy(site), Study.from_yaml(study)

@@ -7,6 +7,7 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
+from client.agent.service import is_healthy
 from client.operate.site_processes import SitePaths
 from client.site.enrol_connection import SiteConnection, check_kit
 from client.site.site_gate import GATED, read_allowed
@@ -115,8 +116,6 @@ def _node(site: Path) -> Iterator[Finding]:
 
 
 def _agent(socket: Path) -> Iterator[Finding]:
-    from client.agent.service import is_healthy  # grpc
-
     if not socket.exists():
         cure = "start it before the hospital takes part: `tumorboard site agent`"
         yield Finding("agent", "warning", f"not running: there is no {socket}", cure)

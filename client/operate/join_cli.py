@@ -7,12 +7,18 @@ from typing import Annotated
 
 import typer
 
+from client.agent.log_files import site_audit_log
+from client.operate.doctor import examine_site
+from client.operate.options import SiteOption, SocketOption
+from client.site.enrol_connection import SiteConnection
+from client.site.enrol_install import install_kit as install
+from client.site.enrol_request import make_keys, write_request
+from client.site.identity import node_key_path
+from client.site.site_folder import load_policy
 from common.commands.cli_output import Output
-
-SiteOption = Annotated[
-    Path, typer.Option("--site", help="The hospital's site.yaml, or the folder that holds it.")
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+from common.commands.doctor import show
+from common.commands.options import JsonOption
+from common.errors import ProtocolError
 
 
 def register(app: typer.Typer) -> None:
@@ -28,10 +34,6 @@ def register(app: typer.Typer) -> None:
 
 def keygen(site: SiteOption, json_output: JsonOption = False) -> None:
     """Make this hospital's identity and node key; their private halves never leave it."""
-    from client.site.enrol_request import make_keys
-    from client.site.identity import node_key_path
-    from client.site.site_folder import load_policy
-
     policy = load_policy(site)
     keys = make_keys(policy)
     output = Output(json_output)
@@ -53,9 +55,6 @@ def request(
     json_output: JsonOption = False,
 ) -> None:
     """Write the request to join, for the coordinator; it holds public keys only."""
-    from client.site.enrol_request import write_request
-    from client.site.site_folder import load_policy
-
     policy = load_policy(site)
     target = out or Path(f"{policy.site_id}.request.json")
     made = write_request(policy, name, target)
@@ -77,12 +76,6 @@ def install_kit(
 
     Without --fingerprint, compare the printed one by telephone before you take part.
     """
-    from client.agent.log_files import site_audit_log
-    from client.site.enrol_connection import SiteConnection
-    from client.site.enrol_install import install_kit as install
-    from client.site.site_folder import load_policy
-    from common.errors import ProtocolError
-
     target = SiteConnection.of_site(site)
     policy = load_policy(site)
     log = site_audit_log(policy)
@@ -103,16 +96,11 @@ def install_kit(
 
 def doctor(
     site: SiteOption,
-    socket: Annotated[
-        Path | None, typer.Option(help="The agent's socket; private/agent.sock by default.")
-    ] = None,
+    socket: SocketOption = None,
     json_output: JsonOption = False,
 ) -> None:
     """Check machine, data, keys, policy, kit, site gate, server and agent; a cure for each problem.
 
     Exit status 1 if there is a problem; warnings do not count.
     """
-    from client.operate.doctor import examine_site
-    from common.commands.doctor import show
-
     raise typer.Exit(show(examine_site(site, socket), Output(json_output)))

@@ -11,14 +11,21 @@ from typing import Annotated
 
 import typer
 
+from client.operate.options import SiteOption
+from client.site.ledger_view import (
+    export_ledger,
+    ledger_view,
+    reconcile_ledger,
+    release_reservation,
+)
+from client.site.site_folder import load_policy
 from common.commands.cli_output import Output
+from common.commands.options import JsonOption
+from common.ledger.ledger_file import read_ledger
+from common.ledger.ledger_state import LedgerState
 
 app = typer.Typer(no_args_is_help=True, help=__doc__, rich_markup_mode=None)
 
-SiteOption = Annotated[
-    Path, typer.Option("--site", help="The hospital's site.yaml, or the folder that holds it.")
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 ByOption = Annotated[str, typer.Option("--by", help="Who decides; it stands in the ledger.")]
 ReasonOption = Annotated[str, typer.Option("--reason", help="Why; it stands in the ledger.")]
 
@@ -34,9 +41,6 @@ class PatientSet(StrEnum):
 @app.command(epilog="Example: tumorboard site ledger show --site hospital-a")
 def show(site: SiteOption, json_output: JsonOption = False) -> None:
     """Show what was spent, what is left, and reservations without a reply."""
-    from client.site.ledger_view import ledger_view
-    from client.site.site_folder import load_policy
-
     view = ledger_view(load_policy(site))
     output = Output(json_output)
     output.say(f"{view.lines} lines, head {view.head}")
@@ -69,13 +73,9 @@ def show(site: SiteOption, json_output: JsonOption = False) -> None:
 @app.command(epilog="Example: tumorboard site ledger verify --site hospital-a")
 def verify(site: SiteOption, json_output: JsonOption = False) -> None:
     """Check every hash of the chain and the head file; change nothing."""
-    from client.site.site_folder import load_policy
-    from common.ledger.ledger_file import read_ledger
-    from common.ledger.recompose import recompose
-
     policy = load_policy(site)
     records = read_ledger(policy.ledger)
-    recompose(records, policy.delta, where=str(policy.ledger))
+    LedgerState(records, str(policy.ledger))
     output = Output(json_output)
     output.say(f"{len(records)} lines verified; head {records[-1].sha256}")
     output.result({"lines": len(records), "head": records[-1].sha256, "chain": "whole"})
@@ -88,9 +88,6 @@ def export(
     json_output: JsonOption = False,
 ) -> None:
     """Write a verified copy, for a backup or an auditor; it names no patient."""
-    from client.site.ledger_view import export_ledger
-    from client.site.site_folder import load_policy
-
     records = export_ledger(load_policy(site), to)
     output = Output(json_output)
     output.say(f"Written: {to}, {len(records)} lines, head {records[-1].sha256}")
@@ -109,9 +106,6 @@ def release(
     json_output: JsonOption = False,
 ) -> None:
     """Give back an open reservation that was certainly never computed."""
-    from client.site.ledger_view import release_reservation
-    from client.site.site_folder import load_policy
-
     release_reservation(load_policy(site), line - 1, by=by, reason=reason)
     output = Output(json_output)
     output.say(f"Line {line} no longer counts; who decided it stands in the ledger.")
@@ -135,9 +129,6 @@ def reconcile(
     json_output: JsonOption = False,
 ) -> None:
     """Accept a ledger that was restored from a backup, and charge for what was lost."""
-    from client.site.ledger_view import reconcile_ledger
-    from client.site.site_folder import load_policy
-
     record = reconcile_ledger(
         load_policy(site),
         study_digest=study,

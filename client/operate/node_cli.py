@@ -7,15 +7,15 @@ from typing import Annotated
 
 import typer
 
+from client.operate.options import SiteOption, SocketOption
+from client.operate.site_processes import SitePaths, check_site, site_processes
+from client.operate.site_status import site_status
 from common.commands.cli_output import Output
+from common.commands.options import JsonOption
+from common.errors import ConfigError
+from common.process.background import BackgroundStart
+from common.process.supervisor import Supervisor, read_supervised, stop_on_signals, stop_supervised
 
-SiteOption = Annotated[
-    Path, typer.Option("--site", help="The hospital's site.yaml, or the folder that holds it.")
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
-SocketOption = Annotated[
-    Path | None, typer.Option(help="Unix socket of the agent; private/agent.sock by default.")
-]
 READY_S = 120.0
 
 
@@ -44,9 +44,6 @@ def join(
 
     Runs until it is interrupted, or `tumorboard site leave`. Needs an installed site kit.
     """
-    from client.operate.site_processes import SitePaths, site_processes
-    from common.process.supervisor import Supervisor, stop_on_signals
-
     output = Output(json_output)
     if background:
         _in_background(site, agent=agent, socket=socket, output=output)
@@ -63,8 +60,6 @@ def status(site: SiteOption, json_output: JsonOption = False) -> None:
 
     Exit status 1 if a process is not healthy or a disk is full.
     """
-    from client.operate.site_status import site_status
-
     told = site_status(site)
     output = Output(json_output)
     output.say(f"{told['site_id']}: {told['state']}")
@@ -83,10 +78,6 @@ def status(site: SiteOption, json_output: JsonOption = False) -> None:
 
 def leave(site: SiteOption, json_output: JsonOption = False) -> None:
     """End this hospital's processes; a round in flight goes on without it."""
-    from client.operate.site_processes import SitePaths
-    from common.errors import ConfigError
-    from common.process.supervisor import read_supervised, stop_supervised
-
     paths = SitePaths.of(site)
     was_running = read_supervised(paths.status) is not None
     if not stop_supervised(paths.status):
@@ -101,10 +92,6 @@ def leave(site: SiteOption, json_output: JsonOption = False) -> None:
 
 
 def _in_background(site: Path, *, agent: bool, socket: Path | None, output: Output) -> None:
-    from client.operate.site_processes import SitePaths, check_site
-    from client.operate.site_status import site_status
-    from common.process.background import BackgroundStart
-
     paths = SitePaths.of(site)
     check_site(site, socket=socket)
     arguments = ["site", "join", "--site", str(paths.site), "--agent" if agent else "--no-agent"]

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated
-
 import typer
 
+from client.operate.options import SiteOption, SocketOption
+from client.page.ledger_reading import LedgerReader
+from client.page.site_files import read_site_files
+from client.site.site_folder import load_policy
 from common.commands.cli_output import Output
-from common.page.command import HostOption, JsonOption, PortOption, PublicNameOption
+from common.commands.options import JsonOption
+from common.page.command import HostOption, PortOption, PublicNameOption, serve_and_say
 
 
 def register(app: typer.Typer) -> None:
@@ -17,12 +19,8 @@ def register(app: typer.Typer) -> None:
 
 
 def page(
-    site: Annotated[
-        Path, typer.Option("--site", help="The hospital's site.yaml, or the folder that holds it.")
-    ],
-    socket: Annotated[
-        Path | None, typer.Option(help="The agent's socket; private/agent.sock by default.")
-    ] = None,
+    site: SiteOption,
+    socket: SocketOption = None,
     host: HostOption = "127.0.0.1",
     port: PortOption = 8766,
     public_name: PublicNameOption = None,
@@ -32,12 +30,8 @@ def page(
 
     It listens on this machine alone unless a --public-name says otherwise.
     """
-    from client.page.ledger_reading import LedgerReader
-    from client.page.site_files import read_site_files
     from client.page.site_view import content_of, view_site
-    from client.site.site_folder import load_policy
     from common.page.application import live_page
-    from common.page.command import serve_and_say
 
     load_policy(site)  # a mistyped folder is told here, not on a page
     reader = LedgerReader()

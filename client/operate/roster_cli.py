@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
+from client.agent.log_files import site_audit_log
+from client.operate.options import SiteOption
+from client.site.enrol_connection import SiteConnection
+from client.site.hospital_roster import HospitalRoster
+from client.site.site_folder import load_policy
 from common.commands.cli_output import Output
-
-if TYPE_CHECKING:
-    from common.trust.roster import Roster
-
-SiteOption = Annotated[
-    Path, typer.Option("--site", help="The hospital's site.yaml, or the folder that holds it.")
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+from common.commands.options import JsonOption
+from common.trust.roster import Roster
 
 
 def register(app: typer.Typer) -> None:
@@ -38,11 +37,6 @@ def roster(
 
     Exit status 1 if this hospital is not admitted, 2 without a site kit, 4 if a roster is refused.
     """
-    from client.agent.log_files import site_audit_log
-    from client.site.enrol_connection import SiteConnection
-    from client.site.hospital_roster import HospitalRoster
-    from client.site.site_folder import load_policy
-
     policy, connection = load_policy(site), SiteConnection.of_site(site)
     before = connection.roster().version
     if install is not None:

@@ -78,9 +78,7 @@ def add_up(records: Sequence[LedgerRecord], policy: SitePolicy) -> LedgerView:
         LedgerError: The lines contradict each other.
         PrivacyError: A ceiling of the policy is none.
     """
-    state = LedgerState()
-    for record in records:
-        state.apply(record, str(policy.ledger))
+    state = LedgerState(records, str(policy.ledger))
     budgets = LedgerBudgets.from_policy(policy)
     scopes = sorted(state.scopes(), key=lambda scope: (scope[0] or "", scope[1]))
     accounts = [_account(state, budgets, *scope, policy.delta) for scope in scopes]

@@ -12,6 +12,8 @@ import typer
 
 from common.commands.audit_log_cli import app as log_app
 from common.commands.cli_output import Output
+from common.commands.options import JsonOption
+from common.errors import ErrorCode, LedgerError
 
 if TYPE_CHECKING:
     from common.ledger.recompose import Recomposed
@@ -32,13 +34,12 @@ def ledger(
     head: Annotated[
         str | None, typer.Option(help="A head others remember; it must be in the chain.")
     ] = None,
-    json_output: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    json_output: JsonOption = False,
 ) -> None:
-    """Check every hash, replay every spend, and compare two accountants.
+    """Check every hash, replay every spend, and compare three accountants.
 
     `all collude` is the epsilon left if the server and all other hospitals work together.
     """
-    from common.errors import ErrorCode, LedgerError
     from common.ledger.ledger_file import read_ledger
     from common.ledger.recompose import recompose
 
@@ -68,7 +69,7 @@ def ledger(
         }
     )
     if not agree:
-        output.say("The two accountants disagree: do not rely on the reported epsilon.")
+        output.say("The accountants disagree: do not rely on the reported epsilon.")
         raise typer.Exit(3)
 
 
@@ -81,6 +82,7 @@ _COLUMNS = {
     "epsilon": "epsilon",
     "all collude": "fallback_epsilon",
     "by PLD": "second_epsilon",
+    "by PRV": "third_epsilon",
     "agree": "agree",
 }
 """Heading -> field of an account."""

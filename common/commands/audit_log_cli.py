@@ -10,6 +10,11 @@ from typing import Annotated
 import typer
 
 from common.commands.cli_output import Output
+from common.commands.options import JsonOption
+from common.errors import ConfigError
+from common.trust.audit_log import head_path, read_audit
+from common.trust.audit_record import damaged
+from common.trust.signature import PUBLIC_KEY
 
 app = typer.Typer(no_args_is_help=True, help=__doc__, rich_markup_mode=None)
 
@@ -32,15 +37,12 @@ def verify(
     head: Annotated[
         str | None, typer.Option(help="A head others remember; it must be in the chain.")
     ] = None,
-    json_output: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    json_output: JsonOption = False,
 ) -> None:
     """Check every line of an audit log; exit status 3 if it was changed or cut off.
 
     Without --key the log is checked against the key it names itself.
     """
-    from common.trust.audit_log import head_path, read_audit
-    from common.trust.audit_record import damaged
-
     public_key = None if key is None else _public_key(key)
     records = read_audit(path, public_key)
     if head is not None and head not in {record.sha256 for record in records}:
@@ -82,9 +84,6 @@ def verify(
 
 
 def _public_key(key: str) -> str:
-    from common.errors import ConfigError
-    from common.trust.signature import PUBLIC_KEY
-
     path = Path(key)
     try:
         text = path.read_text("ascii").strip() if path.is_file() else key.strip().lower()

@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import click
+import typer
 
+from common.commands.cli_help import with_plain_help
 from common.errors import ErrorCode, TumorboardError
 from common.storage.full_disk import disk_full_of
 
@@ -34,10 +36,6 @@ class LazyGroup(click.Group):
         found = _found().get(cmd_name)
         if found is None:
             return None
-        import typer  # here: importing it costs more than listing names
-
-        from common.commands.cli_help import with_plain_help
-
         app: Any = found.load()
         return with_plain_help(typer.main.get_command(app))
 

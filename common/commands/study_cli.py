@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import json
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from common.commands.cli_output import Output
-
-if TYPE_CHECKING:
-    from common.study.study import Study
+from common.commands.options import JsonOption
+from common.commands.schema_export import json_schema, write_schemas
+from common.commands.study_freeze import check_runnable, frozen_path, open_points
+from common.commands.study_freeze import freeze as freeze_study
+from common.commands.study_template import write_study_template
+from common.study.study import Study
+from common.trust.plugins import with_plugins
 
 app = typer.Typer(no_args_is_help=True, help=__doc__, rich_markup_mode=None)
 
 StudyArgument = Annotated[Path, typer.Argument(help="The study: study.yaml or its frozen JSON.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
 class ModeName(StrEnum):
@@ -39,8 +43,6 @@ def init(
     json_output: JsonOption = False,
 ) -> None:
     """Write a commented study to start from."""
-    from common.commands.study_template import write_study_template
-
     sites = site or ["hospital-a", "hospital-b", "hospital-c"]
     write_study_template(path, study_id=study_id, sites=sites, mode=mode.value, overwrite=force)
     output = Output(json_output)
@@ -52,10 +54,6 @@ def init(
 @app.command(epilog="Example: tumorboard study validate study.yaml")
 def validate(path: StudyArgument, json_output: JsonOption = False) -> None:
     """Check a study, every problem at once, and say what deserves a second look."""
-    from common.commands.study_freeze import check_runnable, open_points
-    from common.study.study import Study
-    from common.trust.plugins import with_plugins
-
     study = with_plugins(Study.from_yaml(path))
     check_runnable(study)
     points = open_points(study)
@@ -78,10 +76,6 @@ def schema(
     json_output: JsonOption = False,
 ) -> None:
     """Print a JSON Schema: every key, its meaning and its bounds."""
-    import json
-
-    from common.commands.schema_export import json_schema, write_schemas
-
     output = Output(json_output)
     if out is None:
         output.say(json.dumps(json_schema(name), indent=2))
@@ -101,11 +95,6 @@ def freeze(
     json_output: JsonOption = False,
 ) -> None:
     """Write the canonical form whose SHA-256 every hospital approves, and print it."""
-    from common.commands.study_freeze import check_runnable, frozen_path, open_points
-    from common.commands.study_freeze import freeze as freeze_study
-    from common.study.study import Study
-    from common.trust.plugins import with_plugins
-
     study = with_plugins(Study.from_yaml(path))
     check_runnable(study)
     target = out if out is not None else frozen_path(path)
@@ -125,8 +114,6 @@ def freeze(
 @app.command(epilog="Example: tumorboard study show study.yaml")
 def show(path: StudyArgument, json_output: JsonOption = False) -> None:
     """Show a study in tables: endpoints, feature sets, training, privacy, sites."""
-    from common.study.study import Study
-
     study = Study.from_yaml(path)
     output = Output(json_output)
     _show(study, output)

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import yaml
+
 from common.errors import ConfigError
 from common.storage.atomic_file import write_text
+from common.study.study import Study
 
 _TEMPLATE = """\
 # What the consortium agrees on before any patient is touched. Every hospital approves the
@@ -76,8 +79,6 @@ def write_study_template(
     Raises:
         ConfigError: The file exists, or the roster and mode do not make a valid study.
     """
-    from common.study.study import Study
-
     if path.exists() and not overwrite:
         raise ConfigError(
             "the file exists already",
@@ -91,7 +92,5 @@ def write_study_template(
         min_sites=min(3, len(sites)) if mode == "distributed" else min(2, len(sites)),
         sites="\n".join(f"  - {{site_id: {site}}}" for site in sites),
     )
-    import yaml
-
     Study.from_mapping(yaml.safe_load(text), where="template")
     write_text(path, text)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from common.errors import LedgerError
 from common.ledger.ledger_budget import affected
@@ -15,15 +15,24 @@ _Scope = tuple[str | None, Partition]
 class LedgerState:
     """Replay of the records of one ledger.
 
+    Args:
+        records: Verified records to begin with, oldest first.
+        where: Names the ledger in errors.
+
     Attributes:
         reconciled: Lost heads that an administrator has answered for.
+
+    Raises:
+        LedgerError: The records contradict each other.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, records: Iterable[LedgerRecord] = (), where: str = "") -> None:
         self.reconciled: set[str] = set()
         self._reservations: dict[int, Reservation] = {}
         self._keys: dict[_Key, int] = {}
         self._spends: dict[_Scope, dict[tuple[int, int], SpendEntry]] = {}
+        for record in records:
+            self.apply(record, where)
 
     def apply(self, record: LedgerRecord, where: str) -> None:
         """Add a verified record.

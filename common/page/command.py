@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from common.commands.cli_output import Output
-
-if TYPE_CHECKING:
-    from common.page.guard import AsgiApp
+from common.page.guard import AsgiApp
+from common.page.serving import serve_page
 
 HostOption = Annotated[str, typer.Option("--host", help="Address to listen on.")]
 PortOption = Annotated[
@@ -19,7 +18,6 @@ PublicNameOption = Annotated[
     list[str] | None,
     typer.Option("--public-name", help="Name by which other machines call the page; repeatable."),
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print the address as JSON.")]
 
 
 def serve_and_say(
@@ -30,7 +28,6 @@ def serve_and_say(
     Raises:
         ConfigError: The address cannot be had, or would be open to others unasked.
     """
-    from common.page.serving import serve_page
 
     def ready(url: str) -> None:
         output.say(f"Page: {url}  (stop with Ctrl-C)")

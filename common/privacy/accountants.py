@@ -1,20 +1,23 @@
 """Numerical accountants: the second opinion, and the first where patients are sampled.
 
-`pld` (privacy loss distributions) is authoritative; `rdp` (Renyi) is the safe cross-check;
-`closed_form` is `common.privacy.accounting`. The central-limit accountant is refused: it reports
-an epsilon up to 10 % below the truth.
+`pld` (privacy loss distributions) is authoritative; `rdp` (Renyi) is the safe cross-check; `prv`
+(privacy random variables) is another team's code for what `pld` does; `closed_form` is
+`common.privacy.accounting`. The central-limit accountant is refused: it reports an epsilon up to
+10 % below the truth.
 """
 
 from __future__ import annotations
 
 import math
+import warnings
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from common.errors import PrivacyError
 from common.privacy.accounting import composed_epsilon, gaussian_delta
 
-Accountant = Literal["closed_form", "pld", "rdp"]
-ACCOUNTANTS: tuple[Accountant, ...] = ("closed_form", "pld", "rdp")
+Accountant = Literal["closed_form", "pld", "rdp", "prv"]
+ACCOUNTANTS: tuple[Accountant, ...] = ("closed_form", "pld", "rdp", "prv")
 _REFUSED = ("clt", "gdp_clt", "gdp", "central_limit")
 
 _ORDERS = [1 + tenth / 10 for tenth in range(5, 100)] + [*range(11, 64), 128, 256, 512, 1024]
@@ -50,6 +53,8 @@ def epsilon_by(
         return pld_epsilon(sigma, rounds, delta, sampling_rate=sampling_rate)
     if accountant == "rdp":
         return rdp_epsilon(sigma, rounds, delta, sampling_rate=sampling_rate)
+    if accountant == "prv":
+        return prv_epsilon({(sigma, sampling_rate): rounds}, delta)
     if accountant != "closed_form":
         raise PrivacyError(
             f"there is no accountant '{accountant}'", cure=f"use one of {', '.join(ACCOUNTANTS)}"
@@ -98,6 +103,37 @@ def rdp_epsilon(sigma: float, rounds: int, delta: float, *, sampling_rate: float
         one = dp_event.PoissonSampledDpEvent(sampling_rate, one)
         accountant = RdpAccountant(orders=_ORDERS)
     return float(accountant.compose(one, rounds).get_epsilon(delta))
+
+
+def prv_epsilon(
+    releases: Mapping[tuple[float, float], int], delta: float, *, error: float = 0.01
+) -> float:
+    """Return epsilon by privacy random variables (Gopi, Lee and Wutschitz, 2021), from Opacus.
+
+    Args:
+        releases: (sigma, sampling rate) -> number of such Gaussian releases; sampling is Poisson.
+        delta: In (0, 1).
+        error: The answer is above the truth, by at most twice this.
+
+    Raises:
+        PrivacyError: An argument is out of range, or Opacus cannot tell: epsilon is in the
+            hundreds, or delta too small for its grid.
+    """
+    from opacus.accountants import PRVAccountant
+
+    for (sigma, rate), rounds in releases.items():
+        _check(sigma, rounds, rate)
+    accountant = PRVAccountant()
+    accountant.history = [(*release, rounds) for release, rounds in sorted(releases.items())]
+    with warnings.catch_warnings():
+        # Opacus takes the logarithm of 1 - rate, which is -inf where every patient enters, and
+        # says when its Renyi bound, by which it chooses a grid, could be tighter.
+        warnings.filterwarnings("ignore", "divide by zero encountered in log", RuntimeWarning)
+        warnings.filterwarnings("ignore", "Optimal order is the (larg|small)est alpha", UserWarning)
+        try:
+            return float(accountant.get_epsilon(delta, eps_error=error))
+        except (RuntimeError, ValueError) as problem:
+            raise PrivacyError("Opacus gives no epsilon here", why=str(problem)) from problem
 
 
 def sampled_mu(sigma: float, rounds: int, sampling_rate: float) -> float:

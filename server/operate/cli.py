@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from common.commands.cli_output import Output
+from common.commands.options import JsonOption
 from server.operate import export_cli, page_cli, provision_cli, run_cli
+from server.page.consortium_files import newest_run
 
 app = typer.Typer(no_args_is_help=True, help=__doc__, rich_markup_mode=None)
 provision_cli.register(app)
 run_cli.register(app)
 page_cli.register(app)
 export_cli.register(app)
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 FolderArgument = Annotated[
     Path, typer.Argument(help="The coordinator's folder, or that of one run.")
 ]
@@ -28,9 +30,6 @@ def report(
     json_output: JsonOption = False,
 ) -> None:
     """Write report.html and report.json of a finished run; asks no site."""
-    import json
-
-    from server.page.consortium_files import newest_run
     from server.report.build import build_report
     from server.report.content import make_content
     from server.run.finished_run import read_finished_run

@@ -8,6 +8,8 @@ from typing import Annotated
 import typer
 
 from common.commands.cli_output import Output
+from common.commands.options import JsonOption
+from common.storage.atomic_file import write_text
 
 
 def register(app: typer.Typer) -> None:
@@ -27,10 +29,9 @@ def export(
     mlflow: Annotated[
         str | None, typer.Option(help="Log a run to this MLflow address (sqlite:///mlflow.db).")
     ] = None,
-    json_output: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    json_output: JsonOption = False,
 ) -> None:
     """Export the metrics by round and the final figures; without options, print them as CSV."""
-    from common.storage.atomic_file import write_text
     from server.operate.metric_history import metric_history
     from server.operate.tracking import log_to_mlflow, write_tensorboard
 

@@ -8,7 +8,9 @@ from typing import Annotated
 import typer
 
 from common.commands.cli_output import Output
-from common.page.command import HostOption, JsonOption, PortOption, PublicNameOption
+from common.commands.options import JsonOption
+from common.errors import ConfigError
+from common.page.command import HostOption, PortOption, PublicNameOption, serve_and_say
 
 
 def register(app: typer.Typer) -> None:
@@ -28,8 +30,6 @@ def page(
     It reads the folder and writes nothing. It listens on this machine alone unless a
     --public-name says otherwise.
     """
-    from common.errors import ConfigError
-    from common.page.command import serve_and_say
     from server.page.run_page import run_page
 
     if not folder.is_dir():

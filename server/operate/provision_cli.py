@@ -8,10 +8,19 @@ from typing import Annotated
 import typer
 
 from common.commands.cli_output import Output
+from common.commands.doctor import show
+from common.commands.options import JsonOption
+from server.consortium.consortium_folder import ConsortiumFolder
+from server.consortium.provision import provision as make
+from server.consortium.provision import rotate_server_certificate
+from server.consortium.provision_certificates import days_left, load_certificate
+from server.consortium.provision_kit import check_kit_folder, write_kit
+from server.consortium.provision_roster import admit as put_on_roster
+from server.consortium.provision_roster import revoke as take_off_roster
+from server.operate.doctor import examine_server
 
 FolderArgument = Annotated[Path, typer.Argument(help="The coordinator's folder.")]
 SiteArgument = Annotated[str, typer.Argument(help="Name of the hospital.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -49,11 +58,6 @@ def provision(
 
     Keys are never overwritten. Bound to loopback unless --listen says otherwise.
     """
-    from server.consortium.consortium_folder import ConsortiumFolder
-    from server.consortium.provision import provision as make
-    from server.consortium.provision import rotate_server_certificate
-    from server.consortium.provision_certificates import days_left, load_certificate
-
     output = Output(json_output)
     if rotate:
         opened = ConsortiumFolder.open(folder)
@@ -90,10 +94,6 @@ def admit(
 
     Compare the fingerprint with the hospital by telephone before you send the kit.
     """
-    from server.consortium.consortium_folder import ConsortiumFolder
-    from server.consortium.provision_kit import check_kit_folder, write_kit
-    from server.consortium.provision_roster import admit as put_on_roster
-
     opened = ConsortiumFolder.open(folder)
     if kit is not None:
         check_kit_folder(kit)
@@ -123,9 +123,6 @@ def revoke(
     json_output: JsonOption = False,
 ) -> None:
     """Take a hospital off the roster; its keys are never admitted again."""
-    from server.consortium.consortium_folder import ConsortiumFolder
-    from server.consortium.provision_roster import revoke as take_off_roster
-
     shrunk = take_off_roster(ConsortiumFolder.open(folder), site, reason)
     output = Output(json_output)
     output.say(f"Revoked: {site} (roster version {shrunk.version}).")
@@ -135,8 +132,6 @@ def revoke(
 
 def roster(folder: FolderArgument, json_output: JsonOption = False) -> None:
     """Show the signed roster, and what to write under `sites:` in a study."""
-    from server.consortium.consortium_folder import ConsortiumFolder
-
     signed = ConsortiumFolder.open(folder).roster()
     output = Output(json_output)
     output.table(
@@ -159,9 +154,6 @@ def kit(
     json_output: JsonOption = False,
 ) -> None:
     """Write the kit that one admitted hospital installs; it holds no secret."""
-    from server.consortium.consortium_folder import ConsortiumFolder
-    from server.consortium.provision_kit import write_kit
-
     connection = write_kit(ConsortiumFolder.open(folder), site, out)
     output = Output(json_output)
     output.say(f"Site kit for {site}: {out}")
@@ -174,7 +166,4 @@ def doctor(folder: FolderArgument, json_output: JsonOption = False) -> None:
 
     Exit status 1 if there is a problem; warnings do not count.
     """
-    from common.commands.doctor import show
-    from server.operate.doctor import examine_server
-
     raise typer.Exit(show(examine_server(folder), Output(json_output)))

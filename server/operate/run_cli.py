@@ -8,9 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from common.commands.cli_output import Output, clock
+from common.commands.options import JsonOption
+from common.error_guide import guide_of
+from common.study.study import Study
+from server.consortium.consortium_folder import ConsortiumFolder
 
 if TYPE_CHECKING:
-    from server.consortium.consortium_folder import ConsortiumFolder
     from server.operate.run_folder import RunFolder
 
 FolderArgument = Annotated[Path, typer.Argument(help="The coordinator's folder.")]
@@ -20,7 +23,6 @@ RunOption = Annotated[
 FollowOption = Annotated[
     bool, typer.Option("--follow/--no-follow", help="Show progress until the run has ended.")
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -47,7 +49,6 @@ def up(
     Registers admitted hospitals, takes revoked ones back, restarts whatever ends. Runs until it
     is interrupted, or `tumorboard server stop --down`.
     """
-    from server.consortium.consortium_folder import ConsortiumFolder
     from server.operate.server_up import serve, serve_in_background
 
     opened, output = ConsortiumFolder.open(folder), Output(json_output)
@@ -69,8 +70,6 @@ def run(
 
     Needs `tumorboard server up`. Interrupting this command does not stop the run.
     """
-    from common.study.study import Study
-    from server.consortium.consortium_folder import ConsortiumFolder
     from server.operate.run_folder import new_run
 
     opened = ConsortiumFolder.open(folder)
@@ -85,7 +84,6 @@ def resume(
     json_output: JsonOption = False,
 ) -> None:
     """Continue a stopped or failed run after its last committed round, with identical bytes."""
-    from server.consortium.consortium_folder import ConsortiumFolder
     from server.operate.run_folder import find_run
 
     opened = ConsortiumFolder.open(folder)
@@ -102,7 +100,6 @@ def stop(
     json_output: JsonOption = False,
 ) -> None:
     """Stop a run after the round in flight; what is committed stays."""
-    from server.consortium.consortium_folder import ConsortiumFolder
     from server.operate.run_control import stop_run, take_down
 
     opened, output = ConsortiumFolder.open(folder), Output(json_output)
@@ -159,8 +156,6 @@ def _go(folder: ConsortiumFolder, made: RunFolder, *, follow: bool, output: Outp
 
 
 def _say_run(told: dict[str, Any] | None, output: Output) -> None:
-    from common.error_guide import guide_of
-
     if told is None:
         output.say("No run yet.")
         return

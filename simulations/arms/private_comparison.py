@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+import torch
 
 from simulations.arms.private_arms import PrivateArm, score, score_fold
 from simulations.cohorts.cohort import Cohort
@@ -108,8 +109,6 @@ def compare_private_arms(
 def _one_fold(
     scenario: Scenario, train: Cohort, test: Cohort, arms: Sequence[PrivateArm], clip: float
 ) -> pd.DataFrame:
-    import torch
-
     torch.set_num_threads(1)
     scored = score_fold(scenario, train, test, arms, clip=clip)
     floor = fit_floor(train, test)

@@ -11,10 +11,9 @@ import os
 os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
 os.environ.setdefault("FLWR_DISABLE_UPDATE_CHECK", "1")
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
-from typing import TYPE_CHECKING
 from uuid import uuid4
 
 import torch
@@ -23,9 +22,6 @@ from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 APP_RAISED = 1
 """Flower's error code for a client app that raised."""

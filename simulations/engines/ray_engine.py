@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
 os.environ.setdefault("FLWR_DISABLE_UPDATE_CHECK", "1")
 
+import torch
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
@@ -124,8 +125,6 @@ def _call_in_worker(ray: Any, agents: Mapping[str, AgentApi]) -> Call:
     def call(context: Context, method: str, header: str, payload: bytes) -> tuple[str, bytes]:
         site_id, reference = stored[int(context.node_config["partition-id"])]
         if site_id not in _AGENTS:
-            import torch
-
             torch.set_num_threads(1)
             _AGENTS[site_id] = ray.get(reference)
         return answer(_AGENTS[site_id], method, header, payload)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from common.commands.cli_output import Output
+from common.commands.options import JsonOption
 from common.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
     from simulations.scenario.scenario_run import ScenarioResult
 
 app = typer.Typer(no_args_is_help=True, help=__doc__, rich_markup_mode=None)
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 DataOption = Annotated[Path, typer.Option(help="Folder of the public cohorts.")]
 WorkersOption = Annotated[int | None, typer.Option(min=1, help="Processes; one a core by default.")]
 SeedsOption = Annotated[int | None, typer.Option(min=1, help="Only the first seeds.")]

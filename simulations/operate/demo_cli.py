@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -35,8 +36,6 @@ def demo(
 
     Synthetic results prove code, not medicine.
     """
-    import json
-
     from simulations.operate.demo import DemoOptions, run_demo
 
     output = Output(json_output)

@@ -21,9 +21,12 @@ from typing import Any
 import numpy as np
 from scipy.special import expit
 
+from client.extract.kinds.extractor import create_extractor
+from common.cohort.manifest import read_manifest
 from common.commands.cli_output import Output
 from common.contract import canonical_json
 from common.errors import DataError
+from common.storage.atomic_file import write_text
 from common.study.study import PublicScaling
 from simulations.synthetic.cohort import weights
 from simulations.synthetic.feature_sets import SCALED_BY_REFERENCE, raw_feature_sets
@@ -155,10 +158,8 @@ def measure_reference(folder: Path, *, workers: int, output: Output) -> str:
     Raises:
         DataError: A public file could not be extracted.
     """
-    from client.extract.kinds.extractor import create_extractor
     from client.extract.run.runner import run_extraction
     from common.cohort.features_h5 import read_features
-    from common.cohort.manifest import read_manifest
     from simulations.synthetic.consortium import write_consortium
 
     consortium = write_consortium(folder, public_consortium(), output=output, workers=workers)
@@ -186,8 +187,6 @@ def measure_reference(folder: Path, *, workers: int, output: Output) -> str:
 
 def main() -> None:
     """Measure the constants again and write them beside this file."""
-    from common.storage.atomic_file import write_text
-
     place = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(tempfile.mkdtemp())
     text = measure_reference(place, workers=2, output=Output())
     write_text(REFERENCE_FILE, text)

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import JsonValue
 
+from common.cohort.manifest import PatientRow
 from common.contract import canonical_json, sha256_hex
 from common.errors import ConfigError, ExtractionError
 from common.study.catalogue import EXTRACTORS
@@ -18,7 +19,6 @@ from common.study.study import FeatureSpec
 
 if TYPE_CHECKING:
     from common.cohort.features_h5 import FeatureFile
-    from common.cohort.manifest import PatientRow
 
 
 PROBLEMS = "problems"

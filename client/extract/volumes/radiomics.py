@@ -14,7 +14,7 @@ import math
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -36,13 +36,11 @@ from client.extract.volumes.sequence_volumes import (
 from client.extract.volumes.volume import sitk
 from client.extract.volumes.volume_preprocess import correct_and_scale, resample_around
 from common.cohort.features_h5 import FINGERPRINT, FeatureFile
+from common.cohort.manifest import PatientRow
 from common.contract import canonical_json
 from common.errors import ConfigError, ErrorCode, ExtractionError
 from common.optional import require
 from common.study.study import FeatureSpec
-
-if TYPE_CHECKING:
-    from common.cohort.manifest import PatientRow
 
 CODE_VERSION = 1
 

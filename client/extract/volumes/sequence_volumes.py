@@ -5,19 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydantic import Field, JsonValue, field_validator
 
 from client.extract.volumes.volume import Mask, Volume, make_mask, resample_mask
 from client.extract.volumes.volume_preprocess import Preprocessing
 from client.extract.volumes.volume_reader import mask_series, read_mask, read_volume
+from common.cohort.manifest import PatientRow
 from common.contract import Contract, read_yaml_mapping
 from common.errors import ConfigError, ErrorCode, ExtractionError, TumorboardError
 from common.study.study import FeatureSpec
-
-if TYPE_CHECKING:
-    from common.cohort.manifest import PatientRow
 
 _FOLDER = Path(__file__).with_name("params")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -28,11 +28,9 @@ from client.extract.volumes.sequence_volumes import (
 from client.extract.volumes.tumour_slices import SliceChoice, TumourSlices, cut_slices
 from client.extract.volumes.volume_preprocess import correct_and_scale
 from common.cohort.features_h5 import FINGERPRINT, FeatureFile
+from common.cohort.manifest import PatientRow
 from common.errors import ConfigError
 from common.study.study import FeatureSpec
-
-if TYPE_CHECKING:
-    from common.cohort.manifest import PatientRow
 
 CODE_VERSION = 1
 

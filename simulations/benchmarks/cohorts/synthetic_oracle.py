@@ -21,6 +21,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
+import torch
 
 from common.study.study import MODALITIES
 from simulations.benchmarks.parts.check import Check, progress, run
@@ -91,8 +92,6 @@ def _all_scores() -> Iterator[tuple[int, dict[ArmName, Scores]]]:
 
 
 def _train_one(seed: int, arm: ArmName, folder: Path) -> Scores:
-    import torch
-
     torch.set_num_threads(1)
     return run_arm(draw_trial(seed, HOSPITALS, PATIENTS), arm, folder)
 

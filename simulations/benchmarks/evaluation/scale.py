@@ -20,6 +20,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
+import torch
 
 from client.training.private_gradient import clipped_gradient_sum
 from common.commands.cli_output import Output, Progress
@@ -182,8 +183,6 @@ def _in_own_process(measure: Callable[..., Cost], *arguments: object) -> Cost:
 
 
 def _one_thread() -> None:
-    import torch
-
     torch.set_num_threads(1)
 
 

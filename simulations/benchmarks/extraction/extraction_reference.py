@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from client.extract.encoders.tile_encoder import load_encoder
 from client.extract.slides.tile_extractor import TileExtractor
 from client.extract.slides.tiles import plan_tiles
 from client.extract.slides.tissue import TissueParams, find_tissue
@@ -100,7 +101,6 @@ def _encoder(tiles: NDArray[np.uint8]) -> Iterator[Check]:
     import torch
 
     from client.extract.encoders.efficientnet_lite import load_efficientnet_lite0
-    from client.extract.encoders.tile_encoder import load_encoder
 
     encoder = load_encoder("efficientnet_lite0", {}, "cpu", threads=1)
     model = load_efficientnet_lite0()

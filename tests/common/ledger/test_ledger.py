@@ -345,7 +345,7 @@ def test_files_are_private(path: Path, ledger: Ledger) -> None:
     assert path.parent.stat().st_mode & 0o077 == 0
 
 
-def test_two_accountants_agree_on_a_mixed_ledger(path: Path) -> None:
+def test_three_accountants_agree_on_a_mixed_ledger(path: Path) -> None:
     ledger = Ledger(path, "hospital-a", LedgerBudgets.unlimited())
     for number in range(1, 11):
         ledger.reserve(training(number))
@@ -358,6 +358,8 @@ def test_two_accountants_agree_on_a_mixed_ledger(path: Path) -> None:
     held_out = next(a for a in accounts if a.partition == "held_out")
     assert held_out.epsilon == pytest.approx(6.0)
     assert held_out.second_epsilon <= 6.0 + 1e-6
+    assert train.second_epsilon < train.third_epsilon <= 3.02
+    assert held_out.third_epsilon is None  # tables have no Gaussian noise
     assert train.fallback_epsilon is None  # these lines do not tell their shares
 
 
@@ -378,4 +380,6 @@ def test_accountants_disagree_on_a_misdeclared_sampled_release(path: Path) -> No
     ledger.reserve(
         training(1, parameters={"sigma": 0.8, "sampling_rate": 0.05}, mu_squared=0.05**2 * 0.5)
     )
-    assert not all(a.agree for a in recompose(ledger.entries(), 1e-5, where="test"))
+    account = recompose(ledger.entries(), 1e-5, where="test")[0]
+    assert not account.agree
+    assert account.third_epsilon == pytest.approx(account.second_epsilon, abs=0.02)

@@ -1,9 +1,10 @@
 import math
 
 import pytest
+from dp_accounting.pld import privacy_loss_distribution
 
 from common.errors import PrivacyError
-from common.privacy.accountants import epsilon_by, pld_epsilon, rdp_epsilon, sampled_mu
+from common.privacy.accountants import epsilon_by, pld_epsilon, prv_epsilon, rdp_epsilon, sampled_mu
 from common.privacy.accounting import composed_epsilon, training_sigma
 
 TABLE = [  # sampling rate, sigma, rounds, PLD, RDP: table 3.1 of the privacy design
@@ -17,6 +18,35 @@ TABLE = [  # sampling rate, sigma, rounds, PLD, RDP: table 3.1 of the privacy de
 def test_accountants_give_the_figures_of_the_design(rate, sigma, rounds, pld, rdp) -> None:
     assert pld_epsilon(sigma, rounds, 1e-5, sampling_rate=rate) == pytest.approx(pld, abs=1e-3)
     assert rdp_epsilon(sigma, rounds, 1e-5, sampling_rate=rate) == pytest.approx(rdp, abs=2e-3)
+
+
+@pytest.mark.parametrize(("rate", "sigma", "rounds", "pld"), [row[:4] for row in TABLE])
+def test_accountant_of_opacus_is_above_that_of_dp_accounting_by_its_error(
+    rate, sigma, rounds, pld
+) -> None:
+    exact = pld_epsilon(sigma, rounds, 1e-5, sampling_rate=rate)
+    for error in (0.01, 0.05):
+        found = prv_epsilon({(sigma, rate): rounds}, 1e-5, error=error)
+        assert exact - 1e-3 <= found <= exact + 2 * error
+    assert epsilon_by(
+        "prv", sigma=sigma, rounds=rounds, delta=1e-5, sampling_rate=rate
+    ) == pytest.approx(pld + 0.01, abs=2e-3)  # the design's column PRV
+
+
+def test_accountant_of_opacus_composes_unlike_releases() -> None:
+    mixed = {(5.0, 1.0): 4, (20.0, 1.0): 30, (4.0, 0.1): 50}
+    with_pld = _pld_of(mixed).get_epsilon_for_delta(1e-5)
+    assert with_pld - 1e-3 <= prv_epsilon(mixed, 1e-5) <= with_pld + 0.02
+    with pytest.raises(PrivacyError, match="not a release"):
+        prv_epsilon({(1.0, 2.0): 1}, 1e-5)
+
+
+def _pld_of(releases):
+    whole = privacy_loss_distribution.identity()
+    for (sigma, rate), rounds in releases.items():
+        one = privacy_loss_distribution.from_gaussian_mechanism(sigma, sampling_prob=rate)
+        whole = whole.compose(one.self_compose(rounds))
+    return whole
 
 
 @pytest.mark.parametrize("epsilon", [1.0, 3.0, 8.0])

@@ -1,0 +1,1 @@
+"""Benchmarks of the source tree itself: its folders, imports, sizes and dependencies."""
