@@ -30,8 +30,8 @@ from common.study.study import Study
 
 PADDED_CHUNK = 16
 
-Gradients = tuple[dict[str, Tensor], Tensor]
-"""Of M patients: (M, *shape) by parameter name, and losses (M,)."""
+Gradients = tuple[Tensor, Tensor]
+"""Of M patients: (M, size) over all parameters in the order of `expected_shapes`, losses (M,)."""
 
 
 def clipped_gradient_sum(
@@ -71,7 +71,7 @@ def clipped_gradient_sum(
 def patient_gradients(
     model: FusedModel, dataset: PatientSource, study: Study, device: torch.device
 ) -> Iterator[Gradients]:
-    """Yield (gradients (M, *shape) by parameter name, losses (M,)) in the order of patient ids.
+    """Yield the gradients of some patients at a time, in the order of patient ids.
 
     The way is chosen by what is fastest: see the module's first lines.
     """
@@ -86,17 +86,25 @@ def patient_gradients(
 def one_by_one(
     model: FusedModel, dataset: PatientSource, study: Study, device: torch.device
 ) -> Iterator[Gradients]:
-    """Yield each patient's gradient from a backward pass of their own, without padding."""
+    """Yield each patient's gradient from a backward pass of their own, without padding.
+
+    Backward passes add into one buffer, as plain training does, instead of giving every patient
+    new memory; a gradient is good until the next is asked for.
+    """
     objective = PatientObjective(model, study)
-    parameters = trainable(model)
-    for index in sorted_indices(dataset):
-        batch = model.prepare(dataset.batch([index]).to(device))
-        loss = objective(batch)
-        gradients = torch.autograd.grad(
-            loss.sum(), list(parameters.values()), allow_unused=True, materialize_grads=True
-        )
-        named = zip(parameters, gradients, strict=True)
-        yield {name: gradient.unsqueeze(0) for name, gradient in named}, loss.detach()
+    parameters = list(trainable(model).values())
+    flat = torch.zeros(sum(parameter.numel() for parameter in parameters), device=device)
+    parts = torch.split(flat, [parameter.numel() for parameter in parameters])
+    for parameter, part in zip(parameters, parts, strict=True):
+        parameter.grad = part.view(parameter.shape)
+    try:
+        for index in sorted_indices(dataset):
+            flat.zero_()
+            loss = objective(model.prepare(dataset.batch([index]).to(device)))
+            loss.sum().backward()
+            yield flat.unsqueeze(0), loss.detach()
+    finally:
+        model.zero_grad(set_to_none=True)
 
 
 def in_padded_chunks(
@@ -122,10 +130,8 @@ def _many_at_once(
     of_many = vmap(grad_and_value(loss_of), in_dims=(None, 0), randomness="error")
     for batch, count in prepared:
         gradients, losses = of_many({name: tensors[name] for name in names}, batch)
-        yield (
-            {name.removeprefix("model."): g[:count].detach() for name, g in gradients.items()},
-            losses[:count].detach(),
-        )
+        rows = torch.cat([gradients[name][:count].flatten(1) for name in names], dim=1)
+        yield rows.detach(), losses[:count].detach()
 
 
 def _uniform_size(model: FusedModel) -> int:

@@ -168,14 +168,12 @@ class TrialGradients:
         }
         each = {name: values[self._owner] for name, values in stacked.items()}
         gradients, losses = self._of_all(each, self._batch)
+        rows = torch.cat([gradients[f"model.{n}"].flatten(1) for n in self._names], dim=1).detach()
         found, start = [], 0
         for size, clip in zip(self._sizes, clips, strict=True):
             own = slice(start, start + size)
             total = ClippedSum(self._shapes, clip)
-            total.add(
-                {name: gradients[f"model.{name}"][own].detach() for name in self._names},
-                losses[own].detach(),
-            )
+            total.add(rows[own], losses[own].detach())
             found.append(flatten(total.result().arrays))
             start += size
         return found

@@ -114,8 +114,9 @@ def test_frozen_parameters_are_left_out_and_do_not_count_in_the_norm():
     study = make_study("moemil", size="small", trainable=["heads"])
     model, cohort = random_model(study), Cohort(study, 5)
     result = clipped_gradient_sum(model, cohort, study, device=CPU, clip=CLIP)
+    size = sum(math.prod(shape) for shape in expected_shapes(model).values())
     for gradients, _ in in_padded_chunks(model, cohort, study, CPU, 3):
-        assert set(gradients) == set(expected_shapes(model))
+        assert gradients.shape[1] == size
     assert set(result.arrays) == set(expected_shapes(model))
     assert all(name.startswith("heads.") for name in result.arrays)
 

@@ -14,9 +14,8 @@ from common.wire import joint_norm
 SHAPES = {"a": (3,), "b": (2, 2)}
 
 
-def gradients_of(rows: np.ndarray) -> dict[str, torch.Tensor]:
-    tensor = torch.tensor(rows, dtype=torch.float32).reshape(-1, 7)
-    return {"a": tensor[:, :3], "b": tensor[:, 3:].reshape(-1, 2, 2)}
+def gradients_of(rows: np.ndarray) -> torch.Tensor:
+    return torch.tensor(rows, dtype=torch.float32).reshape(-1, 7)
 
 
 def sum_of(rows: np.ndarray, clip: float | None):
