@@ -1,4 +1,4 @@
-"""RT structure sets: contours in millimetres to a mask on the grid of the volume.
+"""Read RT structure sets: contours in millimetres to a mask on the grid of the volume.
 
 DICOM PS3.3 C.8.8.6 (ROI Contour). Contours on the planes of the volume's own slices are filled
 there; contours on other planes (volume resampled, cut otherwise or converted) are filled on a
@@ -21,12 +21,13 @@ from client.extract.volumes.volume import (
     Mask,
     Volume,
     check_frame,
+    check_outside,
     make_mask,
     resample_mask,
     sitk,
     to_index,
 )
-from common.errors import ErrorCode, ExtractionError
+from common.errors import ExtractionError
 
 _CLOSED = {"CLOSED_PLANAR", "CLOSEDPLANAR_XOR"}
 _ON_SLICE = 0.26
@@ -110,15 +111,7 @@ def read_rtstruct(
     contours = read_contours(dataset, path, roi)
     everything = [contour for group in contours.values() for contour in group]
     outside = _outside_fraction(everything, volume)
-    if outside > max_outside:
-        raise ExtractionError(
-            f"{outside:.0%} of the region '{'+'.join(contours)}' lies outside the volume",
-            where=f"{path} against {volume.source}",
-            why="the mask belongs to another volume, or the volume was cut",
-            cure="name the series the region was drawn on; if the cut is meant, raise "
-            "extractor.params.max_outside_fraction",
-            code=ErrorCode.IMAGE_MASK_MISMATCH,
-        )
+    check_outside(outside, max_outside, f"region '{'+'.join(contours)}'", path, volume)
     fill_group = _fill_on_slices if _on_slices(everything, volume) else _fill_on_own_grid
     array = np.zeros(volume.image.GetSize()[::-1], dtype=bool)
     for group in contours.values():

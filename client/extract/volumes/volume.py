@@ -165,6 +165,23 @@ def check_frame(volume: Volume, frame_of_reference: str, source: Path) -> None:
         )
 
 
+def check_outside(share: float, allowed: float, what: str, source: Path, volume: Volume) -> None:
+    """Refuse a DICOM mask of which too much lies outside its volume.
+
+    Raises:
+        ExtractionError: `share` is over `allowed` (code IMAGE_MASK_MISMATCH).
+    """
+    if share > allowed:
+        raise ExtractionError(
+            f"{share:.0%} of the {what} lies outside the volume",
+            where=f"{source} against {volume.source}",
+            why="the mask belongs to another volume, or the volume was cut",
+            cure="name the series it was drawn on; if the cut is meant, raise "
+            "extractor.params.max_outside_fraction",
+            code=ErrorCode.IMAGE_MASK_MISMATCH,
+        )
+
+
 def resample_mask(mask_image: Any, reference: Any) -> npt.NDArray[np.bool_]:
     """Return a mask image on another grid as (K, J, I), nearest neighbour, 0 outside."""
     filtered = sitk().Resample(
