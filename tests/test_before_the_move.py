@@ -22,8 +22,8 @@ from common.errors import ConfigError, ErrorCode, LedgerError, ProtocolError, Ru
 from common.ledger.ledger import Ledger, LedgerBudgets
 from common.ledger.ledger_file import read_ledger
 from common.ledger.recompose import recompose
+from common.models.base.build import build_model
 from common.models.base.weights_file import load_weights
-from common.models.catalogue.registry import build_model
 from common.study.study import Study
 from common.trust.audit_log import read_audit
 from common.trust.join_request import read_join_request

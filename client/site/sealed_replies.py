@@ -78,15 +78,6 @@ class SealedReplies:
         keys = [(method, run_id, round_number, digest) for method in _METHODS]
         return any(self._path(key).exists() for key in keys)
 
-    def discard_run(self, run_id: str) -> None:
-        """Remove the replies of a run that is over; the ledger keeps refusing its releases."""
-        folder = self._run_folder(run_id)
-        if not folder.is_dir():
-            return
-        for path in folder.iterdir():
-            path.unlink()
-        folder.rmdir()
-
     def _run_folder(self, run_id: str) -> Path:
         return self._folder / sha256_hex(run_id)[:32]
 

@@ -15,7 +15,6 @@ from common.errors import ConfigError
 from common.storage.atomic_file import write_text
 from common.study.site_policy import SitePolicy
 from common.study.study import Study
-from common.trust.provenance import RunRecord
 
 Schema = dict[str, JsonValue]
 
@@ -73,7 +72,6 @@ SCHEMAS: dict[str, Callable[[], Schema]] = {
     "study": _of(Study),
     "site-policy": _of(SitePolicy),
     "manifest-row": manifest_row_schema,
-    "run-record": _of(RunRecord),
 }
 """Name -> function that builds the schema."""
 

@@ -67,9 +67,7 @@ def validate(path: StudyArgument, json_output: JsonOption = False) -> None:
 
 @app.command(epilog="Example: tumorboard study schema site-policy > site.schema.json")
 def schema(
-    name: Annotated[
-        str, typer.Argument(help="study, site-policy, manifest-row or run-record.")
-    ] = "study",
+    name: Annotated[str, typer.Argument(help="study, site-policy or manifest-row.")] = "study",
     out: Annotated[
         Path | None, typer.Option("--out", help="Write all schemas into this folder instead.")
     ] = None,

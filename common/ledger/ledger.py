@@ -13,7 +13,6 @@ from pathlib import Path
 
 from common.errors import BudgetError, ErrorCode, LedgerError
 from common.ledger.ledger_budget import (
-    Currency,
     LedgerBudgets,
     affected,
     composed_spend,
@@ -154,8 +153,7 @@ class Ledger:
         """Return epsilon (rounded up) of everything spent with noise.
 
         The smaller of two bounds: all releases as Gaussian ones, or pure releases added up
-        beside the Gaussian ones. Exact releases (mechanism none) have no epsilon; see
-        `exact_releases`.
+        beside the Gaussian ones. Exact releases (mechanism none) have no epsilon.
 
         Args:
             study_digest: One study; None = the hospital over all studies.
@@ -163,26 +161,6 @@ class Ledger:
             delta: In (0, 1).
         """
         return composed_spend(self._state.spends(study_digest, partition), delta)
-
-    def exact_releases(self, study_digest: str | None, partition: Partition) -> int:
-        """Return how many releases left without noise; any makes a finite epsilon void."""
-        spends = self._state.spends(study_digest, partition)
-        return sum(entry.mechanism == "none" for entry in spends)
-
-    def remaining(
-        self, study_digest: str, partition: Partition
-    ) -> dict[str, tuple[Currency, float]]:
-        """Return level -> (currency, what is left) for one study and partition.
-
-        Raises:
-            BudgetError: The study was not approved or the partition has no budget.
-        """
-        left: dict[str, tuple[Currency, float]] = {}
-        for level, cap in self._budgets.caps(study_digest, partition):
-            scope = study_digest if level == "study" else None
-            spent = cap.cost(self._state.spends(scope, partition))
-            left[level] = (cap.currency, max(cap.amount - spent, 0.0))
-        return left
 
     @property
     def head(self) -> str:

@@ -80,7 +80,7 @@ class InvertedBottleneck(nn.Module):
 
 
 class EfficientNetLite0(nn.Module):
-    """Pooled image features; `classify` gives the ImageNet logits the weights were trained for."""
+    """Pooled image features; `_fc` makes them the ImageNet logits the weights were trained for."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -106,11 +106,6 @@ class EfficientNetLite0(nn.Module):
         x = functional.relu6(self._bn1(self._conv_head(x)))
         pooled: Tensor = x.mean(dim=(2, 3))
         return pooled
-
-    def classify(self, images: Tensor) -> Tensor:
-        """Return (N, 1000) ImageNet logits of (N, 3, H, W) pixels in 0..255, float32."""
-        logits: Tensor = self._fc(self(images))
-        return logits
 
 
 def load_efficientnet_lite0() -> EfficientNetLite0:

@@ -57,14 +57,6 @@ def average_precision(table: FloatArray) -> FloatArray:
         return np.asarray((precision * falling[..., 1, :]).sum(-1) / true[..., -1])
 
 
-def precision_recall_points(table: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Return (recall, precision) at every cut from the highest score down, each (R,)."""
-    falling = np.flip(table.astype(np.float64), -1)
-    true, called = np.cumsum(falling[1]), np.cumsum(falling.sum(0))
-    filled = called > 0
-    return true[filled] / falling[1].sum(), true[filled] / called[filled]
-
-
 def roc_points(table: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Return (false positive rate, true positive rate), each (R + 1,), from (0, 0) to (1, 1)."""
     falling = np.flip(table.astype(np.float64), -1)

@@ -68,15 +68,5 @@ def test_any_damage_is_noticed_and_never_overwritten(tmp_path: Path) -> None:
             sealed.store(KEY, "header", b"fresh noise")
 
 
-def test_a_run_that_is_over_can_be_discarded(tmp_path: Path) -> None:
-    sealed = SealedReplies(tmp_path)
-    sealed.store(KEY, "h", b"p")
-    sealed.store(("train", "run-2", 1, "ab" * 32), "h", b"p")
-    sealed.discard_run("run-1")
-    sealed.discard_run("unknown")
-    assert sealed.load(KEY) is None
-    assert sealed.load(("train", "run-2", 1, "ab" * 32)) == ("h", b"p")
-
-
 def test_digest_separates_header_from_payload() -> None:
     assert payload_digest("ab", b"c") != payload_digest("a", b"bc")

@@ -1,6 +1,5 @@
 """The code digest follows the installed sources; the record holds and returns everything."""
 
-import hashlib
 import subprocess
 import sys
 from pathlib import Path
@@ -11,11 +10,7 @@ import common.trust.provenance as provenance
 from common.errors import ConfigError
 from common.study.study import Study
 from common.trust.provenance import (
-    RunRecord,
     code_digest,
-    file_digest,
-    folder_digest,
-    library_versions,
     source_digests,
 )
 
@@ -70,31 +65,3 @@ def test_code_digest_covers_client_and_server_and_imports_neither(
     monkeypatch.setattr(provenance, "PACKAGES", ("common", "no_such_package"))
     with pytest.raises(ConfigError, match="not installed"):
         provenance.code_digest.__wrapped__()
-
-
-def test_data_digests(tmp_path: Path) -> None:
-    (tmp_path / "a").write_bytes(b"abc")
-    assert file_digest(tmp_path / "a") == hashlib.sha256(b"abc").hexdigest()
-    before = folder_digest(tmp_path)
-    assert folder_digest(tmp_path, "*.h5") != before
-    (tmp_path / "a").rename(tmp_path / "b")
-    assert folder_digest(tmp_path) != before
-
-
-def test_library_versions_skip_what_is_absent() -> None:
-    assert set(library_versions(["numpy", "no-such-distribution"])) == {"numpy"}
-
-
-def test_a_record_comes_back_whole(tmp_path: Path) -> None:
-    record = RunRecord.start("r1", STUDY, data={"a": "0" * 64}, seeds={"init": 7})
-    assert record.config_digest == STUDY.digest()
-    assert record.finished is None
-    done = record.finish({"c_index": 0.71, "response_auc": None, "tiny": 1e-7})
-    done.write(tmp_path / "deep" / "run.json")
-    again = RunRecord.read(tmp_path / "deep" / "run.json")
-    assert again == done
-    assert again.finished is not None
-    assert again.started <= again.finished
-    assert Study.model_validate(again.config).digest() == STUDY.digest()
-    with pytest.raises(ConfigError, match="does not exist"):
-        RunRecord.read(tmp_path / "none.json")
