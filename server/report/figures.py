@@ -2,17 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from matplotlib.figure import Figure
+
 from common.metrics.tables.estimate import Estimate
-from server.report.auc_plot import auc_over_time_svg
-from server.report.calibration_plot import calibration_svg
 from server.report.content import HEADLINE, ReportContent
-from server.report.forest_plot import DIFFERENCE, ForestRow, forest_svg
-from server.report.learning_plot import learning_svg
+from server.report.forest_plot import (
+    DIFFERENCE,
+    ForestRow,
+    ForestScale,
+    forest_size,
+    plot_forest,
+)
+from server.report.learning_plot import Quantity, plot_learning
 from server.report.metric_names import HEADLINE_TITLES
-from server.report.roc_plot import roc_svg
-from server.report.survival_plot import survival_svg
+from server.report.performance_plots import (
+    FLAT,
+    SQUARE,
+    plot_auc_over_time,
+    plot_calibration,
+    plot_roc,
+)
+from server.report.survival_plot import SIZE, heights, plot_survival, survival_in_words
+from server.report.svg import WIDTH, to_svg
+
+COLUMNS = 2
+"""Calibration panels beside each other."""
 
 
 @dataclass(frozen=True)
@@ -42,27 +59,13 @@ class Figures:
 
 def draw_figures(content: ReportContent) -> Figures:
     """Return the figures of a report."""
-    summary, study = content.summary, content.result.study
-    endpoint = study.endpoints.survival
-    metrics = [name for name in HEADLINE if name in summary.overall.metrics]
-    survival = roc = auc = calibration = None
-    if summary.curves:
-        p_value = p_in_words(summary.overall.metrics.get("log_rank_p"))
-        exact = summary.release == "internal"
-        survival = survival_svg(summary.curves, exact=exact, p_value=p_value)
-    if summary.roc is not None:
-        roc = roc_svg(summary.roc, str(content.metric("response_auc")))
-    if summary.auc_curve and endpoint is not None:
-        auc = auc_over_time_svg(summary.auc_curve, endpoint.horizons_months)
-    if summary.reliability:
-        panels = {_panel(name): groups for name, groups in summary.reliability.items()}
-        calibration = calibration_svg(panels)
+    metrics = [name for name in HEADLINE if name in content.summary.overall.metrics]
     return Figures(
-        learning=learning_svg(content.result.history, len(study.sites)),
-        survival=survival,
-        roc=roc,
-        auc_over_time=auc,
-        calibration=calibration,
+        learning=_learning(content),
+        survival=_survival(content),
+        roc=_roc(content),
+        auc_over_time=_auc_over_time(content),
+        calibration=_calibration(content),
         forests=[_by_site(content, name) for name in metrics],
         differences=[drawn for name in metrics if (drawn := _differences(content, name))],
         subgroups=[drawn for name in metrics if (drawn := _by_subgroup(content, name))],
@@ -80,11 +83,99 @@ def p_in_words(p_value: Estimate | None) -> str:
     return "p < 0.001" if p_value.value < 0.001 else f"p = {p_value.value:.3f}"
 
 
-def _panel(name: str) -> str:
+def panel_title(name: str) -> str:
+    """Return what a calibration panel predicts.
+
+    >>> panel_title("survival_36m")
+    'Death by 36 months'
+    """
     if name == "response":
         return "Response"
     months = name.removeprefix("survival_").removesuffix("m")
     return f"Death by {months} months"
+
+
+def _learning(content: ReportContent) -> str:
+    history, n_sites = content.result.history, len(content.result.study.sites)
+    quantities: list[Quantity] = ["update_norm", "sites"]
+    if any(record.loss is not None for record in history):
+        quantities.insert(1, "loss")
+    rows = len(quantities) - 1
+
+    def draw(figure: Figure) -> None:
+        for place, quantity in enumerate(quantities, 1):
+            ax = figure.add_subplot(rows, 2, place)
+            plot_learning(history, quantity, n_sites=n_sites, ax=ax)
+
+    label = f"Learning curve over {len(history)} rounds"
+    return to_svg(draw, (WIDTH, 0.2 + 2.0 * rows), name="learning", label=label)
+
+
+def _survival(content: ReportContent) -> str | None:
+    summary = content.summary
+    if not summary.curves:
+        return None
+    p_value = p_in_words(summary.overall.metrics.get("log_rank_p"))
+    exact = summary.release == "internal"
+
+    def draw(figure: Figure) -> None:
+        curves = summary.curves
+        ax, table = figure.subplots(2, 1, height_ratios=heights(curves), sharex=True)
+        plot_survival(curves, exact=exact, p_value=p_value, ax=ax, table=table)
+
+    return to_svg(draw, SIZE, name="km", label=survival_in_words(summary.curves))
+
+
+def _roc(content: ReportContent) -> str | None:
+    points = content.summary.roc
+    if points is None:
+        return None
+    label = f"ROC curve of response, AUC {content.metric('response_auc')}"
+    return to_svg(lambda f: plot_roc(points, ax=f.subplots()), SQUARE, name="roc", label=label)
+
+
+def _auc_over_time(content: ReportContent) -> str | None:
+    points, endpoint = content.summary.auc_curve, content.result.study.endpoints.survival
+    if not points or endpoint is None:
+        return None
+    horizons = endpoint.horizons_months
+    reached = [f"{p.months:g} months {p.auc}" for p in points if p.months in horizons]
+
+    def draw(figure: Figure) -> None:
+        plot_auc_over_time(points, horizons, ax=figure.subplots())
+
+    return to_svg(draw, FLAT, name="auc-time", label=f"AUC over time: {'; '.join(reached)}")
+
+
+def _calibration(content: ReportContent) -> str | None:
+    panels = {panel_title(name): groups for name, groups in content.summary.reliability.items()}
+    if not panels:
+        return None
+    rows = -(-len(panels) // COLUMNS)
+
+    def draw(figure: Figure) -> None:
+        for place, (title, groups) in enumerate(panels.items(), 1):
+            ax = figure.add_subplot(rows, COLUMNS, place)
+            plot_calibration(groups, title=title, ax=ax)
+
+    label = "Calibration: " + "; ".join(
+        f"{title}: "
+        + ", ".join(f"predicted {g.predicted:.0%} observed {g.observed:.0%}" for g in groups)
+        for title, groups in panels.items()
+    )
+    return to_svg(draw, (WIDTH, 0.3 + 2.6 * rows), name="calibration", label=label)
+
+
+def forest_svg(
+    rows: Sequence[ForestRow], *, name: str, title: str, scale: ForestScale | None = None
+) -> str:
+    """Return a forest for a page."""
+
+    def draw(figure: Figure) -> None:
+        plot_forest(rows, title=title, scale=scale, ax=figure.subplots())
+
+    label = f"{title}: " + "; ".join(f"{row.label} {row.estimate}" for row in rows)
+    return to_svg(draw, forest_size(rows), name=name, label=label)
 
 
 def _by_site(content: ReportContent, name: str) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from common.metrics.tables.estimate import Estimate
-from server.report.svg import BLUE, GREY, INK, WIDTH, figure, to_svg
+from server.report.svg import BLUE, GREY, INK, WIDTH, new_axes
 
 
 @dataclass(frozen=True)
@@ -41,25 +41,38 @@ DIFFERENCE = ForestScale(0.0, "left: the other is better; right: federated", Non
 _MARKS = {"overall": ("D", INK), "site": ("o", BLUE), "baseline": ("s", GREY)}
 
 
-def forest_svg(
-    rows: Sequence[ForestRow], *, name: str, title: str, scale: ForestScale | None = None
-) -> str:
-    """Return the figure; a metric that cannot be estimated keeps its row and says so."""
-    scale = scale or ForestScale()
+def forest_size(rows: Sequence[ForestRow]) -> tuple[float, float]:
+    """Return width and height of a forest in inches."""
+    return WIDTH, 0.9 + 0.27 * len(rows)
+
+
+def plot_forest(
+    rows: Sequence[ForestRow],
+    *,
+    title: str = "",
+    scale: ForestScale | None = None,
+    ax: Axes | None = None,
+) -> Axes:
+    """Draw estimates under each other; one that cannot be estimated keeps its row and says so.
+
+    Args:
+        rows: The estimates, the first on top.
+        title: What they estimate.
+        scale: The axis; that of an AUC by default.
+        ax: Where to draw; a new figure by default.
+    """
+    scale, ax = scale or ForestScale(), ax or new_axes(*forest_size(rows))[0]
     left, right = scale.limits or _limits(rows, scale.reference)
-    with figure(WIDTH, 0.9 + 0.27 * len(rows)) as made:
-        axis = made.subplots()
-        axis.set_xlim(left, right)
-        for y, row in enumerate(reversed(rows)):
-            _draw(axis, y, row, left + 0.02 * (right - left))
-        axis.axvline(scale.reference, color=GREY, lw=1, ls=":")
-        axis.set_ylim(-0.7, len(rows) - 0.3)
-        axis.set_yticks(range(len(rows)), [row.label for row in reversed(rows)])
-        axis.grid(visible=False, axis="y")
-        axis.set_xlabel(scale.label)
-        axis.set_title(title)
-        label = f"{title}: " + "; ".join(f"{row.label} {row.estimate}" for row in rows)
-        return to_svg(made, name=name, label=label)
+    ax.set_xlim(left, right)
+    for y, row in enumerate(reversed(rows)):
+        _draw(ax, y, row, left + 0.02 * (right - left))
+    ax.axvline(scale.reference, color=GREY, lw=1, ls=":")
+    ax.set_ylim(-0.7, len(rows) - 0.3)
+    ax.set_yticks(range(len(rows)), [row.label for row in reversed(rows)])
+    ax.grid(visible=False, axis="y")
+    ax.set_xlabel(scale.label)
+    ax.set_title(title)
+    return ax
 
 
 def _draw(axis: Axes, y: int, row: ForestRow, left: float) -> None:

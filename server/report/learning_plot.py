@@ -1,42 +1,51 @@
-"""Learning curves: change of the model, training loss in mode none, and who answered, by round."""
+"""Draw what happened round by round: change of the model, training loss, who answered."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 from matplotlib.axes import Axes
 
-from server.report.svg import BLUE, GREEN, ORANGE, WIDTH, figure, to_svg
+from server.report.svg import BLUE, GREEN, ORANGE, new_axes
 from server.session.checkpoint import RoundRecord
 
+Quantity = Literal["update_norm", "loss", "sites"]
 
-def learning_svg(history: Sequence[RoundRecord], n_sites: int) -> str:
-    """Return the figure; a loss panel where losses are known.
+
+def plot_learning(
+    history: Sequence[RoundRecord],
+    quantity: Quantity = "update_norm",
+    *,
+    n_sites: int | None = None,
+    ax: Axes | None = None,
+) -> Axes:
+    """Draw one quantity by round.
 
     Args:
-        history: One record a round.
-        n_sites: Sites on the roster.
+        history: One record per round.
+        quantity: L2 norm of the model's change, mean training loss (mode none), or the number of
+            hospitals whose update counted.
+        n_sites: Hospitals on the roster, the top of the axis of `sites`.
+        ax: Where to draw; a new figure by default.
     """
+    ax = ax or new_axes(4.2, 2.6)[0]
     rounds = [record.round for record in history]
-    losses = [(record.round, record.loss) for record in history if record.loss is not None]
-    with figure(WIDTH, 4.2 if losses else 2.2) as made:
-        grid = made.subplots(2 if losses else 1, 2, squeeze=False)
-        axes: list[Axes] = list(grid.ravel())
-        if losses:
-            axes.pop().set_visible(False)
-        axes[0].plot(rounds, [record.update_norm for record in history], color=BLUE, lw=1.5)
-        axes[0].set_title("Change of the model")
-        axes[0].set_ylabel("L2 norm")
-        if losses:
-            axes[1].plot(*zip(*losses, strict=True), color=ORANGE, lw=1.5)
-            axes[1].set_title("Mean training loss")
+    if quantity == "sites":
         answered = [len(record.sites) for record in history]
-        axes[-1].step(rounds, answered, color=GREEN, lw=1.5, where="mid")
-        axes[-1].set_title("Hospitals that counted")
-        axes[-1].set_yticks(range(0, n_sites + 1, max(1, n_sites // 5)))
-        axes[-1].set_ylim(0, n_sites + 0.4)
-        for axis in axes:
-            axis.set_xlabel("round")
-            axis.set_ylim(bottom=0)
-        label = f"Learning curve over {len(rounds)} rounds"
-        return to_svg(made, name="learning", label=label)
+        most = n_sites or max(answered, default=1)
+        ax.step(rounds, answered, color=GREEN, lw=1.5, where="mid")
+        ax.set_title("Hospitals that counted")
+        ax.set_yticks(range(0, most + 1, max(1, most // 5)))
+        ax.set_ylim(0, most + 0.4)
+    elif quantity == "loss":
+        known = [(record.round, record.loss) for record in history if record.loss is not None]
+        ax.plot([number for number, _ in known], [loss for _, loss in known], color=ORANGE, lw=1.5)
+        ax.set_title("Mean training loss")
+    else:
+        ax.plot(rounds, [record.update_norm for record in history], color=BLUE, lw=1.5)
+        ax.set_title("Change of the model")
+        ax.set_ylabel("L2 norm")
+    ax.set_xlabel("round")
+    ax.set_ylim(bottom=0)
+    return ax

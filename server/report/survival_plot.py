@@ -8,42 +8,68 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from common.metrics.survival.kaplan_meier import SurvivalCurve
-from server.report.svg import BLUE, GREY, ORANGE, WIDTH, figure, to_svg
+from server.report.svg import BLUE, GREY, ORANGE, WIDTH, new_axes
 
 COLOURS = {"low risk": BLUE, "high risk": ORANGE, "all patients": GREY}
 TABLE_TIMES = 9
 TICK_MONTHS = (1, 2, 3, 6, 12, 24, 36, 60)
 MINIMUM_SHOWN = 5
+SIZE = (WIDTH, 3.9)
 
 
-def survival_svg(curves: Sequence[SurvivalCurve], *, exact: bool, p_value: str) -> str:
-    """Return the figure.
+def plot_survival(
+    curves: Sequence[SurvivalCurve],
+    *,
+    exact: bool,
+    p_value: str,
+    ax: Axes | None = None,
+    table: Axes | None = None,
+) -> Axes:
+    """Draw the curves, and the patients at risk below them.
 
     Args:
         curves: Groups to draw.
         exact: Whether counts are exact; then cells below five are shown as "<5".
         p_value: Log-rank p-value in words, or why there is none.
+        ax: Where the curves go; a new figure with both by default.
+        table: Where the patients at risk go, on the same x axis; nowhere if only `ax` is given.
     """
+    shown = _shown(curves)
+    if ax is None:
+        ax, table = new_axes(*SIZE, heights(curves))
+    last = max(_last_time(curve) for curve in shown)
+    for curve in shown:
+        _draw(ax, curve)
+    ax.set_ylim(0, 1.02)
+    ax.set_xlim(0, last)
+    ax.set_ylabel("alive")
+    split = f"Survival by predicted risk (log-rank {p_value})"
+    ax.set_title(split if len(shown) > 1 else "Survival; the scores make one risk group only")
+    ax.legend(loc="lower left")
+    ax.yaxis.set_major_formatter(lambda value, _at: f"{value:.0%}")
+    ticks = _ticks(last)
+    ax.set_xticks(ticks)
+    (table or ax).set_xlabel(f"months of follow-up{'; rows: patients at risk' if table else ''}")
+    if table is not None:
+        _at_risk(table, shown, ticks, exact=exact)
+    return ax
+
+
+def heights(curves: Sequence[SurvivalCurve]) -> tuple[float, float]:
+    """Return the relative heights of the curves and of the patients at risk below them."""
+    return 5.0, 0.5 + 0.4 * len(_shown(curves))
+
+
+def survival_in_words(curves: Sequence[SurvivalCurve]) -> str:
+    """Return the figure for a screen reader."""
+    return "Kaplan-Meier curves: " + "; ".join(_in_words(curve) for curve in _shown(curves))
+
+
+def _shown(curves: Sequence[SurvivalCurve]) -> Sequence[SurvivalCurve]:
+    """Return the risk groups, or everybody where there is one group only."""
     groups = [curve for curve in curves if curve.label != "all patients"]
     whole = [curve for curve in curves if curve.label == "all patients"]
-    shown = groups if len(groups) > 1 else whole or groups
-    last = max(_last_time(curve) for curve in shown)
-    with figure(WIDTH, 3.9) as made:
-        plot, table = made.subplots(2, 1, height_ratios=[5, 0.5 + 0.4 * len(shown)], sharex=True)
-        for curve in shown:
-            _draw(plot, curve)
-        plot.set_ylim(0, 1.02)
-        plot.set_xlim(0, last)
-        plot.set_ylabel("alive")
-        split = f"Survival by predicted risk (log-rank {p_value})"
-        plot.set_title(split if len(shown) > 1 else "Survival; the scores make one risk group only")
-        plot.legend(loc="lower left")
-        plot.yaxis.set_major_formatter(lambda value, _at: f"{value:.0%}")
-        ticks = _ticks(last)
-        plot.set_xticks(ticks)
-        _at_risk(table, shown, ticks, exact=exact)
-        label = "Kaplan-Meier curves: " + "; ".join(_in_words(curve) for curve in shown)
-        return to_svg(made, name="km", label=label)
+    return groups if len(groups) > 1 else whole or groups
 
 
 def _draw(axis: Axes, curve: SurvivalCurve) -> None:
@@ -72,7 +98,6 @@ def _at_risk(
     axis.spines[:].set_visible(False)
     axis.tick_params(length=0)
     axis.tick_params(axis="y", pad=18)
-    axis.set_xlabel("months of follow-up; rows: patients at risk")
     for row, curve in enumerate(curves):
         start = np.concatenate(([0.0], curve.time_months))
         at_risk = np.concatenate(([curve.n_patients], curve.at_risk))

@@ -1,14 +1,14 @@
-"""Figures as inline SVG: text stays text, identifiers are unique a figure, no file is needed."""
+"""Style of all figures; figures as inline SVG whose text stays text and which need no file."""
 
 from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import matplotlib as mpl
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
@@ -39,26 +39,39 @@ _STYLE: Any = {
 }
 
 
-@contextmanager
-def figure(width: float, height: float) -> Iterator[Figure]:
-    """Yield a figure of `width` x `height` inches in the report's style."""
-    with mpl.rc_context(_STYLE):
-        made = Figure(figsize=(width, height), layout="constrained")
-        FigureCanvasSVG(made)
-        yield made
-
-
-def to_svg(made: Figure, *, name: str, label: str) -> str:
-    """Return the figure as an `<svg>` element that scales with the page.
+def new_axes(width: float, height: float, heights: tuple[float, ...] = (1,)) -> list[Axes]:
+    """Return axes under each other, of these relative heights, in a new pyplot figure.
 
     Args:
-        made: The figure.
+        width: Of the figure, in inches.
+        height: Of the figure, in inches.
+        heights: One relative height per axes.
+    """
+    from matplotlib import pyplot  # slow, and chooses a backend
+
+    with mpl.rc_context(_STYLE):
+        figure = pyplot.figure(figsize=(width, height), layout="constrained")
+        grid = figure.subplots(len(heights), 1, height_ratios=heights, sharex=True, squeeze=False)
+    return list(grid[:, 0])
+
+
+def to_svg(
+    draw: Callable[[Figure], object], size: tuple[float, float], *, name: str, label: str
+) -> str:
+    """Return a drawing as an `<svg>` element that scales with the page.
+
+    Args:
+        draw: Draws into an empty figure.
+        size: Width and height in inches.
         name: Unique on the page; makes identifiers unique and the bytes repeatable.
         label: What a screen reader says.
     """
     buffer = io.StringIO()
     with mpl.rc_context({**_STYLE, "svg.hashsalt": name}):
-        made.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+        figure = Figure(figsize=size, layout="constrained")
+        FigureCanvasSVG(figure)
+        draw(figure)
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
-import torch
 
 from simulations.arms.private_arms import PrivateArm, score, score_fold
 from simulations.cohorts.cohort import Cohort
-from simulations.cohorts.folds import whole_hospital, within_hospital
+from simulations.cohorts.folds import SPLITS
 from simulations.comparison.comparison import FloatArray, PairedDifference, paired_difference
+from simulations.engines.worker_process import over_cores
 from simulations.scenario.scenario import Scenario
 from simulations.trials.clinical_floor import fit_floor
 
 FLOOR = "clinical_floor"
-SPLITS = {"within_hospital": within_hospital, "whole_hospital": whole_hospital}
 
 
 @dataclass(frozen=True)
@@ -79,37 +76,24 @@ def compare_private_arms(
         Scores of the arms, and of Cox and logistic regression on clinical columns (`FLOOR`).
     """
     split, count = SPLITS[scenario.folds.rule], scenario.folds.count
-    jobs = [
-        (seed, fold, split(cohort, count, seed) == fold)
-        for seed in scenario.seeds
-        for fold in range(count)
+    keys = [(seed, fold) for seed in scenario.seeds for fold in range(count)]
+    jobs = [(split(cohort, count, seed) == fold,) for seed, fold in keys]
+    scores = [
+        scored.assign(seed=keys[place][0], fold=keys[place][1])
+        for place, scored in over_cores(_one_fold, jobs, shared=(scenario, cohort, arms, clip))
     ]
-    workers = min(len(os.sched_getaffinity(0)), len(jobs))
-    context = multiprocessing.get_context("spawn")
-    found = []
-    with ProcessPoolExecutor(workers, mp_context=context) as pool:
-        running = {
-            pool.submit(
-                _one_fold,
-                scenario,
-                cohort.take(np.flatnonzero(~tested)),
-                cohort.take(np.flatnonzero(tested)),
-                arms,
-                clip,
-            ): (seed, fold)
-            for seed, fold, tested in jobs
-        }
-        for future in as_completed(running):
-            seed, fold = running[future]
-            found.append(future.result().assign(seed=seed, fold=fold))
-    cells = pd.concat(found).sort_values(["seed", "fold"], kind="stable")
+    cells = pd.concat(scores).sort_values(["seed", "fold"], kind="stable")
     return PrivacyComparison(cells.reset_index(drop=True), count)
 
 
 def _one_fold(
-    scenario: Scenario, train: Cohort, test: Cohort, arms: Sequence[PrivateArm], clip: float
+    scenario: Scenario,
+    cohort: Cohort,
+    arms: Sequence[PrivateArm],
+    clip: float,
+    tested: npt.NDArray[np.bool_],
 ) -> pd.DataFrame:
-    torch.set_num_threads(1)
+    train, test = cohort.take(np.flatnonzero(~tested)), cohort.take(np.flatnonzero(tested))
     scored = score_fold(scenario, train, test, arms, clip=clip)
     floor = fit_floor(train, test)
     row = {"arm": FLOOR, "mode": FLOOR, "epsilon": np.nan, "n_min": None}

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Literal
+
 import numpy as np
 import numpy.typing as npt
 
 from simulations.cohorts.cohort import Cohort
 
 IntArray = npt.NDArray[np.int64]
+
+
+Split = Callable[[Cohort, int, int], IntArray]
 
 
 def within_hospital(cohort: Cohort, count: int, seed: int) -> IntArray:
@@ -46,3 +52,10 @@ def whole_hospital(cohort: Cohort, count: int, seed: int) -> IntArray:
         fold_of[str(names[index])] = chosen
         load[chosen] += sizes[index]
     return np.array([fold_of[str(name)] for name in cohort.hospital], dtype=np.int64)
+
+
+SPLITS: dict[Literal["within_hospital", "whole_hospital"], Split] = {
+    "within_hospital": within_hospital,
+    "whole_hospital": whole_hospital,
+}
+"""How a scenario holds patients out -> fold of each patient."""

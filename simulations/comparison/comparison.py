@@ -153,7 +153,7 @@ def holm(p_values: list[float]) -> list[float]:
     return adjusted
 
 
-def compare(cells: pd.DataFrame, reference: str, *, test_share: float) -> pd.DataFrame:
+def compare_arms(cells: pd.DataFrame, reference: str, *, test_share: float) -> pd.DataFrame:
     """Return one row an (arm, metric): mean, SD and the paired difference to the reference.
 
     Args:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -13,6 +12,7 @@ from common.commands.options import JsonOption
 from common.errors import ConfigError
 
 if TYPE_CHECKING:
+    from simulations.scenario.arm_comparison import ArmComparison
     from simulations.scenario.scenario import Scenario
     from simulations.scenario.scenario_run import ScenarioResult
 
@@ -40,19 +40,13 @@ def run(
     json_output: JsonOption = False,
 ) -> None:
     """Run all arms of a scenario on real multi-hospital data; run again to go on."""
-    from simulations.scenario.compare_scenarios import write_results
-    from simulations.scenario.scenario_report import scenario_json, write_scenario_report
-    from simulations.scenario.scenario_run import run_scenario
+    from simulations.scenario.scenario_report import scenario_json
 
     chosen = _chosen(scenario, seeds, arms)
     folder = out or Path("runs") / chosen.name
     output = Output(json_output)
-    result = run_scenario(chosen, data, folder, workers=workers or _cores(), output=output)
-    write_results([result], folder)
-    page = write_scenario_report([result], folder)
-    _show(result, output)
-    output.say(f"Report: {page}")
-    output.result(scenario_json(result))
+    comparison = _compare([(chosen, folder)], data, folder, workers, output)
+    output.result(scenario_json(comparison.results[0]))
 
 
 @app.command(
@@ -71,27 +65,21 @@ def compare(
     json_output: JsonOption = False,
 ) -> None:
     """Run several scenarios and rank their arms over all hospitals; run again to go on."""
-    from simulations.scenario.compare_scenarios import compare_scenarios
-    from simulations.scenario.scenario_report import rankings, scenario_json, write_scenario_report
+    from simulations.scenario.scenario_report import scenario_json
 
     chosen = [_chosen(name, seeds, arms) for name in scenarios]
     if len({s.name for s in chosen}) < len(chosen):
         raise ConfigError("a scenario is named twice", where=", ".join(scenarios))
     output = Output(json_output)
-    results = compare_scenarios(chosen, data, out, workers=workers or _cores(), output=output)
-    page = write_scenario_report(results, out)
-    for result in results:
-        _show(result, output)
-    ranked = rankings(results)
-    for metric, ranking in ranked.items():
-        told = f"Mean ranks by {metric} over {ranking.n_blocks} hospitals, "
-        told += f"critical difference {ranking.critical_difference:.2f}"
-        output.table(told, ["arm", "mean rank"], [[a, r] for a, r in ranking.ranks.items()])
-    output.say(f"Report: {page}")
+    comparison = _compare([(s, out / s.name) for s in chosen], data, out, workers, output)
+    for metric, ranking in comparison.rankings.items():
+        title = f"Mean ranks by {metric} over {ranking.n_blocks} hospitals, "
+        title += f"critical difference {ranking.critical_difference:.2f}"
+        output.table(title, ["arm", "mean rank"], [[a, r] for a, r in ranking.ranks.items()])
     output.result(
         {
-            "scenarios": [scenario_json(result) for result in results],
-            "rankings": {metric: ranking.__dict__ for metric, ranking in ranked.items()},
+            "scenarios": [scenario_json(result) for result in comparison.results],
+            "rankings": {metric: vars(ranking) for metric, ranking in comparison.rankings.items()},
         }
     )
 
@@ -104,22 +92,22 @@ def list_scenarios(
     json_output: JsonOption = False,
 ) -> None:
     """List the scenarios that ship with the package, or the arms of one."""
-    from simulations.scenario.scenario import Scenario, find_scenario, shipped_scenarios
-    from simulations.scenario.scenario_list import arm_rows, scenario_facts
+    from simulations.scenario.scenario import load_scenario, shipped_scenarios
 
     output = Output(json_output)
     if scenario is not None:
-        shown = Scenario.from_yaml(find_scenario(scenario))
-        output.table(shown.title or shown.name, ["arm", "kind", "what is special"], arm_rows(shown))
-        output.result(scenario_facts(shown))
+        shown = load_scenario(scenario)
+        rows = [[arm.name, arm.kind, arm.special or "-"] for arm in shown.arms]
+        output.table(shown.title or shown.name, ["arm", "kind", "what is special"], rows)
+        output.result(_facts(shown))
         return
-    found = [Scenario.from_yaml(path) for path in shipped_scenarios()]
-    rows = [
+    found = [load_scenario(path) for path in shipped_scenarios()]
+    cells = [
         [s.name, s.title, len(s.arms), len(s.seeds) * s.folds.count * len(s.arms)] for s in found
     ]
-    output.table("Scenarios", ["name", "title", "arms", "cells"], rows)
+    output.table("Scenarios", ["name", "title", "arms", "cells"], cells)
     output.say("Arms of one: tumorboard simulate list NAME")
-    output.result({"scenarios": [scenario_facts(s) for s in found]})
+    output.result({"scenarios": [_facts(s) for s in found]})
 
 
 @app.command(epilog="Example: tumorboard simulate consortium --out consortium-run")
@@ -154,16 +142,45 @@ def consortium(
 
 
 def _chosen(name: str, seeds: int | None, arms: str | None) -> Scenario:
-    from simulations.scenario.scenario import Scenario, find_scenario
+    from simulations.scenario.scenario import load_scenario
 
-    chosen = Scenario.from_yaml(find_scenario(name))
+    chosen = load_scenario(name)
     if seeds is not None:
         chosen = chosen.model_copy(update={"seeds": chosen.seeds[:seeds]})
     return chosen if arms is None else chosen.with_arms([arm.strip() for arm in arms.split(",")])
 
 
-def _cores() -> int:
-    return len(os.sched_getaffinity(0))
+def _compare(
+    folders: list[tuple[Scenario, Path]], data: Path, out: Path, workers: int | None, output: Output
+) -> ArmComparison:
+    """Run scenarios in their folders, write and show how their arms compare."""
+    from simulations.scenario.arm_comparison import compare
+    from simulations.scenario.scenario_report import write_scenario_report
+    from simulations.scenario.scenario_run import run_scenario
+    from simulations.scenario.scenario_study import load_cohort
+
+    results = [
+        run_scenario(s, load_cohort(s, data), folder, workers=workers, output=output)
+        for s, folder in folders
+    ]
+    comparison = compare(*results)
+    comparison.write(out)
+    page = write_scenario_report(comparison, out)
+    for result in results:
+        _show(result, output)
+    output.say(f"Report: {page}")
+    return comparison
+
+
+def _facts(scenario: Scenario) -> dict[str, object]:
+    return {
+        "name": scenario.name,
+        "title": scenario.title,
+        "seeds": scenario.seeds,
+        "folds": scenario.folds.count,
+        "reference": scenario.reference,
+        "arms": [{"name": a.name, "kind": a.kind, "special": a.special} for a in scenario.arms],
+    }
 
 
 def _show(result: ScenarioResult, output: Output) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
+import yaml
 from pydantic import Field, model_validator
 
 from common.contract import Contract
@@ -31,6 +32,13 @@ class FedTcgaBrcaSource(Contract):
 
     kind: Literal["fed_tcga_brca"] = "fed_tcga_brca"
     standardise_age: bool = True
+
+
+class GivenSource(Contract):
+    """A cohort that the caller holds, such as a table; its digest stands for its contents."""
+
+    kind: Literal["given"] = "given"
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$", description="`Cohort.digest()`")
 
 
 class HospitalRule(Contract):
@@ -62,6 +70,13 @@ class Arm(Contract):
     privacy: PrivacyPlan | None = None
     circumstances: Circumstances = Circumstances()
 
+    @property
+    def special(self) -> str:
+        """Where the arm departs from its scenario, as one line of YAML; empty if nowhere."""
+        own = self.model_dump(mode="json", exclude_unset=True, exclude={"name", "kind"})
+        flow = yaml.safe_dump(own, default_flow_style=True, sort_keys=False, width=10_000)
+        return flow.strip()[1:-1]
+
     @model_validator(mode="after")
     def _check(self) -> Self:
         met = self.circumstances
@@ -76,7 +91,7 @@ class Scenario(Contract):
 
     name: Identifier
     title: str = ""
-    cohort: Annotated[TcgaSource | FedTcgaBrcaSource, Field(discriminator="kind")]
+    cohort: Annotated[TcgaSource | FedTcgaBrcaSource | GivenSource, Field(discriminator="kind")]
     hospitals: HospitalRule = HospitalRule()
     features: list[str] = Field(min_length=1)
     endpoints: Endpoints
@@ -96,6 +111,11 @@ class Scenario(Contract):
             raise ValueError(f"reference '{self.reference}' is not an arm; arms: {names}")
         return self
 
+    @property
+    def needed_features(self) -> list[str]:
+        """Feature sets that at least one arm reads, sorted."""
+        return sorted({name for arm in self.arms for name in arm.features or self.features})
+
     def with_arms(self, names: list[str]) -> Scenario:
         """Return the scenario with these arms only; the reference is always kept.
 
@@ -112,21 +132,25 @@ class Scenario(Contract):
         return self.model_copy(update={"arms": kept})
 
 
-def find_scenario(name_or_path: str) -> Path:
-    """Return the file of a scenario, given a path or the name of a shipped one.
+def load_scenario(name_or_path: str | Path) -> Scenario:
+    """Return a scenario, given a YAML file or the name of a shipped one.
 
     Raises:
-        ConfigError: There is no such file or shipped scenario.
+        ConfigError: There is no such file or shipped scenario, or the file is wrong.
+
+    Example:
+        >>> load_scenario("tcga_luad").reference
+        'pooled'
     """
     path = Path(name_or_path)
     if path.is_file():
-        return path
+        return Scenario.from_yaml(path)
     shipped = {file.stem: file for file in shipped_scenarios()}
     if path.stem in shipped:
-        return shipped[path.stem]
+        return Scenario.from_yaml(shipped[path.stem])
     raise ConfigError(
         f"no scenario '{name_or_path}'",
-        where=name_or_path,
+        where=str(name_or_path),
         cure=f"give a YAML file, or one of: {', '.join(sorted(shipped))}",
     )
 

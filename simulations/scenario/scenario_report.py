@@ -1,33 +1,23 @@
-"""The page of one or several comparisons: arms, paired differences, ranks, hospitals, caveats."""
+"""Write the page of a comparison: arms, paired differences, ranks, hospitals, caveats."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import jinja2
-import pandas as pd
 
 from common.storage.atomic_file import write_text
 from server.report.content import DISCLAIMER
-from simulations.comparison.arm_figures import difference_diagram, forest
-from simulations.comparison.comparison import METRICS
-from simulations.comparison.critical_difference import MINIMUM_BLOCKS, Ranking, rank_arms
-from simulations.comparison.hospital_metrics import hospital_metrics
+from server.report.svg import to_svg
+from simulations.comparison.critical_difference import MINIMUM_BLOCKS, Ranking
+from simulations.comparison.rank_plot import ranking_size
+from simulations.scenario.arm_comparison import METRIC_NAMES, ArmComparison
 from simulations.scenario.scenario_run import ScenarioResult
 
-SIGNIFICANT = 0.05
-METRIC_NAMES = {
-    "c_index": "Harrell's C, all test patients",
-    "c_index_within": "Harrell's C, pairs inside a hospital",
-    "response_auc": "Response ROC AUC, all test patients",
-    "response_auc_within": "Response ROC AUC, pairs inside a hospital",
-}
 
-
-def write_scenario_report(results: Sequence[ScenarioResult], folder: Path) -> Path:
+def write_scenario_report(comparison: ArmComparison, folder: Path) -> Path:
     """Write `comparison.html` over one or several scenarios into `folder`; return its path."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("simulations.scenario"),
@@ -36,10 +26,11 @@ def write_scenario_report(results: Sequence[ScenarioResult], folder: Path) -> Pa
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
+    results = comparison.results
     page = environment.get_template("comparison.html.j2").render(
-        sections=[_section(result) for result in results],
+        sections=[_section(comparison, result) for result in results],
         title=results[0].scenario.title if len(results) == 1 else "Comparison of scenarios",
-        rankings=_rankings(results),
+        rankings=_rankings(comparison),
         minimum_blocks=MINIMUM_BLOCKS,
         disclaimer=DISCLAIMER,
         names=METRIC_NAMES,
@@ -63,68 +54,53 @@ def scenario_json(result: ScenarioResult) -> dict[str, Any]:
     }
 
 
-def rankings(results: Sequence[ScenarioResult]) -> dict[str, Ranking]:
-    """Return metric -> ranking of the arms that all scenarios have, over their hospitals."""
-    blocks = pd.concat(
-        [hospital_metrics(r.predictions).assign(scenario=r.scenario.name) for r in results]
-    )
-    shared = set.intersection(*({arm.name for arm in r.scenario.arms} for r in results))
-    blocks = blocks[blocks["arm"].isin(shared)]
-    found = {}
-    for metric in METRICS:
-        wide = blocks.pivot_table(
-            index=["scenario", "hospital"], columns="arm", values=metric, dropna=False
-        )
-        ranking = rank_arms(wide)
-        if ranking is not None:
-            found[metric] = ranking
-    return found
-
-
-def verdict(row: dict[str, Any]) -> str:
-    """Return in words what the corrected interval of a difference says."""
-    p = row.get("p_holm")
-    if row.get("difference") is None or p is None:
-        return ""
-    if p >= SIGNIFICANT:
-        return "no difference shown"
-    return "better" if row["difference"] > 0 else "worse"
-
-
-def _section(result: ScenarioResult) -> dict[str, Any]:
+def _section(comparison: ArmComparison, result: ScenarioResult) -> dict[str, Any]:
     name = result.scenario.name
     metrics = [m for m in METRIC_NAMES if m in set(result.table["metric"])]
-    tables = {m: _rows(result.table, m) for m in metrics}
+    tables = {
+        metric: [_finite(row) for row in comparison.rows(metric, name).to_dict("records")]
+        for metric in metrics
+    }
     return {
         "scenario": result.scenario,
         "digest": result.scenario.digest(),
         "hospitals": result.hospitals,
         "notes": result.notes,
         "tables": tables,
-        "figures": {
-            m: forest(rows, result.scenario.reference, title=METRIC_NAMES[m], name=f"{name}-{m}")
-            for m, rows in tables.items()
-        },
+        "figures": {metric: _forest(comparison, metric, result) for metric in metrics},
     }
 
 
-def _rankings(results: Sequence[ScenarioResult]) -> list[dict[str, Any]]:
+def _forest(comparison: ArmComparison, metric: str, result: ScenarioResult) -> str:
+    name = result.scenario.name
+    rows = comparison.rows(metric, name)[["arm", "mean"]].dropna().itertuples(index=False)
+    return to_svg(
+        lambda figure: comparison.plot_arms(metric, name, ax=figure.subplots()),
+        (7.2, 1.1 + 0.3 * len(result.scenario.arms)),
+        name=f"{name}-{metric}",
+        label=f"{METRIC_NAMES[metric]}: " + "; ".join(f"{arm} {mean:.3f}" for arm, mean in rows),
+    )
+
+
+def _rankings(comparison: ArmComparison) -> list[dict[str, Any]]:
     return [
         {
             "name": METRIC_NAMES[metric],
             "ranking": ranking,
-            "figure": difference_diagram(
-                ranking, title=f"{METRIC_NAMES[metric]}: mean ranks", name=f"ranks-{metric}"
-            ),
+            "figure": _diagram(comparison, metric, ranking),
         }
-        for metric, ranking in rankings(results).items()
+        for metric, ranking in comparison.rankings.items()
     ]
 
 
-def _rows(table: pd.DataFrame, metric: str) -> list[dict[str, Any]]:
-    found = [_finite(row) for row in table[table["metric"] == metric].to_dict("records")]
-    best_first = sorted(found, key=lambda row: -(row["mean"] if row["mean"] is not None else -1.0))
-    return [row | {"verdict": verdict(row)} for row in best_first]
+def _diagram(comparison: ArmComparison, metric: str, ranking: Ranking) -> str:
+    ranks = "; ".join(f"{arm} {rank:.2f}" for arm, rank in ranking.ranks.items())
+    return to_svg(
+        lambda figure: comparison.plot_ranks(metric, ax=figure.subplots()),
+        ranking_size(ranking),
+        name=f"ranks-{metric}",
+        label=f"{METRIC_NAMES[metric]}, mean ranks: {ranks}",
+    )
 
 
 def _finite(row: dict[Any, Any]) -> dict[str, Any]:

@@ -1,12 +1,10 @@
-"""Runs all cells of a scenario over the cores, resumably, and writes its table."""
+"""Run all cells of a scenario over the cores, resumably, and write its table."""
 
 from __future__ import annotations
 
-import multiprocessing
 import shutil
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
@@ -15,26 +13,27 @@ from common.commands.cli_output import Output
 from common.contract import canonical_json
 from common.errors import ConfigError
 from common.storage.atomic_file import whole_or_nothing
-from simulations.cohorts.folds import whole_hospital, within_hospital
-from simulations.comparison.comparison import cell_metrics, compare
-from simulations.engines.worker_process import start_worker
+from simulations.cohorts.cohort import Cohort
+from simulations.cohorts.folds import SPLITS
+from simulations.comparison.comparison import cell_metrics, compare_arms
+from simulations.engines.worker_process import over_cores
 from simulations.scenario.cells import Cell, run_cell
 from simulations.scenario.scenario import Scenario
-from simulations.scenario.scenario_study import load_cohort
 
 SCENARIO_FILE = "scenario.json"
 
 
 @dataclass(frozen=True)
 class ScenarioResult:
-    """What a scenario gave.
+    """Predictions of every arm of a scenario, and what they amount to.
 
     Attributes:
         scenario: The scenario.
-        predictions: One row an arm, seed and test patient.
+        predictions: One row per arm, seed and test patient: outcomes beside `risk` (higher is
+            worse) and `response_prob`.
         cells: Metrics of each (arm, seed, fold).
         table: Mean, SD and paired difference to the reference of each (arm, metric).
-        hospitals: Patients by hospital.
+        hospitals: Number of patients by hospital.
         notes: Caveats of the cohort.
     """
 
@@ -45,32 +44,56 @@ class ScenarioResult:
     hospitals: dict[str, int]
     notes: tuple[str, ...]
 
+    def against(self, reference: str) -> ScenarioResult:
+        """Return the same predictions, compared with another arm.
+
+        Raises:
+            ConfigError: There is no such arm.
+        """
+        arms = [arm.name for arm in self.scenario.arms]
+        if reference not in arms:
+            raise ConfigError(f"there is no arm '{reference}'", cure=f"one of {', '.join(arms)}")
+        scenario = self.scenario.model_copy(update={"reference": reference})
+        return replace(self, scenario=scenario, table=_table(self.cells, scenario))
+
 
 def run_scenario(
-    scenario: Scenario, data: Path, folder: Path, *, workers: int, output: Output
+    scenario: Scenario,
+    cohort: Cohort,
+    folder: Path,
+    *,
+    workers: int | None = None,
+    output: Output | None = None,
 ) -> ScenarioResult:
     """Run what is not yet done, then compare all arms.
 
     A cell's predictions are written whole when it ends; a killed run goes on with the missing
     cells and gives the same table.
 
+    Args:
+        scenario: What to run.
+        cohort: Its patients, as `load_cohort` returns them.
+        folder: For results and state; of this scenario alone.
+        workers: Processes; every core by default.
+        output: Where progress is shown; on standard error by default.
+
     Raises:
         ConfigError: The folder holds the results of another scenario.
-        DataError: The public data is missing.
+        DataError: The cohort lacks a feature set of the scenario.
     """
-    cohort = load_cohort(scenario, data)  # before anything is written
+    cohort = cohort.with_features(scenario.needed_features)
     _claim(folder, scenario)
     cells = list(all_cells(scenario))
     missing = [cell for cell in cells if not _result_file(folder, cell).is_file()]
-    with output.progress(len(cells), scenario.name) as progress:
+    with (output or Output()).progress(len(cells), scenario.name) as progress:
         progress.skip(len(cells) - len(missing), "resumed")
-        for cell in _run_all(scenario, data, folder, missing, workers):
-            progress.advance(1, cell.name)
-    predictions = pd.concat(
-        [pd.read_parquet(_result_file(folder, cell)) for cell in cells], ignore_index=True
-    )
+        jobs, shared = [(cell,) for cell in missing], (scenario, cohort, folder)
+        for place, _ in over_cores(_run_one, jobs, shared=shared, workers=workers):
+            progress.advance(1, missing[place].name)
+    files = [_result_file(folder, cell) for cell in cells]
+    predictions = pd.concat([pd.read_parquet(file) for file in files], ignore_index=True)
     metrics = cell_metrics(predictions)
-    table = compare(metrics, scenario.reference, test_share=1 / (scenario.folds.count - 1))
+    table = _table(metrics, scenario)
     _write_tables(folder, predictions, metrics, table)
     return ScenarioResult(scenario, predictions, metrics, table, cohort.hospitals, cohort.notes)
 
@@ -83,33 +106,17 @@ def all_cells(scenario: Scenario) -> Iterator[Cell]:
                 yield Cell(arm, seed, fold)
 
 
-def _run_all(
-    scenario: Scenario, data: Path, folder: Path, cells: list[Cell], workers: int
-) -> Iterator[Cell]:
-    if workers == 1 or len(cells) <= 1:
-        for cell in cells:
-            yield _run_one(scenario, data, folder, cell)
-        return
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=start_worker) as pool:
-        futures = [pool.submit(_run_one, scenario, data, folder, cell) for cell in cells]
-        try:
-            for future in as_completed(futures):
-                yield future.result()
-        finally:
-            pool.shutdown(cancel_futures=True)
+def _table(cells: pd.DataFrame, scenario: Scenario) -> pd.DataFrame:
+    return compare_arms(cells, scenario.reference, test_share=1 / (scenario.folds.count - 1))
 
 
-def _run_one(scenario: Scenario, data: Path, folder: Path, cell: Cell) -> Cell:
-    cohort = load_cohort(scenario, data)
-    assign = within_hospital if scenario.folds.rule == "within_hospital" else whole_hospital
-    fold_of = assign(cohort, scenario.folds.count, cell.seed)
+def _run_one(scenario: Scenario, cohort: Cohort, folder: Path, cell: Cell) -> None:
+    fold_of = SPLITS[scenario.folds.rule](cohort, scenario.folds.count, cell.seed)
     work = folder / "work" / cell.name
     table = run_cell(scenario, cohort, fold_of, cell, work)
     with whole_or_nothing(_result_file(folder, cell)) as partial:
         table.to_parquet(partial, index=False)
     shutil.rmtree(work, ignore_errors=True)
-    return cell
 
 
 def _result_file(folder: Path, cell: Cell) -> Path:

@@ -6,13 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from common.errors import ConfigError
 from common.privacy.plan import EvaluationRelease, PrivacyPlan
 from common.study.study import Quorum, RosterEntry, Study, TrainingPlan
 from common.trust.plugins import with_plugins
 from simulations.cohorts.cohort import Cohort, group_small_hospitals
 from simulations.cohorts.fed_tcga_brca import load_fed_tcga_brca
 from simulations.cohorts.tcga import breast_regions, load_tcga
-from simulations.scenario.scenario import Arm, Scenario, TcgaSource
+from simulations.scenario.scenario import Arm, GivenSource, Scenario, TcgaSource
 
 SILENT_ROUND_S = 0.05
 """How long a simulated round waits for a site that says nothing; replies come before that."""
@@ -20,13 +21,21 @@ SILENT_ROUND_S = 0.05
 NO_PRIVACY = PrivacyPlan(mode="none", evaluation=EvaluationRelease(release="internal"))
 
 
-def load_cohort(scenario: Scenario, data: Path) -> Cohort:
+def load_cohort(scenario: Scenario, data: Path | str) -> Cohort:
     """Return the scenario's cohort with its hospitals grouped; held-out hospitals left out.
 
     Raises:
+        ConfigError: The scenario's cohort is no public one.
         DataError: Files are missing, or a feature set is unknown.
     """
+    data = Path(data)
     region: dict[str, str] = {}
+    if isinstance(scenario.cohort, GivenSource):
+        raise ConfigError(
+            "the scenario was made for a cohort in memory",
+            where=scenario.name,
+            cure="build the cohort again with read_cohort and pass it to run_scenario",
+        )
     if isinstance(scenario.cohort, TcgaSource):
         source = scenario.cohort
         cohort = load_tcga(source.name, data, components=source.components, trunk=source.trunk)
@@ -38,8 +47,7 @@ def load_cohort(scenario: Scenario, data: Path) -> Cohort:
         cohort.hospital, minimum=rule.minimum, rest=rule.rest, region=region
     )
     cohort = replace(cohort, hospital=placed)
-    needed = sorted({name for arm in scenario.arms for name in arm.features or scenario.features})
-    return cohort.with_features(needed).take((placed != "").nonzero()[0])
+    return cohort.with_features(scenario.needed_features).take((placed != "").nonzero()[0])
 
 
 def arm_study(

@@ -26,7 +26,7 @@ from simulations.cohorts.cohort import Cohort, concatenate
 from simulations.cohorts.folds import within_hospital
 from simulations.comparison.comparison import concordance
 from simulations.engines.circumstances import Circumstances, Poison, as_trained, poisoned_site
-from simulations.scenario.scenario import Arm, Scenario, find_scenario
+from simulations.scenario.scenario import Arm, Scenario, load_scenario
 from simulations.scenario.scenario_study import arm_study, load_cohort
 from simulations.trials.cohort_predictions import predict_cohort
 from simulations.trials.site_trials import SiteTrial, train_by_site
@@ -106,7 +106,7 @@ def order_checks(title: str, table: Table, slack: float) -> Iterator[Check]:
 
 def measure(data: Path, privacy: PrivacyPlan) -> Table:
     """Return the mean C-index of every rule under every lie."""
-    scenario = Scenario.from_yaml(find_scenario("fed_tcga_brca"))
+    scenario = load_scenario("fed_tcga_brca")
     cohort = load_cohort(scenario, data)
     fold_of = within_hospital(cohort, FOLDS, SEED)
     scores: dict[tuple[str, str], list[float]] = {}

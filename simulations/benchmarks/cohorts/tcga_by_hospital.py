@@ -12,15 +12,15 @@ all arms were chosen on folds drawn with seeds 0 and 1, which are not reported h
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from common.commands.cli_output import Output
 from simulations.benchmarks.parts.check import Check, progress, run
-from simulations.scenario.scenario import Scenario, find_scenario
+from simulations.scenario.scenario import Scenario, load_scenario
 from simulations.scenario.scenario_run import ScenarioResult, run_scenario
+from simulations.scenario.scenario_study import load_cohort
 
 NAME = "tcga_by_hospital"
 DURATION = "about 4 minutes on two cores"
@@ -42,12 +42,11 @@ def checks(data: Path) -> Iterator[Check]:
         data: Folder that holds `tcga/`.
     """
     for name in SCENARIOS:
-        scenario = restricted(Scenario.from_yaml(find_scenario(name)))
+        scenario = restricted(load_scenario(name))
+        cohort = load_cohort(scenario, data)
         with TemporaryDirectory(prefix="tumorboard-") as folder:
             progress(f"{name}: {len(SEEDS)} seeds, {scenario.folds.count} folds")
-            workers = len(os.sched_getaffinity(0))
-            output = Output(json_mode=True)
-            result = run_scenario(scenario, data, Path(folder), workers=workers, output=output)
+            result = run_scenario(scenario, cohort, Path(folder), output=Output(json_mode=True))
         yield from comparison_checks(result)
 
 

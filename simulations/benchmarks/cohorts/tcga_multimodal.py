@@ -23,9 +23,9 @@ import pandas as pd
 
 from simulations.arms.multimodal_arms import score_seed
 from simulations.benchmarks.parts.check import Check, progress, run
-from simulations.comparison.comparison import WITHIN, cell_metrics, compare
+from simulations.comparison.comparison import WITHIN, cell_metrics, compare_arms
 from simulations.engines.worker_process import start_worker
-from simulations.scenario.scenario import Scenario, find_scenario
+from simulations.scenario.scenario import load_scenario
 from simulations.scenario.scenario_study import load_cohort
 
 NAME = "tcga_multimodal"
@@ -78,7 +78,7 @@ def checks(data: Path) -> Iterator[Check]:
     for name, predictions in _predictions(data):
         cells = cell_metrics(predictions)
         folds = int(cells["fold"].nunique())
-        table = compare(cells, REFERENCE, test_share=1 / (folds - 1))
+        table = compare_arms(cells, REFERENCE, test_share=1 / (folds - 1))
         patients = int(predictions["patient_id"].nunique())
         hospitals = int(predictions["hospital"].nunique())
         for metric in METRICS:
@@ -168,7 +168,7 @@ def _predictions(data: Path) -> Iterator[tuple[str, pd.DataFrame]]:
 
 
 def _scored(name: str, seed: int, data: Path) -> pd.DataFrame:
-    scenario = Scenario.from_yaml(find_scenario(name))
+    scenario = load_scenario(name)
     return score_seed(scenario, load_cohort(scenario, data), seed)
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from simulations.arms.private_arms import EPSILONS, PrivateArm
 from simulations.arms.private_comparison import PrivacyComparison, compare_private_arms
 from simulations.benchmarks.parts.check import Check, progress, run
-from simulations.scenario.scenario import Scenario, find_scenario
+from simulations.scenario.scenario import load_scenario
 from simulations.scenario.scenario_study import load_cohort
 
 NAME = "fed_tcga_brca_privacy"
@@ -67,7 +67,7 @@ def checks(data: Path) -> Iterator[Check]:
     Args:
         data: Folder that holds `multicentre_survival/`.
     """
-    scenario = Scenario.from_yaml(find_scenario("fed_tcga_brca"))
+    scenario = load_scenario("fed_tcga_brca")
     scenario = scenario.model_copy(update={"seeds": list(SEEDS)})
     cohort = load_cohort(scenario, data)
     progress(f"{len(cohort)} patients, {len(SEEDS)} seeds, {scenario.folds.count} folds")

@@ -19,7 +19,7 @@ from simulations.arms.private_arms import EPSILONS, PrivateArm
 from simulations.arms.private_comparison import FLOOR, PrivacyComparison, compare_private_arms
 from simulations.benchmarks.parts.check import Check, progress, run
 from simulations.comparison.comparison import METRICS
-from simulations.scenario.scenario import Arm, Scenario, TcgaSource, find_scenario
+from simulations.scenario.scenario import Arm, Scenario, TcgaSource, load_scenario
 from simulations.scenario.scenario_study import load_cohort
 
 NAME = "tcga_privacy"
@@ -57,7 +57,7 @@ def checks(data: Path) -> Iterator[Check]:
         data: Folder that holds `tcga/`.
     """
     for name in SCENARIOS:
-        scenario = Scenario.from_yaml(find_scenario(name))
+        scenario = load_scenario(name)
         found = {}
         for variant, features in feature_sets(scenario).items():
             chosen = with_features(scenario, features)

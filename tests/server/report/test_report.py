@@ -13,8 +13,19 @@ from common.metrics.tables.estimate import Estimate
 from server.report.build import build_report
 from server.report.content import make_content
 from server.report.page import show, signed
-from server.report.survival_plot import survival_svg
+from server.report.survival_plot import SIZE, plot_survival
+from server.report.svg import to_svg
 from server.run.finished_run import read_finished_run
+
+
+def survival_svg(curves, **shown):
+    """Return the survival figure as the page shows it."""
+
+    def draw(figure):
+        ax, table = figure.subplots(2, 1, sharex=True)
+        plot_survival(curves, **shown, ax=ax, table=table)
+
+    return to_svg(draw, SIZE, name="km", label="")
 
 
 def test_the_twin_holds_what_programs_rely_on(run, written):

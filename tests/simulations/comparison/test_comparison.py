@@ -6,7 +6,7 @@ from sksurv.metrics import concordance_index_censored
 
 from simulations.comparison.comparison import (
     cell_metrics,
-    compare,
+    compare_arms,
     concordance,
     holm,
     paired_difference,
@@ -75,7 +75,7 @@ def test_compare_gives_every_arm_a_row_and_pairs_by_cell():
                 cell = {"arm": arm, "seed": seed, "fold": fold}
                 frames.append(base.assign(risk=risk, **cell))
     cells = cell_metrics(pd.concat(frames))
-    table = compare(cells, "pooled", test_share=0.25)
+    table = compare_arms(cells, "pooled", test_share=0.25)
     c = table[table["metric"] == "c_index"].set_index("arm")
     by_hand = cells.pivot(index=["seed", "fold"], columns="arm", values="c_index")
     assert c.loc["noisy", "difference"] == pytest.approx(

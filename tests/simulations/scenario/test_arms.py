@@ -7,8 +7,9 @@ from tiny_public_cohort import write_data
 
 from common.commands.cli_output import Output
 from common.errors import ConfigError
-from simulations.scenario.scenario import Scenario, shipped_scenarios
+from simulations.scenario.scenario import Scenario, load_scenario, shipped_scenarios
 from simulations.scenario.scenario_run import run_scenario
+from simulations.scenario.scenario_study import load_cohort
 
 EPOCHS = {"kind": "epochs", "batch_size": 8, "optimizer": "sgd", "lr": 0.1}
 AVERAGE = {"rounds": 4, "local": EPOCHS, "server": {"name": "average"}}
@@ -50,6 +51,10 @@ def scenario(arms=ARMS):
     )
 
 
+def run(plan, data, out):
+    return run_scenario(plan, load_cohort(plan, data), out, workers=1, output=Output(True))
+
+
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     folder = tmp_path_factory.mktemp("arms")
@@ -59,7 +64,7 @@ def place(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def found(place):
-    return run_scenario(scenario(), place, place / "out", workers=1, output=Output(True))
+    return run(scenario(), place, place / "out")
 
 
 def test_every_arm_predicts_every_patient(found):
@@ -77,7 +82,7 @@ def test_every_arm_trains_another_model(found):
 
 def test_arms_without_privacy_repeat_to_the_bit_although_sites_are_silent(place, found):
     arms = [arm for arm in ARMS if arm["name"] in ("federated", "absent", "late", "scaffold")]
-    again = run_scenario(scenario(arms), place, place / "again", workers=1, output=Output(True))
+    again = run(scenario(arms), place, place / "again")
     names = [arm["name"] for arm in arms]
     first = found.predictions[found.predictions["arm"].isin(names)].reset_index(drop=True)
     pd.testing.assert_frame_equal(
@@ -94,5 +99,5 @@ def test_unknown_arm_is_named_and_the_reference_is_kept():
 
 
 def test_every_shipped_scenario_is_read():
-    names = [Scenario.from_yaml(path).name for path in shipped_scenarios()]
+    names = [load_scenario(path.stem).name for path in shipped_scenarios()]
     assert names == [path.stem for path in shipped_scenarios()]

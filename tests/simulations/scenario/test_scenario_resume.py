@@ -15,9 +15,11 @@ from tiny_public_cohort import write_data
 
 from common.commands.cli_output import Output
 from common.errors import ConfigError, DataError
+from simulations.scenario.arm_comparison import compare
 from simulations.scenario.scenario import Scenario
 from simulations.scenario.scenario_report import scenario_json, write_scenario_report
 from simulations.scenario.scenario_run import run_scenario
+from simulations.scenario.scenario_study import load_cohort
 
 ROUNDS = 24
 
@@ -46,11 +48,16 @@ def place(tmp_path_factory):
     return folder
 
 
+def run(scenario, data, out, workers=1):
+    cohort = load_cohort(scenario, data)
+    return run_scenario(scenario, cohort, out, workers=workers, output=Output(True))
+
+
 @pytest.fixture(scope="module")
 def whole(place):
     """The run nobody interrupts; in this process."""
     scenario = Scenario.from_yaml(place / "tiny.yaml").model_copy(update={"seeds": [0]})
-    return run_scenario(scenario, place / "data", place / "whole", workers=1, output=Output(True))
+    return run(scenario, place / "data", place / "whole")
 
 
 def command(place, out):
@@ -118,19 +125,17 @@ def test_gradient_sums_of_hospitals_are_those_of_one_place(whole):
 def test_results_of_another_scenario_are_not_mixed_in(place, whole):
     other = whole.scenario.model_copy(update={"seeds": [1]})
     with pytest.raises(ConfigError, match="another scenario"):
-        run_scenario(other, place / "data", place / "whole", workers=1, output=Output(True))
+        run(other, place / "data", place / "whole")
 
 
 @pytest.mark.slow
 def test_workers_give_the_same_table(place, whole):
-    other = run_scenario(
-        whole.scenario, place / "data", place / "parallel", workers=2, output=Output(True)
-    )
+    other = run(whole.scenario, place / "data", place / "parallel", workers=2)
     pd.testing.assert_frame_equal(other.table, whole.table)
 
 
 def test_page_names_every_arm_and_hospital(place, whole):
-    page = write_scenario_report([whole], place / "page").read_text()
+    page = write_scenario_report(compare(whole), place / "page").read_text()
     for name in ("pooled", "federated", "alone", "floor", "region0", "Nadeau"):
         assert name in page
     assert "<script" not in page
@@ -178,5 +183,5 @@ def test_killed_comparison_of_two_scenarios_goes_on_to_the_same_table(place):
 def test_without_the_data_nothing_is_written(place):
     scenario = Scenario.from_yaml(place / "tiny.yaml")
     with pytest.raises(DataError, match="missing"):
-        run_scenario(scenario, place, place / "never", workers=1, output=Output(True))
+        run(scenario, place, place / "never")
     assert not (place / "never").exists()

@@ -6,8 +6,8 @@ from simulations.benchmarks.cohorts import synthetic_oracle, tcga_by_hospital
 from simulations.benchmarks.cohorts.synthetic_oracle import Ranked
 from simulations.benchmarks.parts.paired_bootstrap import PairedRanks, response_pairs
 from simulations.benchmarks.parts.synthetic_trial import ARMS
-from simulations.comparison.comparison import compare
-from simulations.scenario.scenario import Scenario, find_scenario
+from simulations.comparison.comparison import compare_arms
+from simulations.scenario.scenario import load_scenario
 from simulations.scenario.scenario_run import ScenarioResult
 
 
@@ -57,7 +57,7 @@ def test_the_worst_seed_decides():
 
 
 def comparison(differences):
-    scenario = tcga_by_hospital.restricted(Scenario.from_yaml(find_scenario("tcga_luad")))
+    scenario = tcga_by_hospital.restricted(load_scenario("tcga_luad"))
     rng = np.random.default_rng(0)
     rows = []
     for seed in scenario.seeds:
@@ -70,7 +70,7 @@ def comparison(differences):
                     | {"response_auc": value, "c_index_within": value, "response_auc_within": value}
                 )
     cells = pd.DataFrame(rows)
-    table = compare(cells, "pooled", test_share=0.25)
+    table = compare_arms(cells, "pooled", test_share=0.25)
     return ScenarioResult(scenario, pd.DataFrame(), cells, table, {"a": 30, "b": 40}, ())
 
 

@@ -1,0 +1,97 @@
+"""Draw how well a model predicts: ROC, AUC over time, predicted against observed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+
+from common.metrics.survival.auc_curve import AucPoint
+from common.metrics.survival.calibration import ReliabilityGroup
+from server.report.svg import BLUE, GREY, WIDTH, new_axes
+
+SQUARE = (4.2, 4.0)
+FLAT = (WIDTH, 2.6)
+
+
+def plot_roc(points: tuple[Sequence[float], Sequence[float]], *, ax: Axes | None = None) -> Axes:
+    """Draw a ROC curve.
+
+    Counts with privacy noise can fall below zero; for the eye the curve is kept rising and inside
+    the square. The AUC is that of the counts as they are.
+
+    Args:
+        points: (false positive rates, true positive rates).
+        ax: Where to draw; a new figure by default.
+    """
+    ax = ax or new_axes(*SQUARE)[0]
+    x, y = (np.clip(np.maximum.accumulate(axis), 0.0, 1.0) for axis in points)
+    ax.plot([0, 1], [0, 1], color=GREY, lw=1, ls=":")
+    ax.plot(x, y, color=BLUE, lw=2)
+    ax.set_aspect("equal")
+    ax.set_xlim(0, 1)
+    ax.set_ylim(0, 1.01)
+    ax.set_xlabel("false positive rate")
+    ax.set_ylabel("true positive rate")
+    ax.set_title("Treatment response, all sites")
+    return ax
+
+
+def plot_auc_over_time(
+    points: Sequence[AucPoint], horizons: Sequence[float] = (), *, ax: Axes | None = None
+) -> Axes:
+    """Draw the cumulative/dynamic AUC with its pointwise interval.
+
+    Args:
+        points: At least one, by time.
+        horizons: Months of the study's horizons, marked where the curve reaches them.
+        ax: Where to draw; a new figure by default.
+    """
+    ax = ax or new_axes(*FLAT)[0]
+    months = np.array([point.months for point in points])
+    value, low, high = (
+        np.array([getattr(point.auc, name) for point in points], np.float64)
+        for name in ("value", "ci_low", "ci_high")
+    )
+    ax.axhline(0.5, color=GREY, lw=1, ls=":")
+    ax.fill_between(months, low, high, color=BLUE, alpha=0.15, lw=0)
+    ax.plot(months, value, color=BLUE, lw=2)
+    reached = np.isin(months, horizons)
+    ax.plot(months[reached], value[reached], "o", color=BLUE, ms=6)
+    ax.set_xlim(0, float(months[-1]) * 1.02)
+    ax.set_ylim(min(0.3, float(np.nanmin(low, initial=0.3))), 1.0)
+    marked = " (dots: horizons of the study)" if reached.any() else ""
+    ax.set_xlabel(f"months of follow-up{marked}")
+    ax.set_ylabel("AUC")
+    ax.set_title("Telling who died by a time from who outlived it")
+    return ax
+
+
+def plot_calibration(
+    groups: Sequence[ReliabilityGroup], *, title: str = "", ax: Axes | None = None
+) -> Axes:
+    """Draw predicted against observed, by groups of patients with neighbouring scores.
+
+    Args:
+        groups: Lowest predicted probability first.
+        title: What is predicted.
+        ax: Where to draw; a new figure by default.
+    """
+    ax = ax or new_axes(*SQUARE)[0]
+    x = np.array([group.predicted for group in groups])
+    y = np.array([group.observed for group in groups])
+    ax.plot([0, 1], [0, 1], color=GREY, lw=1, ls=":")
+    low, high = [group.ci_low for group in groups], [group.ci_high for group in groups]
+    ax.vlines(x, low, high, color=BLUE, lw=1.4)
+    ax.plot(x, y, color=BLUE, lw=1, marker="o", ms=5)
+    ax.set_xlim(0, 1)
+    ax.set_ylim(0, 1)
+    ax.set_aspect("equal")
+    for side in (ax.xaxis, ax.yaxis):
+        side.set_ticks([0, 0.25, 0.5, 0.75, 1])
+        side.set_major_formatter(lambda value, _at: f"{value:.0%}")
+    ax.set_xlabel("predicted")
+    ax.set_ylabel("observed")
+    ax.set_title(title)
+    return ax
