@@ -1,4 +1,10 @@
-"""Predictions of a model for a hospital's own patients; they stay there."""
+"""Predict a hospital's own patients, each alone; the predictions stay there.
+
+A noised table promises that one patient more or less moves one cell by one. That is a statement
+about bits: in a batch, padding and the choice of a kernel would let one patient move the last bit
+of another's score, and whoever chooses the score cuts could turn that into other cells. So every
+patient is computed in a pass of their own, on their own unpadded tokens.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +16,6 @@ from client.data.dataset import PatientDataset
 from common.metrics.tables.grid import EvaluationGrid
 from common.metrics.tables.predictions import Predictions
 from common.models.base.base import FusedModel
-
-BATCH_PATIENTS = 16
 
 
 def predict_all(
@@ -26,10 +30,10 @@ def predict_all(
         device: Where to compute.
     """
     model.to(device).eval()
-    parts = []
     with torch.inference_mode():
-        for start in range(0, len(dataset), BATCH_PATIENTS):
-            batch = dataset.batch(range(start, min(start + BATCH_PATIENTS, len(dataset))))
-            parts.append(Predictions.from_outputs(model(batch.to(device)), batch, grid))
-    found = Predictions.concatenate(parts) if parts else Predictions.from_logits(grid)
-    return replace(found, subgroups=dataset.subgroups)
+        parts = [
+            Predictions.from_outputs(model(patient.to(device)), patient, grid)
+            for patient in (dataset.batch([index]) for index in range(len(dataset)))
+        ]
+    predictions = Predictions.concatenate(parts) if parts else Predictions.from_logits(grid)
+    return replace(predictions, subgroups=dataset.subgroups)
