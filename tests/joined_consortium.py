@@ -14,6 +14,7 @@ from server.consortium.consortium_folder import ConsortiumFolder
 from server.consortium.provision import provision
 from server.consortium.provision_kit import write_kit
 from server.consortium.provision_roster import admit
+from server.flower.bundle import bundle_digest
 
 
 def make_consortium(folder):
@@ -36,7 +37,9 @@ def join(consortium, policy, folder):
     path = folder / f"{policy.site_id}.request.json"
     write_request(policy, "", path)
     admit(consortium, path)
-    write_kit(consortium, policy.site_id, folder / f"{policy.site_id}-kit")
+    write_kit(
+        consortium, policy.site_id, folder / f"{policy.site_id}-kit", bundle_digest=bundle_digest()
+    )
     target = SiteConnection.of_site(folder / policy.site_id)
     install_kit(policy, folder / f"{policy.site_id}-kit", target, fingerprint=None)
     return target

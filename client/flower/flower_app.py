@@ -1,20 +1,15 @@
-"""Relay between Flower and the site agent: it sees bytes and opens none.
+"""Pass messages between Flower and the site agent; bytes are passed unread.
 
 It has no access to data and keeps its imports light: Flower would start it anew for every
 message. `client.flower.relay` keeps it in one lasting process instead. Whatever runs here can at
 most ask the agent for what the agent would release anyway. Every exception becomes a fixed code:
 Flower would carry its text, patient ids included, to the coordinator.
 
-This is the only file of the client side that uses Flower's public interface; `relay`,
-`supernode` and `site_gate` lean on its inside.
+Of the client's files only this one and `relay` use Flower's public interface; what lies behind it
+is in `flower_internals` alone.
 """
 
 from __future__ import annotations
-
-import os
-
-os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
-os.environ.setdefault("FLWR_DISABLE_UPDATE_CHECK", "1")
 
 import re
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""The warm relay: takes the SuperNode's messages to the site agent, in one lasting process.
+"""Take the SuperNode's messages to the site agent, in one lasting process.
 
 Flower would start a new process for every message, 1.3 s of imports each, and unpack the
 server's bundle in it. This one process stays, so a message costs milliseconds, and the bundle is
@@ -7,56 +7,30 @@ unpacked or put on `sys.path`. What runs is the installed `client.flower.flower_
 
 Run as `python -m client.flower.relay --runtime-api 127.0.0.1:9091 --secret FILE --allowed FILE`.
 The secret keeps other users of the machine from taking the SuperNode's messages.
-
-This leans on internal names of Flower; Flower is pinned, and a test drives the real one.
 """
 
 from __future__ import annotations
-
-import os
-
-os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
-os.environ.setdefault("FLWR_DISABLE_UPDATE_CHECK", "1")
 
 import argparse
 import logging
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from flwr.app import ConfigRecord, Context, Message, RecordDict
-from flwr.common.constant import SubStatus
-from flwr.proto.runtime_pb2 import AcquireTaskRequest
-from flwr.supercore import heartbeat
-from flwr.supercore.constant import TaskType
-from flwr.supercore.fab import Fab
-from flwr.supercore.inflatable.inflatable_utils import (
-    pull_and_inflate_object_from_tree,
-    pull_objects,
-)
-from flwr.supercore.interceptors import (
-    RuntimeTokenHttpInterceptor,
-    RuntimeVersionHttpInterceptor,
-    SuperExecAuthHttpInterceptor,
-)
-from flwr.supercore.retry import make_simple_http_retry_invoker
-from flwr.supercore.runtime import RuntimeHttpClient
-from flwr.supernode.runtime.run_clientapp import pull_task_input, push_message, push_task_output
 
 from client.flower.flower_app import CONFIG, app
-from client.flower.pending_task import LOST, TaskInHand
+from client.flower.flower_internals import NodeRuntime, envelope, shorten_waits
+from client.flower.pending_task import PendingTask
 from client.flower.relay_wakeup import Bell
-from client.flower.supernode import BUSY_S, HEARTBEAT_S
+from client.flower.supernode import BUSY_S
 from client.site.site_gate import BundleRefusedError, check_bundle, read_allowed
-from common.process.late_content import shorten_waits
 
 SHORTEST_S = 0.02
 LONGEST_S = 0.25
 RUNG_S = 1.0
 """So often it looks though the bell did not ring."""
 
-_ACQUIRE = frozenset({"/flwr.proto.Runtime/AcquireTask"})
 _log = logging.getLogger("tumorboard.relay")
 
 
@@ -70,23 +44,19 @@ class Relay:
     """
 
     def __init__(self, runtime_api: str, secret: Path, allowed: Path) -> None:
-        self._address, self._allowed = runtime_api, allowed
+        self._allowed = allowed
         self._bell = Bell(secret)
         self._hears = self._bell.listen()
-        self._in_hand = TaskInHand(secret)
-        guard = SuperExecAuthHttpInterceptor(
-            master_secret=secret.read_bytes(), protected_methods=_ACQUIRE
-        )
-        self._tasks = self._connect("SuperExec", guard)
-        vars(heartbeat)["HEARTBEAT_DEFAULT_INTERVAL"] = HEARTBEAT_S
-        shorten_waits(pull_objects, pull_and_inflate_object_from_tree)
+        self._pending = PendingTask(secret)
+        self._runtime = NodeRuntime(runtime_api, secret.read_bytes())
+        shorten_waits()
 
     def run(self) -> None:
         """Relay until the process is ended."""
-        self._give_up_what_was_left()
+        self._answer_left_behind()
         busy_until = 0.0
         while True:
-            token = self._acquire()
+            token = self._runtime.acquire()
             if token:
                 self._relay(token)
                 busy_until = time.monotonic() + BUSY_S
@@ -95,57 +65,41 @@ class Relay:
             else:
                 time.sleep(SHORTEST_S if time.monotonic() < busy_until else LONGEST_S)
 
-    def _acquire(self) -> str:
-        request = AcquireTaskRequest(supported_task_types=[TaskType.CLIENT_APP])
-        return str(self._tasks.AcquireTask(request).token)
+    def _answer_left_behind(self) -> None:
+        """Answer at once for the message that the relay before this one died with."""
+        left = self._pending.left_behind()
+        if left is not None:
+            _log.warning("an earlier relay ended in the middle of a message")
+            self._push_lost(*left)
 
-    def _give_up_what_was_left(self) -> None:
-        """Tell the SuperNode at once which message the relay before this one died with."""
-        token = self._in_hand.left_behind()
-        if token:
-            _log.warning("an earlier relay ended in the middle of a message; it is asked for again")
-            guard = RuntimeTokenHttpInterceptor(token)
-            client = self._connect("flwr-clientapp", guard, patient=False)
-            push_task_output(client, None, SubStatus.FAILED, LOST)
-            client.close()
+    def _push_lost(self, token: str, lost: bytes) -> None:
+        """Have a message asked for again; Flower does so too, a minute after the last heartbeat."""
+        try:
+            self._runtime.push_lost(token, lost)
+        except Exception as error:  # the SuperNode is away, or has been restarted since
+            _log.warning("its loss was not reported: %s", type(error).__name__)
 
     def _relay(self, token: str) -> None:
-        client = self._connect("flwr-clientapp", RuntimeTokenHttpInterceptor(token))
-        beat = heartbeat.HeartbeatSender(heartbeat.make_task_heartbeat_fn_http(client))
-        beat.start()
-        context: Context | None = None
-        status, details = SubStatus.FAILED, LOST
+        lost = b""
         try:
-            message, context, _, bundle = pull_task_input(client)
-            with self._in_hand.noted(token):
-                push_message(client, self._answer(message, context, bundle), context)
-            status, details = SubStatus.COMPLETED, ""
-        except Exception as error:  # a lost message is asked for again; the relay must stay
+            with self._runtime.open(token) as task:
+                message, context, bundle = task.pull()
+                lost = envelope(message)
+                with self._pending.noted(token, lost):
+                    task.push(self._answer(message, context, bundle))
+        except Exception as error:  # the relay must stay
             _log.error("a message was not relayed: %s", type(error).__name__)
-        finally:
-            push_task_output(client, context, status, details)
-            beat.stop()
-            client.close()
+            if lost:
+                self._push_lost(token, lost)
 
-    def _answer(self, message: Message, context: Context, bundle: Fab) -> Message:
+    def _answer(self, message: Message, context: Context, bundle: bytes) -> Message:
         try:
-            check_bundle(bundle.content, read_allowed(self._allowed))
+            check_bundle(bundle, read_allowed(self._allowed))
         except BundleRefusedError as error:
             _log.error("bundle refused (%s): %s", error, error.reason)
             refusal = RecordDict({CONFIG: ConfigRecord({"code": str(error)})})
             return Message(refusal, reply_to=message)
         return app(message, context)
-
-    def _connect(
-        self, component: str, interceptor: Any, *, patient: bool = True
-    ) -> RuntimeHttpClient:
-        return RuntimeHttpClient.from_server_address(
-            server_address=self._address,
-            insecure=True,
-            root_certificates=None,
-            interceptors=[RuntimeVersionHttpInterceptor(component_name=component), interceptor],
-            retry_invoker=make_simple_http_retry_invoker() if patient else None,
-        )
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -1,4 +1,4 @@
-"""A bell between SuperNode and relay: a named pipe into which the one writes, and the other waits.
+"""Wake the relay when the SuperNode has a message: a named pipe between both.
 
 Without it the relay would ask the SuperNode over HTTP fifty times a second whether there is a
 message, and ten hospitals on one machine would do little else. The pipe lies beside the secret
@@ -50,6 +50,7 @@ class Bell:
         if self._hears is None:
             raise ValueError("nobody listens yet")
         heard, _, _ = select.select([self._hears], [], [], seconds)
-        if heard:
-            os.read(self._hears, 4096)
+        with suppress(BlockingIOError):
+            while heard and os.read(self._hears, 4096):  # all rings up to now count as one
+                pass
         return bool(heard)

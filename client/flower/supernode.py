@@ -1,33 +1,24 @@
-"""Flower's SuperNode with short polls: between messages it sleeps a fifth of a second, not three.
+"""Run Flower's SuperNode with short polls: between messages it sleeps a fifth of a second, not 3.
 
 Run as `python -m client.flower.supernode`, it takes the arguments of `flower-supernode`. After half
 a minute without a message, or where looking takes long because line or machine are busy, it looks
-less and less often, at least once a second. A message that is all there rings the relay's bell. A
-relay that stops sending signs of life is given up after 20 s instead of 60, and at once when the
-relay after it says so. A node whose loop has ended ends.
-
-This leans on internal names of Flower; Flower is pinned, and a test drives the real one.
+less and less often, at least once a second. While it waits for a reply it rings the relay's bell.
+A node whose loop has ended ends.
 """
 
 from __future__ import annotations
 
-import os
-
-os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
-os.environ.setdefault("FLWR_DISABLE_UPDATE_CHECK", "1")
-
 import argparse
 import logging
+import os
 import sys
 import time
-from collections.abc import Callable, Sequence
-from importlib import import_module
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from client.flower.pending_task import answering_lost
+from client.flower.flower_internals import IDLE_S, run_supernode
 from client.flower.relay_wakeup import Bell
-from common.process.late_content import shorten_waits
 
 SHORTEST_S = 0.2
 LONGEST_S = 1.0
@@ -35,19 +26,21 @@ BUSY_S = 30.0
 """So long after the last message the node still looks five times a second."""
 
 WAIT_FOR_REPLY_S = 0.02
-HEARTBEAT_S = 10
 SHARE = 0.125
 """Most of its time that the node spends looking."""
 
 SECRET = "--superexec-auth-secret-file"
-IDLE = 3
-"""What Flower sleeps when there was no message; anything shorter is a wait for a reply."""
 
 
 class ShortSleep:
-    """Stands in for the module `time` inside Flower's node loop."""
+    """Stands in for the module `time` inside Flower's node loop.
 
-    def __init__(self) -> None:
+    Args:
+        bell: Rung while the node waits for a reply: the message is then all there.
+    """
+
+    def __init__(self, bell: Bell | None = None) -> None:
+        self._bell = bell
         self._last_message = time.monotonic()
         self._woke: float | None = None
 
@@ -57,7 +50,9 @@ class ShortSleep:
     def sleep(self, seconds: float) -> None:
         """Sleep for less than Flower asks for."""
         now = time.monotonic()
-        if seconds < IDLE:
+        if seconds < IDLE_S:
+            if self._bell is not None:
+                self._bell.ring()
             self._last_message = now
             self._woke = None  # what follows is more than a look: the reply is sent
             time.sleep(min(seconds, WAIT_FOR_REPLY_S))
@@ -73,33 +68,11 @@ class ShortSleep:
         return min(LONGEST_S, pause)
 
 
-def ringing(pull: Callable[..., int | None], bell: Bell) -> Callable[..., int | None]:
-    """Return Flower's step that fetches a message, ringing the bell when there was one."""
-
-    def pull_and_ring(*args: Any, **options: Any) -> int | None:
-        run = pull(*args, **options)
-        if run is not None:
-            bell.ring()
-        return run
-
-    return pull_and_ring
-
-
 def main() -> None:
     """Run the SuperNode."""
-    loop = import_module("flwr.supernode.start_client_internal")
-    vars(loop)["time"] = ShortSleep()
     secret = _secret(sys.argv)
-    if secret is not None:
-        vars(loop)["_pull_and_store_message"] = ringing(loop._pull_and_store_message, Bell(secret))
-    tasks = import_module("flwr.supercore.corestate.in_memory_corestate")
-    vars(tasks)["HEARTBEAT_DEFAULT_INTERVAL"] = HEARTBEAT_S
-    node = import_module("flwr.supernode.nodestate.in_memory_nodestate").InMemoryNodeState
-    node.finish_task = answering_lost(node.finish_task)
-    parts = import_module("flwr.supercore.inflatable.inflatable_utils")
-    shorten_waits(parts.pull_objects, parts.pull_and_inflate_object_from_tree)
     try:
-        import_module("flwr.supernode.cli.flower_supernode").flower_supernode()
+        run_supernode(ShortSleep(Bell(secret) if secret is not None else None))
     except Exception as error:
         logging.getLogger("tumorboard.supernode").error("ended: %s", type(error).__name__)
     # Its loop is over, for instance after a TLS connection broke off, but its other threads still

@@ -1,26 +1,22 @@
-"""The site gate: stands before Flower's own programs and lets through one bundle, without code.
+"""Refuse bundles with code, and every program that Flower would start at a hospital.
 
-The SuperNode starts a program by name for every task a server hands it. Executables of these
-names, earlier on its PATH than Flower's, start this module. It checks the bundle against the
-hospital's allow-list before Flower unpacks it: a bundle's folder is put first on `sys.path`, so
-code in it would shadow what the hospital installed. All tasks but a client app are refused.
+`check_bundle` lets one bundle through, by its digest, and none that holds code: Flower would put
+its folder first on `sys.path`, where code would shadow what the hospital installed. The relay asks
+it before every message. The server learns the stable code; the reason stays in the relay's log.
 
-The server learns the stable code; the reason stays in the SuperNode's log. This leans on an
-internal name of Flower (`install_from_fab`); Flower is pinned, and a test drives the real one.
+A SuperNode in Flower's subprocess mode starts a program by name for every task a server hands it.
+Executables of these names, earlier on its PATH than Flower's, start this module, which ends.
 """
 
 from __future__ import annotations
 
 import hashlib
 import io
-import os
 import sys
 import tomllib
 import zipfile
-from collections.abc import Callable
-from importlib import import_module
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, NoReturn
 
 from common.errors import ErrorCode
 
@@ -32,9 +28,8 @@ GATED = (
     "flwr-model",
     "flwr-connector",
 )
-"""Programs that a SuperNode may be told to start; only the first has a use at a hospital."""
+"""Programs that a SuperNode may be told to start; none has a use beside the relay."""
 
-ALLOWED_FILE = "allowed-bundles"
 ALLOWED_NAMES = frozenset({"pyproject.toml", ".info/CONTENT"})
 CLIENT_APP = "client.flower.flower_app:app"
 MAX_BYTES = 1 << 20
@@ -86,31 +81,11 @@ def read_allowed(path: Path) -> frozenset[str]:
     return frozenset(line.strip().lower() for line in lines if line.strip())
 
 
-def main() -> None:
-    """Run the program whose name this process was started by, if the hospital allows it."""
-    program = Path(sys.argv[0])
-    os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
-    if program.name != GATED[0]:
-        _log(f"refused to start {program.name}: only client apps run at a hospital")
-        sys.exit(126)
-    allowed = read_allowed(program.resolve().parent / ALLOWED_FILE)
-
-    from flwr.supernode.cli import flwr_clientapp
-
-    run_clientapp = import_module("flwr.supernode.runtime.run_clientapp")
-
-    own: Callable[..., Path] = run_clientapp.install_from_fab
-
-    def install_checked(bundle: bytes, *args: Any, **options: Any) -> Path:
-        try:
-            check_bundle(bundle, allowed)
-        except BundleRefusedError as error:
-            _log(f"bundle refused ({error}): {error.reason}")
-            raise
-        return own(bundle, *args, **options)
-
-    vars(run_clientapp)["install_from_fab"] = install_checked
-    flwr_clientapp()
+def main() -> NoReturn:
+    """Refuse to be the program whose name this process was started by."""
+    name = Path(sys.argv[0]).name
+    sys.stderr.write(f"tumorboard site gate: refused to start {name}: the relay alone runs apps\n")
+    sys.exit(126)
 
 
 def _check_content(archive: zipfile.ZipFile) -> None:
@@ -131,8 +106,3 @@ def _client_app(manifest: dict[str, Any]) -> object:
         return manifest["tool"]["flwr"]["app"]["components"]["clientapp"]
     except (KeyError, TypeError):
         return None
-
-
-def _log(text: str) -> None:
-    sys.stderr.write(f"tumorboard site gate: {text}\n")
-    sys.stderr.flush()

@@ -1,1 +1,7 @@
 """Flower on the coordinator's side: server app, grid, SuperLink and node registration."""
+
+import os
+
+# Flower reads them once, while it is imported; every module here that imports it comes after.
+os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
+os.environ.setdefault("FLWR_DISABLE_UPDATE_CHECK", "1")

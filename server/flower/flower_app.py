@@ -1,14 +1,10 @@
-"""Flower's server app: runs the study that the run configuration names.
+"""Run the study that a Flower run's configuration names: Flower's server app.
 
-Of the server's files only this one, `grid_link` and `grid_message` import Flower.
+Of the server's files only this one, `grid_link` and `grid_message` use Flower's public interface;
+what lies behind it is in `flower_internals` alone.
 """
 
 from __future__ import annotations
-
-import os
-
-os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
-os.environ.setdefault("FLWR_DISABLE_UPDATE_CHECK", "1")
 
 from pathlib import Path
 

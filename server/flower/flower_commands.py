@@ -1,28 +1,18 @@
-"""Flower's own command `flwr`, run for the coordinator against the consortium's SuperLink."""
+"""Start runs and register nodes: the coordinator's calls to the SuperLink."""
 
 from __future__ import annotations
 
-import json
 import os
-import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any
 
 from common.errors import ErrorCode, RunError
-from common.storage.atomic_file import write_text
 from common.trust.connection import split_address
-from server.consortium.bundle import bundle_folder
 from server.consortium.consortium_folder import ConsortiumFolder
-from server.flower.flower_cli import SECRET_VARIABLE
-
-CONNECTION = "consortium"
-TIMEOUT_S = 60.0
-
-
-FLWR = (sys.executable, "-m", "server.flower.flower_cli")
-"""Flower's command, with the secret of the control interface."""
+from server.flower.bundle import build_bundle
+from server.flower.flower_internals import ControlClient
 
 
 def control_secret(folder: ConsortiumFolder) -> Path:
@@ -30,13 +20,12 @@ def control_secret(folder: ConsortiumFolder) -> Path:
     return folder.superlink / "control.secret"
 
 
-def flower_environment(folder: ConsortiumFolder) -> dict[str, str]:
-    """Return the environment of every Flower process of the coordinator."""
+def flower_environment(home: Path) -> dict[str, str]:
+    """Return the environment of a Flower process that keeps its own files in a folder."""
     return {
-        "FLWR_HOME": str(folder.superlink / "flwr"),
+        "FLWR_HOME": str(home),
         "FLWR_TELEMETRY_ENABLED": "0",
         "FLWR_DISABLE_UPDATE_CHECK": "1",
-        SECRET_VARIABLE: str(control_secret(folder)),
         "PATH": f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}",
     }
 
@@ -49,32 +38,21 @@ def local_address(folder: ConsortiumFolder) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def write_connection(folder: ConsortiumFolder) -> None:
-    """Tell `flwr` where the SuperLink is and which authority it trusts."""
-    text = (
-        f'[superlink]\ndefault = "{CONNECTION}"\n\n[superlink.{CONNECTION}]\n'
-        f"address = {json.dumps(local_address(folder))}\n"
-        f"root-certificates = {json.dumps(str(folder.ca_cert))}\n"
-    )
-    write_text(folder.superlink / "flwr" / "config.toml", text)
-
-
-def start_run(folder: ConsortiumFolder, config: Mapping[str, str], run_dir: Path) -> str:
-    """Start a Flower run of the bundle and return its id.
+def start_run(
+    folder: ConsortiumFolder, config: Mapping[str, str], *, bundle: bytes | None = None
+) -> str:
+    """Start a Flower run and return its id.
 
     Args:
         folder: The coordinator's folder.
         config: Run configuration; it is not part of the bundle and proves nothing.
-        run_dir: Folder of the run; the configuration is kept there.
+        bundle: What is sent to hospitals; the installed bundle by default.
 
     Raises:
         RunError: The SuperLink does not take it (TRANSPORT).
     """
-    file = run_dir / "run-config.toml"
-    write_text(file, "".join(f"{key} = {json.dumps(value)}\n" for key, value in config.items()))
-    bundle, overrides = str(bundle_folder()), str(file)
-    told = _flwr(folder, "run", bundle, CONNECTION, "--run-config", overrides)
-    return str(told["run-id"])
+    with _control(folder, "start a run") as control:
+        return str(control.start_run(bundle or build_bundle(), config))
 
 
 def stop_run(folder: ConsortiumFolder, flower_run: str) -> None:
@@ -83,7 +61,8 @@ def stop_run(folder: ConsortiumFolder, flower_run: str) -> None:
     Raises:
         RunError: The SuperLink does not know it (TRANSPORT).
     """
-    _flwr(folder, "stop", flower_run, CONNECTION)
+    with _control(folder, f"stop run {flower_run}") as control:
+        control.stop_run(int(flower_run))
 
 
 def register_node(folder: ConsortiumFolder, site_id: str, node_key: str) -> str:
@@ -92,10 +71,8 @@ def register_node(folder: ConsortiumFolder, site_id: str, node_key: str) -> str:
     Raises:
         RunError: The SuperLink does not take it (TRANSPORT).
     """
-    file = folder.superlink / "keys" / f"{site_id}.pub"
-    write_text(file, f"{node_key}\n")
-    told = _flwr(folder, "supernode", "register", str(file), CONNECTION, "--name", site_id)
-    return str(told["node-id"])
+    with _control(folder, f"register the node of {site_id}") as control:
+        return str(control.register(site_id, node_key))
 
 
 def unregister_node(folder: ConsortiumFolder, node_id: str) -> None:
@@ -104,36 +81,34 @@ def unregister_node(folder: ConsortiumFolder, node_id: str) -> None:
     Raises:
         RunError: The SuperLink does not know it (TRANSPORT).
     """
-    _flwr(folder, "supernode", "unregister", node_id, CONNECTION)
+    with _control(folder, f"unregister node {node_id}") as control:
+        control.unregister(int(node_id))
 
 
-def _flwr(folder: ConsortiumFolder, *arguments: str) -> dict[str, Any]:
-    write_connection(folder)
-    command = [*FLWR, *arguments, "--format", "json"]
-    environment = {**os.environ, **flower_environment(folder)}
+def registered_nodes(folder: ConsortiumFolder) -> dict[str, str]:
+    """Return node key (OpenSSH format) -> Flower's node id, as the SuperLink knows them.
+
+    Raises:
+        RunError: The SuperLink does not answer (TRANSPORT).
+    """
+    with _control(folder, "list its nodes") as control:
+        return {key: str(node) for key, node in control.nodes().items()}
+
+
+@contextmanager
+def _control(folder: ConsortiumFolder, what: str) -> Iterator[ControlClient]:
+    """Yield a client of the control interface; what it raises becomes one error."""
+    address = local_address(folder)
     try:
-        done = subprocess.run(
-            command,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=TIMEOUT_S,
-            check=False,
-        )
-        told: dict[str, Any] = json.loads(done.stdout[done.stdout.index("{") :])
-    except (OSError, ValueError, subprocess.TimeoutExpired) as error:
-        raise _failed(arguments, type(error).__name__) from None
-    if not told.get("success", done.returncode == 0):
-        raise _failed(arguments, str(told.get("error-message", "no reason given")))
-    return told
-
-
-def _failed(arguments: tuple[str, ...], why: str) -> RunError:
-    return RunError(
-        f"Flower refused `flwr {' '.join(arguments[:2])}`",
-        where="SuperLink",
-        why=why.strip(),
-        cure="see `tumorboard server status` and superlink/superlink.log",
-        code=ErrorCode.TRANSPORT,
-    )
+        secret = control_secret(folder).read_bytes().hex()
+        with closing(ControlClient(address, folder.ca_cert.read_bytes(), secret)) as control:
+            yield control
+    except Exception as error:  # of Flower, its HTTP library, or the line
+        answer = getattr(getattr(error, "response", None), "text", "")
+        raise RunError(
+            f"the SuperLink did not {what}",
+            where=address,
+            why=str(answer or error or type(error).__name__)[:500],
+            cure=f"see `tumorboard server status` and {folder.superlink_log}",
+            code=ErrorCode.TRANSPORT,
+        ) from None

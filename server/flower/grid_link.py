@@ -6,11 +6,6 @@ seconds between looks.
 
 from __future__ import annotations
 
-import os
-
-os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
-os.environ.setdefault("FLWR_DISABLE_UPDATE_CHECK", "1")
-
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -18,17 +13,13 @@ from dataclasses import dataclass, field
 
 from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
-from flwr.supercore.inflatable.inflatable_utils import (
-    pull_and_inflate_object_from_tree,
-    pull_objects,
-)
 
 from common.contract import sha256_hex
 from common.errors import ErrorCode, RunError, TumorboardError
-from common.process.late_content import shorten_waits
 from common.protocol.protocol import StatusReply, StatusRequest
 from common.study.study import Study
 from common.wire import WireMessage
+from server.flower.flower_internals import shorten_waits
 from server.flower.grid_message import pack, read_reply
 from server.flower.node_registry import NodeRegistry
 from server.session.site_link import Refusal
@@ -92,7 +83,7 @@ class GridLink:
         poll_s: float = 0.05,
         report: Callable[[str, int, ErrorCode], None] | None = None,
     ) -> None:
-        shorten_waits(pull_objects, pull_and_inflate_object_from_tree)
+        shorten_waits()
         self._grid = grid
         self._poll_s = poll_s
         self._report = report

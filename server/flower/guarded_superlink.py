@@ -1,4 +1,4 @@
-"""Flower's SuperLink behind a guard: it closes what Flower leaves open, and tells who was refused.
+"""Run Flower's SuperLink behind a guard that closes what Flower leaves open and logs refusals.
 
 - A signed request of a SuperNode counts once; see `server.flower.request_replay`.
 - `/v1/control`, and every path that is neither a SuperNode's nor an app's, needs the secret that
@@ -8,28 +8,17 @@
   callers that break off TLS because they do not trust the certificate.
 
 Run as `python -m server.flower.guarded_superlink --consortium FOLDER --control-secret FILE`,
-followed by the arguments of `flower-superlink`. This leans on internal names of Flower, uvicorn
-and ssl;
-Flower is pinned, and tests drive the real ones.
+followed by the arguments of `flower-superlink`.
 """
 
 from __future__ import annotations
 
-import os
-
-os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
-os.environ.setdefault("FLWR_DISABLE_UPDATE_CHECK", "1")
-
 import argparse
 import hmac
 import json
-import ssl
-import sys
+import os
 from base64 import b64decode
-from collections.abc import Callable
-from importlib import import_module
 from pathlib import Path
-from typing import Any
 
 from starlette.datastructures import Headers
 from starlette.middleware import Middleware
@@ -38,20 +27,22 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from common.errors import ErrorCode
 from server.consortium.consortium_folder import ConsortiumFolder
-from server.flower.flower_cli import CONTROL_HEADER
+from server.flower.flower_internals import (
+    CONTROL,
+    CONTROL_HEADER,
+    FLEET,
+    KEY_HEADER,
+    KEY_REFUSED,
+    READS,
+    RUNTIME,
+    STAMP_HEADER,
+    run_superlink,
+)
 from server.flower.refusal_log import Caller, RefusalLog
 from server.flower.request_replay import SeenRequests
 
-FLEET, RUNTIME = "/v1/fleet/", "/v1/runtime/"
 OPEN = frozenset({"/health", "/v1/fleet"})
 """Asked by whoever looks whether a server is there, the doctors among them."""
-
-KEY_HEADER, STAMP_HEADER = "flwr-public-key", "flwr-timestamp"
-CHANGES = ("/start-", "/stop-", "/register-", "/unregister-", "/add-", "/remove-", "/create-")
-"""Parts of control paths that change something."""
-
-KEY_REFUSED = frozenset({2001, 2002, 2004})
-"""Flower's codes for a node key that it does not know, or that wants to register itself."""
 
 UNSEEN = 100
 """Most bytes of a path that are written down."""
@@ -88,7 +79,7 @@ class Guard:
         await self._app(scope, receive, watched)
         if watched.status >= 400:
             self._after_refusal(scope, headers, watched)
-        elif path.startswith("/v1/control/") and any(part in path for part in CHANGES):
+        elif path.startswith(CONTROL) and not path.removeprefix(CONTROL).startswith(READS):
             self._log.note(Caller("control_called", path=path, address=_address(scope)))
 
     def _verdict(self, path: str, headers: Headers) -> tuple[ErrorCode | None, int]:
@@ -168,25 +159,6 @@ def _address(scope: Scope) -> str:
     return str(client[0]) if client else ""
 
 
-def _note_alerts(log: RefusalLog, own: Callable[..., ssl.SSLContext]) -> Callable[..., Any]:
-    """Return a maker of TLS contexts that has fatal alerts of callers written down."""
-
-    def note(
-        _: object, direction: str, __: object, kind: object, what: object, ___: object
-    ) -> None:
-        if direction == "read" and getattr(kind, "name", "") == "ALERT":
-            alert = str(getattr(what, "name", "")).lower()
-            if alert != "close_notify":
-                log.note(Caller("caller_refused", str(ErrorCode.CERTIFICATE), said=alert))
-
-    def make(*arguments: Any, **options: Any) -> ssl.SSLContext:
-        context = own(*arguments, **options)
-        vars(ssl.SSLContext)["_msg_callback"].__set__(context, note)
-        return context
-
-    return make
-
-
 def main() -> None:
     """Run the SuperLink."""
     parser = argparse.ArgumentParser(prog="python -m server.flower.guarded_superlink")
@@ -195,11 +167,11 @@ def main() -> None:
     given, rest = parser.parse_known_args()
     log = RefusalLog(ConsortiumFolder.open(given.consortium))
     guard = Middleware(Guard, log=log, secret=given.control_secret)
-    vars(import_module("flwr.superlink.extensions"))["get_middleware"] = lambda: (guard,)
-    uvicorn = vars(import_module("uvicorn.config"))
-    uvicorn["create_ssl_context"] = _note_alerts(log, uvicorn["create_ssl_context"])
-    sys.argv = ["flower-superlink", *rest]
-    import_module("flwr.superlink.cli").flower_superlink()
+
+    def note_alert(alert: str) -> None:
+        log.note(Caller("caller_refused", str(ErrorCode.CERTIFICATE), said=alert))
+
+    run_superlink(rest, guard, note_alert)
 
 
 if __name__ == "__main__":

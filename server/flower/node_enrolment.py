@@ -1,28 +1,15 @@
-"""Makes the SuperLink know the node keys of the signed roster, and only those.
+"""Make the SuperLink know the node keys of the signed roster, and only those.
 
-What it knows is read from its own database: a note of ours would be wrong after a kill between
+What it knows is asked of the SuperLink itself: a note of ours would be wrong after a kill between
 registration and note, or after one of both was restored from a backup.
 """
 
 from __future__ import annotations
 
-import sqlite3
-from contextlib import closing
-
-from cryptography.hazmat.primitives.serialization import (
-    Encoding,
-    PublicFormat,
-    load_pem_public_key,
-)
-
-from common.errors import ErrorCode, RunError
 from server.consortium.consortium_folder import ConsortiumFolder
 from server.consortium.provision import audit_log
 from server.consortium.provision_roster import present_roster
-from server.flower.flower_commands import register_node, unregister_node
-
-_NODES = "SELECT node_id, public_key FROM node WHERE status != 'unregistered'"
-"""Flower keeps the keys as PEM, and its unsigned node ids as signed integers."""
+from server.flower.flower_commands import register_node, registered_nodes, unregister_node
 
 
 class NodeEnrolment:
@@ -56,33 +43,3 @@ class NodeEnrolment:
                 node = register_node(self._folder, site_id, key)
                 audit.append("node_registered", site=site_id, node=node)
         self._done_for = roster.digest()
-
-
-def registered_nodes(folder: ConsortiumFolder) -> dict[str, str]:
-    """Return node key (OpenSSH format) -> Flower's node id, as the SuperLink knows them.
-
-    This leans on a table of Flower; Flower is pinned, and a test drives the real one.
-
-    Raises:
-        RunError: The database cannot be read (TRANSPORT).
-    """
-    if not folder.database.is_file():
-        return {}
-    try:
-        address = f"{folder.database.as_uri()}?mode=ro"
-        with closing(sqlite3.connect(address, uri=True, timeout=10.0)) as database:
-            rows = database.execute(_NODES).fetchall()
-        return {_openssh(key): str(number % (1 << 64)) for number, key in rows}
-    except (sqlite3.Error, ValueError) as error:
-        raise RunError(
-            "the SuperLink's database cannot be read",
-            where=str(folder.database),
-            why=str(error),
-            cure="if it is damaged, move it away: hospitals are registered anew from the roster",
-            code=ErrorCode.TRANSPORT,
-        ) from None
-
-
-def _openssh(pem: bytes) -> str:
-    key = load_pem_public_key(pem)
-    return key.public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode("ascii")

@@ -12,8 +12,9 @@ import time
 from collections import OrderedDict
 from datetime import UTC, datetime
 
-KEPT_S = 320.0
-"""A little longer than Flower accepts a time stamp."""
+from server.flower.flower_internals import STAMP_VALID_S
+
+KEPT_S = STAMP_VALID_S + 15.0
 
 MOST_KEPT = 1_000_000
 

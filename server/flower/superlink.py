@@ -21,7 +21,6 @@ from server.flower.flower_commands import (
     control_secret,
     flower_environment,
     local_address,
-    write_connection,
 )
 
 EXECUTOR_POLL_S = "0.5"
@@ -42,12 +41,11 @@ def server_processes(folder: ConsortiumFolder) -> tuple[list[Child], dict[str, o
                 where=str(path),
                 cure="restore it from backup, or `tumorboard server provision --rotate`",
             )
-    write_connection(folder)
     secret = fresh_secret(folder.superlink / "executor.secret")
     control = fresh_secret(control_secret(folder))
     health = f"{LOOPBACK}:{free_port()}"
     host, port = split_address(folder.consortium().listen)
-    shared = flower_environment(folder)
+    shared = flower_environment(folder.superlink / "flwr")
     superlink = [sys.executable, "-m", "server.flower.guarded_superlink"]
     superlink += ["--consortium", str(folder.root), "--control-secret", str(control)]
     superlink += ["--host", host, "--port", str(port)]

@@ -16,7 +16,6 @@ from common.commands.doctor_machine import (
 )
 from common.trust.audit_log import read_audit
 from common.trust.connection import split_address
-from server.consortium.bundle import bundle_digest
 from server.consortium.consortium_folder import ConsortiumFolder
 from server.consortium.provision_certificates import (
     days_left,
@@ -26,6 +25,7 @@ from server.consortium.provision_certificates import (
     names_of,
 )
 from server.consortium.provision_roster import present_roster
+from server.flower.bundle import bundle_digest
 from server.flower.superlink import is_superlink_healthy, running_server
 from server.operate.doctor_ports import port_findings, proxy_findings
 

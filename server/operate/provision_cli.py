@@ -17,6 +17,7 @@ from server.consortium.provision_certificates import days_left, load_certificate
 from server.consortium.provision_kit import check_kit_folder, write_kit
 from server.consortium.provision_roster import admit as put_on_roster
 from server.consortium.provision_roster import revoke as take_off_roster
+from server.flower.bundle import bundle_digest
 from server.operate.doctor import examine_server
 
 FolderArgument = Annotated[Path, typer.Argument(help="The coordinator's folder.")]
@@ -108,7 +109,7 @@ def admit(
         "roster_version": grown.version,
     }
     if kit is not None:
-        connection = write_kit(opened, asked.site_id, kit)
+        connection = write_kit(opened, asked.site_id, kit, bundle_digest=bundle_digest())
         output.say(f"Site kit: {kit}; its fingerprint: {connection.fingerprint}")
         facts |= {"kit": str(kit), "kit_fingerprint": connection.fingerprint}
     else:
@@ -154,7 +155,8 @@ def kit(
     json_output: JsonOption = False,
 ) -> None:
     """Write the kit that one admitted hospital installs; it holds no secret."""
-    connection = write_kit(ConsortiumFolder.open(folder), site, out)
+    opened = ConsortiumFolder.open(folder)
+    connection = write_kit(opened, site, out, bundle_digest=bundle_digest())
     output = Output(json_output)
     output.say(f"Site kit for {site}: {out}")
     output.say(f"Fingerprint, compare by telephone: {connection.fingerprint}")

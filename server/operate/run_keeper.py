@@ -118,7 +118,7 @@ class RunKeeper:
             return
         kept.not_before = now + min(2.0**kept.starts, LONGEST_PAUSE_S)
         config = {"study": str(run.study_file), "run-dir": str(run.path)}
-        run.note_flower_run(start_run(self._folder, config, run.path))
+        run.note_flower_run(start_run(self._folder, config))
         kept.state_at_start = run.changed_at
         kept.waiting_until = now + START_S
 

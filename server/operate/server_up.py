@@ -6,10 +6,11 @@ import logging
 import threading
 
 from common.commands.cli_output import Output
+from common.errors import RunError
 from common.process.background import BackgroundStart
 from common.process.supervisor import Supervisor, check_not_running, stop_on_signals
 from server.consortium.consortium_folder import ConsortiumFolder
-from server.flower.node_enrolment import registered_nodes
+from server.flower.flower_commands import registered_nodes
 from server.flower.superlink import is_superlink_healthy, server_processes, status_file
 from server.operate.run_keeper import RunKeeper
 
@@ -54,5 +55,8 @@ def serve_in_background(folder: ConsortiumFolder) -> None:
 
 
 def _knows_all(folder: ConsortiumFolder) -> bool:
-    nodes = registered_nodes(folder)
+    try:
+        nodes = registered_nodes(folder)
+    except RunError:  # its health service answers a moment before it does
+        return False
     return all(member.node_key in nodes for member in folder.roster().admitted)

@@ -9,9 +9,7 @@ from base64 import b64encode
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from http.client import HTTPSConnection
-from importlib import import_module
 from pathlib import Path
-from typing import Any
 
 import psutil
 from cryptography.hazmat.primitives import hashes
@@ -23,6 +21,7 @@ from client.site.site_folder import load_policy
 from common.errors import ErrorCode
 from common.process.free_port import free_port
 from server.consortium.consortium_folder import ConsortiumFolder
+from server.flower.flower_internals import interface_paths
 from simulations.attackers.attempts import NO_HOSPITAL, Attempt, AuditWatch
 from simulations.attackers.chaos_scenes import Stage
 from simulations.attackers.shipped_proxy import NGINX, shipped_proxy
@@ -85,7 +84,7 @@ def interfaces(stage: Stage) -> Iterator[Attempt]:
     watch = AuditWatch.of_coordinator(folder)
     code = str(ErrorCode.INTERFACE)
     for name, status in (("control", 403), ("runtime", 401)):
-        paths = _paths(name)
+        paths = interface_paths(name)
         seen = {_call(port, folder.ca_cert, path) for path in paths}
         where = watch.where("caller_refused", code, path=f"/v1/{name}/", address=ELSEWHERE)
         yield Attempt(
@@ -114,8 +113,8 @@ def interfaces(stage: Stage) -> Iterator[Attempt]:
 def _through_proxy(folder: ConsortiumFolder) -> Attempt:
     port = free_port()
     paths = [
-        *_paths("control"),
-        *_paths("runtime"),
+        *interface_paths("control"),
+        *interface_paths("runtime"),
         "/docs",
         "/health",
         "/",
@@ -132,12 +131,6 @@ def _through_proxy(folder: ConsortiumFolder) -> Attempt:
         f"access log of the proxy, {lines} lines" if lines == len(paths) else "",
         NO_HOSPITAL,
     )
-
-
-def _paths(name: str) -> list[str]:
-    where = "flwr.superlink" if name == "control" else "flwr.supercore"
-    router: Any = import_module(f"{where}.routers.{name}.router").router
-    return sorted({str(route.path) for route in router.routes})
 
 
 def _call(port: int, authority: Path, path: str) -> int:

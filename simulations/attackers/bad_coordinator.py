@@ -8,8 +8,6 @@ bundle, and the agent.
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,7 +17,6 @@ from flwr.app import Context, Message
 from flwr.serverapp import Grid, ServerApp
 
 from common.contract import canonical_json
-from common.errors import RunError
 from common.models.base.build import build_model
 from common.models.base.parameters import to_arrays
 from common.protocol.protocol import (
@@ -36,7 +33,8 @@ from common.trust.provenance import code_digest
 from common.trust.roster import SignedRoster
 from common.wire import Arrays, WireMessage, arrays_digest
 from server.consortium.consortium_folder import ConsortiumFolder
-from server.flower.flower_commands import CONNECTION, FLWR, flower_environment
+from server.flower.flower_commands import start_run
+from server.flower.flower_internals import build_bundle
 from server.flower.grid_message import pack, read_reply
 from server.session.site_link import Refusal
 from simulations.deployed.bench_run import wait_until
@@ -148,7 +146,8 @@ def write_bundle(folder: Path, marker: Path | None) -> Path:
     write_text(folder / "pyproject.toml", BUNDLE)
     if marker is not None:
         write_text(folder / "client" / "__init__.py", "")
-        write_text(folder / "client" / "flower_app.py", CODE.format(marker=str(marker)))
+        write_text(folder / "client" / "flower" / "__init__.py", "")
+        write_text(folder / "client" / "flower" / "flower_app.py", CODE.format(marker=str(marker)))
     return folder
 
 
@@ -160,14 +159,8 @@ def run_bad(
     Raises:
         RunError: It was not started, or did not end in time.
     """
-    file, out = bundle.with_suffix(".toml"), bundle.with_suffix(".json")
-    told = {**config, "out": str(out)}
-    write_text(file, "".join(f"{key} = {json.dumps(value)}\n" for key, value in told.items()))
-    command = [*FLWR, "run", str(bundle), CONNECTION, "--run-config", str(file)]
-    environment = {**os.environ, **flower_environment(folder)}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
-    if done.returncode != 0:
-        raise RunError("the bad coordinator's run was not started", why=done.stdout + done.stderr)
+    out = bundle.with_suffix(".json")
+    start_run(folder, {**config, "out": str(out)}, bundle=build_bundle(bundle))
     wait_until(out.is_file, "the bad coordinator's run", LIMIT_S + 60)
     return dict(json.loads(out.read_text(encoding="utf-8")))
 

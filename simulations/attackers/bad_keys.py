@@ -24,7 +24,7 @@ from server.consortium.provision_certificates import (
     load_certified,
     make_authority,
 )
-from server.flower.node_enrolment import registered_nodes
+from server.flower.flower_commands import registered_nodes
 from server.flower.superlink import server_processes
 from server.operate.doctor import certificate_findings
 from simulations.attackers.attempts import Attempt, AuditWatch, in_log

@@ -7,8 +7,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from flwr.cli.build import build_fab_from_disk
-
 from client.operate.site_processes import SitePaths
 from client.site.enrol_connection import SiteConnection
 from client.site.enrol_request import public_keys
@@ -17,7 +15,9 @@ from common.contract import sha256_hex
 from common.errors import ConfigError, ErrorCode
 from common.study.study import Study
 from server.consortium.provision_kit import write_kit
-from server.flower.node_enrolment import registered_nodes
+from server.flower.bundle import bundle_digest
+from server.flower.flower_commands import registered_nodes
+from server.flower.flower_internals import build_bundle
 from server.operate.run_folder import RunFolder
 from simulations.attackers.attempts import NO_COORDINATOR, NO_HOSPITAL, Attempt, AuditWatch
 from simulations.attackers.bad_coordinator import ANSWERED, run_bad, write_bundle
@@ -112,7 +112,7 @@ def altered_rosters(stage: Stage) -> Iterator[Attempt]:
     site_id, home = next(iter(stage.consortium.sites.items()))
     folder = stage.consortium.folder
     kit = SiteConnection(stage.root / "altered-kit")
-    write_kit(folder, site_id, kit.root)
+    write_kit(folder, site_id, kit.root, bundle_digest=bundle_digest())
     kit.roster_file.write_text(_promoted(kit.roster_file), "utf-8")
     code = str(ErrorCode.ROSTER)
     watch, said = AuditWatch.of_site(home), ""
@@ -163,7 +163,7 @@ def _relay_log(stage: Stage, site_id: str) -> str:
 @contextmanager
 def _allowed(stage: Stage, bundle: Path, sites: list[str]) -> Iterator[None]:
     """Have hospitals allow the digest of a bundle while the block runs."""
-    digest = sha256_hex(build_fab_from_disk(bundle))
+    digest = sha256_hex(build_bundle(bundle))
     files = [SiteConnection.of_site(stage.consortium.sites[s]).allowed_bundles for s in sites]
     before = [file.read_text("ascii") for file in files]
     for file, text in zip(files, before, strict=True):

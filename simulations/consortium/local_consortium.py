@@ -33,6 +33,7 @@ from server.consortium.consortium_folder import ConsortiumFolder
 from server.consortium.provision import provision
 from server.consortium.provision_kit import write_kit
 from server.consortium.provision_roster import admit
+from server.flower.bundle import bundle_digest
 from server.flower.superlink import running_server
 from server.operate.run_control import stop_run, take_down
 from server.operate.run_folder import RunFolder, new_run
@@ -153,7 +154,7 @@ def make_consortium(root: Path, spec: ConsortiumSpec) -> LocalConsortium:
         write_request(policy, site_id, request)
         admit(folder, request)
         kit = root / "kits" / site_id
-        connection = write_kit(folder, site_id, kit)
+        connection = write_kit(folder, site_id, kit, bundle_digest=bundle_digest())
         install_kit(policy, kit, SiteConnection.of_site(home), fingerprint=connection.fingerprint)
     return LocalConsortium(folder, sites)
 

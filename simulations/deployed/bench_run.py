@@ -1,10 +1,8 @@
-"""Runs one app over a SuperLink and its SuperNodes, and measures: seconds, bytes, memory."""
+"""Run one app over a SuperLink and its SuperNodes, and measure seconds, bytes and memory."""
 
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import threading
 import time
 from collections import defaultdict
@@ -12,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 
 import psutil
 
@@ -21,7 +20,9 @@ from common.storage.atomic_file import write_text
 from simulations.deployed.tcp_proxy import TcpProxy
 
 LIMIT_S = 900.0
-START_S = 60.0
+SHOWN_LINES = 6
+"""How many last lines of each log an error shows."""
+
 BUNDLE = """\
 [build-system]
 requires = ["hatchling"]
@@ -40,9 +41,9 @@ clientapp = "{client}"
 [tool.flwr.app.config]
 roster = ""
 out = ""
-nodes = 0
-parameters = 0
-rounds = 0
+nodes = ""
+parameters = ""
+rounds = ""
 """
 KINDS = {
     "flower-superlink": "SuperLink",
@@ -108,45 +109,27 @@ def bench_bundle(root: Path, server: str, client: str) -> Path:
 
 
 def run_app(
-    root: Path,
-    environment: Mapping[str, str],
-    connection: str,
-    bundle: Path,
-    config: Mapping[str, object],
-    *,
-    program: Sequence[str] = ("flwr",),
+    root: Path, start: Callable[[Mapping[str, str]], object], config: Mapping[str, object]
 ) -> list[float]:
-    """Start a bundle's app, wait for its end and return the seconds of its rounds.
+    """Start an app, wait for its end and return the seconds of its rounds.
+
+    Args:
+        root: Folder of this measurement, with its logs.
+        start: Starts the app with a run configuration.
+        config: The run configuration; `out` is added.
 
     Raises:
         RunError: It was not started, or did not finish in time.
     """
-    out, file = root / "seconds.json", root / "run-config.toml"
-    told = {**config, "out": str(out)}
-    write_text(file, "".join(f"{key} = {json.dumps(value)}\n" for key, value in told.items()))
-    command = [*program, "run", str(bundle), connection, "--run-config", str(file)]
-    deadline = time.monotonic() + LIMIT_S
-    while True:
-        done = subprocess.run(
-            command,
-            env={**os.environ, **environment},
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
-        if done.returncode == 0:
-            break
-        if time.monotonic() > deadline - LIMIT_S + START_S:
-            raise RunError("the benchmark's app was not started", why=done.stdout + done.stderr)
-        time.sleep(1.0)
-    wait_until(out.is_file, "the run", deadline - time.monotonic())
+    out = root / "seconds.json"
+    start({name: str(value) for name, value in {**config, "out": out}.items()})
+    wait_until(out.is_file, "the run", LIMIT_S, logs=root)
     return [float(seconds) for seconds in json.loads(out.read_text(encoding="utf-8"))]
 
 
 @contextmanager
 def supervised(
-    children: Sequence[Child], status: Path, facts: Mapping[str, object]
+    children: Sequence[Child], status: Path, facts: Mapping[str, object] = MappingProxyType({})
 ) -> Iterator[None]:
     """Keep processes running while the block runs."""
     stop = threading.Event()
@@ -160,19 +143,43 @@ def supervised(
         thread.join()
 
 
-def wait_until(condition: Callable[[], bool], what: str, seconds: float = 120.0) -> None:
+def wait_until(
+    condition: Callable[[], bool], what: str, seconds: float = 120.0, *, logs: Path | None = None
+) -> None:
     """Wait for a condition.
+
+    Args:
+        condition: Asked again and again; a `RunError` of it counts as not yet.
+        what: What is waited for.
+        seconds: How long.
+        logs: Folder whose logs the error quotes.
 
     Raises:
         RunError: It did not come true in time.
     """
     deadline = time.monotonic() + seconds
-    while not condition():
+    while True:
+        why = f"not within {seconds:.0f} s"
+        try:
+            if condition():
+                return
+        except RunError as error:
+            why += f"; {error}"
         if time.monotonic() > deadline:
             raise RunError(
-                f"{what} did not come up", why=f"not within {seconds:.0f} s", cure="see the logs"
+                f"{what} did not come up",
+                why="\n".join([why, *(log_ends(logs) if logs else ())]),
+                cure="mend what the log lines name" if logs else "see the logs",
             )
         time.sleep(0.2)
+
+
+def log_ends(folder: Path) -> Iterator[str]:
+    """Yield the last lines of every log below a folder."""
+    for log in sorted(folder.rglob("*.log")):
+        lines = [line for line in log.read_text("utf-8", "replace").splitlines() if line.strip()]
+        yield f"{log.relative_to(folder)} ends:"
+        yield from (f"    {line}" for line in lines[-SHOWN_LINES:])
 
 
 def bytes_a_round(proxies: Sequence[TcpProxy], rounds: int) -> float:

@@ -1,13 +1,13 @@
-"""Rounds over our link: TLS, node keys, proof of identity, warm relay, agents behind sockets."""
+"""Measure rounds over our link: TLS, node keys, proof of identity, relay, agents behind sockets."""
 
 from __future__ import annotations
 
 import json
 import sys
+from functools import partial
 from pathlib import Path
 
 import yaml
-from flwr.cli.build import build_fab_from_disk
 
 from client.operate.site_processes import site_processes
 from client.site.enrol_connection import SiteConnection
@@ -15,9 +15,10 @@ from client.site.site_folder import load_policy
 from common.contract import sha256_hex
 from common.process.supervisor import Child
 from common.storage.atomic_file import write_text
-from server.flower.flower_commands import CONNECTION, FLWR, flower_environment
+from server.flower.flower_commands import start_run
+from server.flower.flower_internals import build_bundle
 from server.flower.node_enrolment import NodeEnrolment
-from server.flower.superlink import is_superlink_healthy, server_processes, status_file
+from server.flower.superlink import server_processes, status_file
 from simulations.consortium.local_consortium import local_spec, make_consortium
 from simulations.deployed.bench_run import (
     Measured,
@@ -39,8 +40,8 @@ def measure_ours(root: Path, sites: int, parameters: int, rounds: int) -> Measur
     """
     consortium = make_consortium(root, local_spec(sites, 30))
     folder = consortium.folder
-    bundle = bench_bundle(
-        root, "simulations.deployed.round_app:app", "client.flower.flower_app:app"
+    bundle = build_bundle(
+        bench_bundle(root, "simulations.deployed.round_app:app", "client.flower.flower_app:app")
     )
     port = int(folder.consortium().listen.rpartition(":")[2])
     proxies = [TcpProxy(port) for _ in consortium.sites]
@@ -51,21 +52,24 @@ def measure_ours(root: Path, sites: int, parameters: int, rounds: int) -> Measur
     keys = {member.site_id: member.identity for member in folder.roster().admitted}
     write_text(root / "roster.json", json.dumps(keys))
     config = {"roster": str(root / "roster.json"), "parameters": parameters, "rounds": rounds}
-    with supervised(children, status_file(folder), facts):
-        wait_until(lambda: is_superlink_healthy(folder), "the SuperLink")
+
+    def enrolled() -> bool:
         NodeEnrolment(folder).update()
-        with supervised(hospitals, root / "sites.json", {}), MemoryWatch() as memory:
-            environment = flower_environment(folder)
-            seconds = run_app(root, environment, CONNECTION, bundle, config, program=FLWR)
+        return True
+
+    with supervised(children, status_file(folder), facts):
+        wait_until(enrolled, "the SuperLink", logs=root)
+        with supervised(hospitals, root / "sites.json"), MemoryWatch() as memory:
+            seconds = run_app(root, partial(start_run, folder, bundle=bundle), config)
     return Measured(seconds, bytes_a_round(proxies, rounds), dict(memory.peak_mib))
 
 
-def _hospital(site_id: str, home: Path, port: int, bundle: Path) -> list[Child]:
+def _hospital(site_id: str, home: Path, port: int, bundle: bytes) -> list[Child]:
     """Return SuperNode, relay and the agent that only sends numbers, behind a counting line."""
     connection = SiteConnection.of_site(home)
     told = yaml.safe_load(connection.config.read_text(encoding="utf-8"))
     write_text(connection.config, yaml.safe_dump(told | {"superlink": f"127.0.0.1:{port}"}))
-    write_text(connection.allowed_bundles, sha256_hex(build_fab_from_disk(bundle)) + "\n")
+    write_text(connection.allowed_bundles, sha256_hex(bundle) + "\n")
     policy = load_policy(home)
     socket = policy.state.parent / "agent.sock"
     agent = [sys.executable, "-m", "simulations.deployed.payload_agent", "--site", site_id]

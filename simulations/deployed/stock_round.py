@@ -1,7 +1,13 @@
-"""Rounds of stock Flower FedAvg: as it comes, and as a consortium would have to run it."""
+"""Measure rounds of stock Flower FedAvg: as it comes, and as a consortium would have to run it."""
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 from client.site.identity import node_key_path
@@ -11,8 +17,7 @@ from common.process.free_port import free_port
 from common.process.supervisor import Child
 from common.storage.atomic_file import write_text
 from server.consortium.consortium_folder import ConsortiumFolder
-from server.flower.flower_commands import CONNECTION, flower_environment, write_connection
-from server.flower.node_enrolment import NodeEnrolment
+from server.flower.flower_commands import flower_environment
 from simulations.consortium.local_consortium import local_spec, make_consortium
 from simulations.deployed.bench_run import (
     Measured,
@@ -26,9 +31,7 @@ from simulations.deployed.bench_run import (
 from simulations.deployed.tcp_proxy import TcpProxy
 
 MODULE = "simulations.deployed.stock_app"
-_FLOWER = {"FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1"}
-_LINK = ["flower-superlink", "--host", "127.0.0.1", "--isolation", "subprocess"]
-_LINK += ["--disable-runtime-dependency-installation"]
+CONNECTION = "stock"
 
 
 def measure_stock(root: Path, sites: int, parameters: int, rounds: int) -> Measured:
@@ -38,22 +41,7 @@ def measure_stock(root: Path, sites: int, parameters: int, rounds: int) -> Measu
         RunError: It did not finish in time.
     """
     port = free_port()
-    home = {**_FLOWER, "FLWR_HOME": str(root / "flwr")}
-    write_text(
-        root / "flwr" / "config.toml",
-        f'[superlink]\ndefault = "{CONNECTION}"\n[superlink.{CONNECTION}]\n'
-        f'address = "127.0.0.1:{port}"\ninsecure = true\n',
-    )
-    proxies = [TcpProxy(port) for _ in range(sites)]
-    link = Child("superlink", [*_LINK, "--insecure", "--port", str(port)], root / "link.log", home)
-    nodes = [
-        _node(root, number, proxy, ["--insecure"], home) for number, proxy in enumerate(proxies)
-    ]
-    config = {"nodes": sites, "parameters": parameters, "rounds": rounds}
-    bundle = bench_bundle(root, f"{MODULE}:server", f"{MODULE}:client")
-    with supervised([link, *nodes], root / "stock.json", {}), MemoryWatch() as memory:
-        seconds = run_app(root, home, CONNECTION, bundle, config)
-    return Measured(seconds, bytes_a_round(proxies, rounds), dict(memory.peak_mib))
+    return _measure(root, port, ["--insecure"], [["--insecure"]] * sites, parameters, rounds)
 
 
 def measure_secured_stock(root: Path, sites: int, parameters: int, rounds: int) -> Measured:
@@ -64,45 +52,83 @@ def measure_secured_stock(root: Path, sites: int, parameters: int, rounds: int) 
     """
     consortium = make_consortium(root, local_spec(sites, 30))
     folder = consortium.folder
-    write_connection(folder)
+    keys = [node_key_path(load_policy(home).identity_key) for home in consortium.sites.values()]
+    trusted = ["--root-certificates", str(folder.ca_cert)]
+    nodes = [[*trusted, "--auth-supernode-private-key", str(key)] for key in keys]
     port = int(folder.consortium().listen.rpartition(":")[2])
-    proxies = [TcpProxy(port) for _ in consortium.sites]
-    home = flower_environment(folder)
-    link = Child("superlink", [*_LINK, *_secured(folder, port)], root / "link.log", home)
+    public = [key.with_name(f"{key.name}.pub") for key in keys]
+    return _measure(root, port, _secured(folder), nodes, parameters, rounds, folder.ca_cert, public)
+
+
+def _measure(
+    root: Path,
+    port: int,
+    link_options: list[str],
+    node_options: list[list[str]],
+    parameters: int,
+    rounds: int,
+    ca_cert: Path | None = None,
+    keys: list[Path] | None = None,
+) -> Measured:
+    home = flower_environment(root / "flwr")
+    trust = "insecure = true" if ca_cert is None else f'root-certificates = "{ca_cert}"'
+    write_text(
+        root / "flwr" / "config.toml",
+        f'[superlink]\ndefault = "{CONNECTION}"\n[superlink.{CONNECTION}]\n'
+        f'address = "127.0.0.1:{port}"\n{trust}\n',
+    )
+    proxies = [TcpProxy(port) for _ in node_options]
+    isolated = ["--host", "127.0.0.1", "--isolation", "subprocess"]
+    link = [_program("flower-superlink"), *isolated, "--disable-runtime-dependency-installation"]
+    link += ["--port", str(port), *link_options]
     nodes = []
-    for number, (place, proxy) in enumerate(zip(consortium.sites.values(), proxies, strict=True)):
-        key = node_key_path(load_policy(place).identity_key)
-        options = ["--root-certificates", str(folder.ca_cert)]
-        options += ["--auth-supernode-private-key", str(key)]
-        nodes.append(_node(root, number, proxy, options, home))
-    config = {"nodes": sites, "parameters": parameters, "rounds": rounds}
+    for number, (proxy, options) in enumerate(zip(proxies, node_options, strict=True)):
+        node = [_program("flower-supernode"), *isolated, "--port", str(free_port())]
+        node += ["--superlink", f"127.0.0.1:{proxy.port}", *options]
+        nodes.append(Child(f"node-{number}", node, root / f"node-{number}.log", home))
     bundle = bench_bundle(root, f"{MODULE}:server", f"{MODULE}:client")
-    with supervised([link], root / "link.json", {}):
-        wait_until(lambda: _enrolled(folder), "the SuperLink")
-        with supervised(nodes, root / "nodes.json", {}), MemoryWatch() as memory:
-            seconds = run_app(root, home, CONNECTION, bundle, config)
+    config = {"nodes": len(nodes), "parameters": parameters, "rounds": rounds}
+    with supervised([Child("superlink", link, root / "superlink.log", home)], root / "link.json"):
+        wait_until(lambda: bool(_flwr(home, "ls", CONNECTION)), "the SuperLink", logs=root)
+        for key in keys or ():
+            _flwr(home, "supernode", "register", str(key), CONNECTION)
+        with supervised(nodes, root / "nodes.json"), MemoryWatch() as memory:
+            seconds = run_app(root, partial(_start, root, home, bundle), config)
     return Measured(seconds, bytes_a_round(proxies, rounds), dict(memory.peak_mib))
 
 
-def _secured(folder: ConsortiumFolder, port: int) -> list[str]:
+def _start(root: Path, home: Mapping[str, str], bundle: Path, config: Mapping[str, str]) -> None:
+    file = root / "run-config.toml"
+    write_text(file, "".join(f"{key} = {json.dumps(value)}\n" for key, value in config.items()))
+    _flwr(home, "run", str(bundle), CONNECTION, "--run-config", str(file))
+
+
+def _flwr(home: Mapping[str, str], *arguments: str) -> str:
+    """Run Flower's own command line and return what it printed.
+
+    Raises:
+        RunError: It failed.
+    """
+    done = subprocess.run(
+        [_program("flwr"), *arguments],
+        env={**os.environ, **home},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    if done.returncode != 0:
+        raise RunError(f"`flwr {' '.join(arguments)}` failed", why=done.stdout + done.stderr)
+    return done.stdout
+
+
+def _program(name: str) -> str:
+    return str(Path(sys.executable).with_name(name))
+
+
+def _secured(folder: ConsortiumFolder) -> list[str]:
     return [
-        *("--port", str(port), "--database", str(folder.database), "--enable-supernode-auth"),
+        *("--database", str(folder.database), "--enable-supernode-auth"),
         *("--ssl-certfile", str(folder.server_cert), "--ssl-keyfile", str(folder.server_key)),
         *("--ssl-ca-certfile", str(folder.ca_cert)),
     ]
-
-
-def _node(
-    root: Path, number: int, proxy: TcpProxy, options: list[str], home: dict[str, str]
-) -> Child:
-    node = ["flower-supernode", "--superlink", f"127.0.0.1:{proxy.port}", *options]
-    node += ["--host", "127.0.0.1", "--port", str(free_port()), "--isolation", "subprocess"]
-    return Child(f"node-{number}", node, root / f"node-{number}.log", home)
-
-
-def _enrolled(folder: ConsortiumFolder) -> bool:
-    try:
-        NodeEnrolment(folder).update()
-    except RunError:
-        return False
-    return True

@@ -1,4 +1,4 @@
-"""A Flower Grid in this process: messages reach the client app as a function call.
+"""Deliver Flower's messages within this process, as function calls of the client app.
 
 The same apps run as in deployment. Content is copied in both directions, so that no site can
 change what another one, or the server, holds.
@@ -6,22 +6,18 @@ change what another one, or the server, holds.
 
 from __future__ import annotations
 
-import os
-
-os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
-os.environ.setdefault("FLWR_DISABLE_UPDATE_CHECK", "1")
-
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
+from typing import Any
 from uuid import uuid4
 
 import torch
 from flwr.app import Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid
-from flwr.supercore.run import Run
-from flwr.supercore.task_identity import TaskIdentity
+
+from server.flower.flower_internals import begin_server_task, number_message
 
 APP_RAISED = 1
 """Flower's error code for a client app that raised."""
@@ -41,7 +37,7 @@ class LocalGrid(Grid):
 
     def __init__(self, client_app: ClientApp, n_nodes: int) -> None:
         self._app = client_app
-        self._run = Run.create_empty(run_id=1)
+        self._run: Any = None
         self._replies: dict[str, Message] = {}
         self._contexts = {
             node: Context(
@@ -53,15 +49,15 @@ class LocalGrid(Grid):
             )
             for node in range(1, n_nodes + 1)
         }
-        TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, 1, 0
+        begin_server_task()
 
-    def set_run(self, run: Run) -> None:
-        """Set the run."""
+    def set_run(self, run: Any) -> None:
+        """Set Flower's description of the run; nothing here asks for it."""
         self._run = run
 
     @property
-    def run(self) -> Run:
-        """The run."""
+    def run(self) -> Any:
+        """What was set."""
         return self._run
 
     def create_message(
@@ -84,7 +80,7 @@ class LocalGrid(Grid):
         message_ids = []
         for message in messages:
             message_id = str(uuid4())
-            message.metadata.__dict__["_message_id"] = message_id
+            number_message(message, message_id)
             reply = self._deliver(message)
             if reply is not None:
                 self._replies[message_id] = reply

@@ -1,17 +1,13 @@
-"""The same apps under Flower's Ray simulation: sites in worker processes."""
+"""Run the same apps under Flower's Ray simulation, with sites in worker processes."""
 
 from __future__ import annotations
 
 import logging
-import os
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
-os.environ.setdefault("FLWR_DISABLE_UPDATE_CHECK", "1")
+from typing import Any
 
 import torch
 from flwr.app import Context
@@ -26,9 +22,6 @@ from common.protocol.protocol import AgentApi
 from common.study.study import Study
 from server.flower.grid_link import GridLink, roster_keys
 from server.run.rounds import RunResult, run_study
-
-if TYPE_CHECKING:
-    from flwr.server.superlink.fleet.vce.backend.backend import BackendConfig
 
 _AGENTS: dict[str, AgentApi] = {}
 """Agents this worker process has fetched; features are loaded once a worker, not a message."""
@@ -72,9 +65,7 @@ def run_on_ray(
         except Exception as error:  # raised again below, out of Flower's thread
             failures.append(error)
 
-    config: BackendConfig = {
-        "client_resources": {"num_cpus": cpus_per_site, "num_gpus": gpus_per_site}
-    }
+    config: Any = {"client_resources": {"num_cpus": cpus_per_site, "num_gpus": gpus_per_site}}
     _start(ray)
     try:
         with _quiet_flower():

@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[2]
 
 LOOK = """
 from common.process.deploy_files import deploy_file
-from server.consortium.bundle import bundle_digest
+from server.flower.bundle import bundle_digest
 assert deploy_file("site/systemd/tumorboard-agent.service").is_file()
 assert deploy_file("proxy/tumorboard.conf").is_file()
 print(deploy_file("flower_app"), bundle_digest())
@@ -21,7 +21,7 @@ print(deploy_file("flower_app"), bundle_digest())
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_an_installed_wheel_finds_its_files_and_builds_the_same_bundle(tmp_path):
-    from server.consortium.bundle import bundle_digest
+    from server.flower.bundle import bundle_digest
 
     source = tmp_path / "source"
     listed = subprocess.run(

@@ -1,4 +1,4 @@
-"""What a deployed round costs: seconds, bytes a site and memory, beside stock Flower FedAvg.
+"""Measure what a deployed round costs in seconds, bytes per site and memory, beside stock FedAvg.
 
 Stock is measured twice: as it comes, without TLS, keys or disk, and as a consortium would have to
 run it, with Flower's TLS, node keys and database on disk, which is what ours has too.
@@ -7,7 +7,8 @@ run it, with Flower's TLS, node keys and database on disk, which is what ours ha
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 
@@ -19,11 +20,9 @@ from simulations.deployed.our_round import measure_ours
 from simulations.deployed.stock_round import measure_secured_stock, measure_stock
 
 DURATION = "about 25 minutes on 2 idle cores"
-SITES = (3, 6, 10)
 SMALL, LARGE = 500, 25_000_000
-ROUNDS = {SMALL: 4, LARGE: 3}
-MIB_A_SITE = {SMALL: 450, LARGE: 1900}
-"""Memory a site of either side needs; a configuration that does not fit is left out."""
+MIB_PER_SITE = {SMALL: 450, LARGE: 1900}
+"""Memory that a site of either side needs; a configuration that does not fit is left out."""
 
 TIMES_STOCK = {SMALL: 0.8, LARGE: 1.6}
 """Most seconds of a round as a multiple of stock's as it comes. A large model passes TLS, a
@@ -36,16 +35,33 @@ OVERHEAD = 1.35
 """Most bytes on the line of a large model, as a multiple of the model sent and sent back."""
 
 
-def checks(data: Path) -> Iterator[Check]:
+@dataclass(frozen=True)
+class Sizes:
+    """What is measured.
+
+    Attributes:
+        sites: Numbers of SuperNodes.
+        rounds: Parameters of a model -> rounds it is measured for; the first warms up.
+    """
+
+    sites: tuple[int, ...] = (3, 6, 10)
+    rounds: Mapping[int, int] = field(default_factory=lambda: {SMALL: 4, LARGE: 3})
+
+
+SMALLEST = Sizes(sites=(2,), rounds={SMALL: 2})
+
+
+def checks(data: Path, sizes: Sizes | None = None) -> Iterator[Check]:
     """Yield the checks; no real data is used."""
-    for parameters in (SMALL, LARGE):
-        for sites in SITES:
+    sizes = sizes or Sizes()
+    for parameters, rounds in sizes.rounds.items():
+        for sites in sizes.sites:
             if not _fits(sites, parameters):
                 progress(f"left out for want of memory: {sites} sites, {parameters} parameters")
                 continue
-            ours = _measure("ours", measure_ours, sites, parameters)
-            secured = _measure("stock, secured", measure_secured_stock, sites, parameters)
-            stock = _measure("stock, as it comes", measure_stock, sites, parameters)
+            ours = _measure("ours", measure_ours, sites, parameters, rounds)
+            secured = _measure("stock, secured", measure_secured_stock, sites, parameters, rounds)
+            stock = _measure("stock, as it comes", measure_stock, sites, parameters, rounds)
             what = f"{sites} SuperNodes, {parameters:,} parameters"
             yield from _seconds(what, parameters, ours, secured, stock)
             yield _bytes(what, parameters, ours, stock)
@@ -56,8 +72,8 @@ def _seconds(
 ) -> Iterator[Check]:
     took = median(ours.seconds[1:])
     yield Check(
-        f"median s a round of two exchanges, {what}; bound: {TIMES_SECURED:g} x stock FedAvg with "
-        "TLS, node keys and database in the same run",
+        f"median s per round of two exchanges, {what}; bound: {TIMES_SECURED:g} x stock FedAvg "
+        "with TLS, node keys and database in the same run",
         took,
         TIMES_SECURED * median(secured.seconds[1:]),
         "<=",
@@ -92,10 +108,14 @@ def _bytes(what: str, parameters: int, ours: Measured, stock: Measured) -> Check
 
 
 def _measure(
-    name: str, measure: Callable[[Path, int, int, int], Measured], sites: int, parameters: int
+    name: str,
+    measure: Callable[[Path, int, int, int], Measured],
+    sites: int,
+    parameters: int,
+    rounds: int,
 ) -> Measured:
     with tempfile.TemporaryDirectory(prefix="tb") as folder:
-        measured = measure(Path(folder) / "x", sites, parameters, ROUNDS[parameters])
+        measured = measure(Path(folder) / "x", sites, parameters, rounds)
     shown = " ".join(f"{seconds:.2f}" for seconds in measured.seconds)
     progress(f"{name}, {sites} SuperNodes, {parameters:,} parameters: {shown} s")
     return measured
@@ -107,7 +127,7 @@ def _memory(measured: Measured) -> str:
 
 def _fits(sites: int, parameters: int) -> bool:
     available = float(psutil.virtual_memory().available) / 2**20
-    return available > MIB_A_SITE[parameters] * sites + 2000
+    return available > MIB_PER_SITE[parameters] * sites + 2000
 
 
 if __name__ == "__main__":

@@ -20,12 +20,14 @@ from joined_consortium import (
 )
 
 from client.agent.service import serving
+from client.operate.site_processes import site_processes
 from client.site.site_gate import GATED, BundleRefusedError, check_bundle, read_allowed
 from common.contract import sha256_hex
+from common.process.deploy_files import deploy_file
 from common.protocol.protocol import StatusReply
-from server.consortium.bundle import build_bundle, bundle_digest, bundle_folder
+from server.flower.bundle import FOLDER, build_bundle, bundle_digest
 
-MANIFEST = (bundle_folder() / "pyproject.toml").read_text()
+MANIFEST = (deploy_file(FOLDER) / "pyproject.toml").read_text()
 PROBE = MANIFEST.replace("server.flower.flower_app:app", "gate_probe_app:app").replace(
     'study = ""', 'out = ""'
 )
@@ -68,7 +70,7 @@ def zipped(manifest, content, compression):
 
 
 BAD = {
-    "code": bundle(client__flower_app="app = None"),
+    "code": bundle(client__flower__flower_app="app = None"),
     "pth": rezipped(start__pth="import os"),
     "library": rezipped(x__so="\x7fELF"),
     "any other file": rezipped(data__txt="x"),
@@ -94,8 +96,8 @@ def test_a_digest_that_is_not_allowed_is_refused(tmp_path):
         check_bundle(build_bundle(), read_allowed(tmp_path / "missing"))
 
 
-@pytest.mark.parametrize("name", GATED[1:])
-def test_no_other_program_of_flower_starts_at_a_hospital(tmp_path, name):
+@pytest.mark.parametrize("name", GATED)
+def test_no_program_of_flower_starts_at_a_hospital(tmp_path, name):
     connection = join(make_consortium(tmp_path), make_hospital(tmp_path, "a"), tmp_path)
     done = subprocess.run([connection.gate / name], capture_output=True, text=True, check=False)
     assert done.returncode == 126
@@ -118,7 +120,7 @@ def run_probe(folder, app, out):
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_a_real_supernode_starts_the_allowed_bundle_and_no_code_of_the_server():
+def test_a_real_supernode_relays_the_allowed_bundle_and_starts_no_code_of_the_server():
     with tempfile.TemporaryDirectory(prefix="tb") as name, processes(Path(name)) as start:
         folder = Path(name)
         consortium, policy = make_consortium(folder), make_hospital(folder, "a")
@@ -126,10 +128,11 @@ def test_a_real_supernode_starts_the_allowed_bundle_and_no_code_of_the_server():
         socket, marker = folder / "run" / "agent.sock", folder / "marker"
         good, bad, other = folder / "good", folder / "bad", folder / "other"
         for app, manifest in ((good, PROBE), (bad, PROBE), (other, PROBE + "\n[tool.x]\n")):
-            (app / "client").mkdir(parents=True)
+            (app / "client" / "flower").mkdir(parents=True)
             (app / "pyproject.toml").write_text(manifest)
         (bad / "client" / "__init__.py").touch()
-        (bad / "client" / "flower_app.py").write_text(SHADOW.format(marker=str(marker)))
+        (bad / "client" / "flower" / "__init__.py").touch()
+        (bad / "client" / "flower" / "flower_app.py").write_text(SHADOW.format(marker=str(marker)))
         allowed = sha256_hex(bundle(PROBE))
         connection.allowed_bundles.write_text(allowed + "\n")
         start_superlink(consortium, folder, start)
@@ -138,17 +141,28 @@ def test_a_real_supernode_starts_the_allowed_bundle_and_no_code_of_the_server():
         )
         assert registered.returncode == 0, registered.stderr
         with serving(Agent(), socket):
-            node = start_supernode(connection, policy, start, socket)
+            node, relay = (
+                start(*child.command)
+                for child in site_processes(folder / "a", socket=socket, agent=False)[0]
+            )
             assert "header" in run_probe(folder, good, folder / "out-good")
-            refused = run_probe(folder, bad, folder / "out-bad")
-            assert "TB507" in refused["error"]
-            assert "TB507" in run_probe(folder, other, folder / "out-other")["error"]
-            assert not marker.exists()
-            log = node.log.read_text()
+            assert run_probe(folder, bad, folder / "out-bad") == {"code": "TB507"}
+            assert run_probe(folder, other, folder / "out-other") == {"code": "TB507"}
+            log = relay.log.read_text()
             assert "bundle refused (TB507): it holds code" in log
             assert "is not allowed here" in log
-            node.terminate()
-            node.wait(timeout=30)
+            end(relay, node)
+            node = start_supernode(connection, policy, start, socket)
+            assert flwr(folder, "run", bad, "lab").returncode == 0
+            wait_for(lambda: "refused to start flwr-clientapp" in node.log.read_text(), 120)
+            end(node)
+            assert not marker.exists()
             start_supernode(connection, policy, start, socket, gated=False)
             run_probe(folder, bad, folder / "out-ungated")
-            assert marker.exists()  # the gate, and nothing else, had kept it out
+            assert marker.exists()  # relay and gate, and nothing else, had kept it out
+
+
+def end(*running):
+    for process in running:
+        process.terminate()
+        process.wait(timeout=30)

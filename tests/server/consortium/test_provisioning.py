@@ -31,6 +31,7 @@ from server.consortium.provision_certificates import (
 )
 from server.consortium.provision_kit import write_kit
 from server.consortium.provision_roster import admit, revoke
+from server.flower.bundle import bundle_digest
 from server.operate.cli import app as server_app
 
 
@@ -71,7 +72,7 @@ def joined(consortium, hospital, tmp_path):
     """Consortium, an admitted hospital, and its kit."""
     policy = hospital()
     admit(consortium, request_of(policy, tmp_path))
-    write_kit(consortium, policy.site_id, tmp_path / "kit")
+    write_kit(consortium, policy.site_id, tmp_path / "kit", bundle_digest=bundle_digest())
     return consortium, policy, tmp_path / "kit"
 
 
@@ -210,7 +211,7 @@ def test_an_older_or_altered_roster_is_refused(joined, tmp_path):
 def test_installing_goes_forward_only(joined, hospital, tmp_path):
     consortium, policy, kit = joined
     admit(consortium, request_of(hospital("b"), tmp_path))
-    write_kit(consortium, policy.site_id, tmp_path / "newer")
+    write_kit(consortium, policy.site_id, tmp_path / "newer", bundle_digest=bundle_digest())
     target, _ = install(policy, tmp_path / "newer", tmp_path)
     with pytest.raises(ProtocolError, match="older"):
         install(policy, kit, tmp_path)
@@ -249,7 +250,7 @@ def test_a_whole_foreign_kit_needs_the_fingerprint(joined, tmp_path):
     root = provision(tmp_path / "fake", name="lab", address=where, listen=where, sans=[])
     fake = ConsortiumFolder.open(root)
     admit(fake, request_of(policy, tmp_path))
-    write_kit(fake, policy.site_id, tmp_path / "fake-kit")
+    write_kit(fake, policy.site_id, tmp_path / "fake-kit", bundle_digest=bundle_digest())
     for fingerprint in (None, true.fingerprint):
         with pytest.raises(ProtocolError):
             install(policy, tmp_path / "fake-kit", tmp_path, fingerprint)
@@ -274,7 +275,7 @@ def test_the_kit_of_a_revoked_hospital_is_not_written(joined, tmp_path):
     consortium, policy, _ = joined
     revoke(consortium, policy.site_id, "left")
     with pytest.raises(ConfigError, match="no admitted hospital"):
-        write_kit(consortium, policy.site_id, tmp_path / "again")
+        write_kit(consortium, policy.site_id, tmp_path / "again", bundle_digest=bundle_digest())
 
 
 def test_somebody_admitted_under_this_name_is_noticed(joined, hospital, tmp_path):

@@ -15,7 +15,7 @@ from client.site.identity import load_node_key, node_key_path
 from common.errors import ErrorCode
 from common.trust.audit_log import read_audit
 from server.consortium.provision_roster import revoke
-from server.flower.flower_cli import CONTROL_HEADER
+from server.flower.flower_internals import CONTROL_HEADER
 from server.flower.guarded_superlink import Guard
 from server.flower.refusal_log import MOST_A_MINUTE, Caller, RefusalLog
 from server.flower.request_replay import KEPT_S, SeenRequests
@@ -130,9 +130,10 @@ def test_what_changes_something_is_written_down(guarded):
     key = {CONTROL_HEADER: "07" * 32}
     client.post("/v1/control/list-runs", headers=key)
     assert notes.callers == []
-    client.post("/v1/control/start-run", headers=key)
-    assert notes.last() == ("control_called", "", "")
-    assert notes.callers[-1].path == "/v1/control/start-run"
+    for path in "/v1/control/start-run", "/v1/control/archive-federation", "/v1/control/unheard-of":
+        client.post(path, headers=key)
+        assert notes.last() == ("control_called", "", "")
+        assert notes.callers[-1].path == path
 
 
 @pytest.mark.parametrize(

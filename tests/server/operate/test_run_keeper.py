@@ -17,9 +17,7 @@ from server.session.run_state import RunState
 @pytest.fixture
 def starts(monkeypatch):
     calls = []
-    monkeypatch.setattr(
-        run_keeper, "start_run", lambda _f, config, _dir: calls.append(config) or "17"
-    )
+    monkeypatch.setattr(run_keeper, "start_run", lambda _f, config: calls.append(config) or "17")
     return calls
 
 
