@@ -18,8 +18,8 @@ def imported(tree):
             names = [node.module or ""]
         elif isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
-            names = [node.value] if node.value.replace(".", "").isidentifier() else []
+        elif isinstance(node, ast.Call) and "import_module" in ast.unparse(node.func):
+            names = [ast.unparse(argument).strip("\"'f") for argument in node.args]
         else:
             names = []
         yield from (name for name in names if name.partition(".")[0] == "flwr" and "." in name)
