@@ -1,4 +1,4 @@
-"""Tumour masks as radiotherapy contours (RTSTRUCT) and as DICOM segmentations (SEG)."""
+"""Write tumour masks as radiotherapy contours (RTSTRUCT) and as DICOM segmentations (SEG)."""
 
 from __future__ import annotations
 
@@ -48,7 +48,6 @@ def write_rtstruct(
         series: Datasets of the series, first slice first.
         identity: Whom the series belongs to.
     """
-    pydicom = require("pydicom", extra="radiology")
     instance = uid(identity.patient_id, identity.sequence, "rtstruct")
     dataset = base_dataset(_RTSTRUCT, instance, identity)
     dataset.Modality = "RTSTRUCT"
@@ -59,56 +58,56 @@ def write_rtstruct(
     dataset.StructureSetLabel = "SYNTHETIC"
     dataset.StructureSetDate, dataset.StructureSetTime = DATE, TIME
     dataset.ReferencedFrameOfReferenceSequence = [_reference(series, identity)]
-    region = pydicom.Dataset()
-    region.ROINumber = 1
-    region.ReferencedFrameOfReferenceUID = identity.frame_uid
-    region.ROIName = TUMOUR_NAME
-    region.ROIGenerationAlgorithm = "AUTOMATIC"
+    region = _item(
+        ROINumber=1,
+        ReferencedFrameOfReferenceUID=identity.frame_uid,
+        ROIName=TUMOUR_NAME,
+        ROIGenerationAlgorithm="AUTOMATIC",
+    )
     dataset.StructureSetROISequence = [region]
-    contours = pydicom.Dataset()
-    contours.ROIDisplayColor = [255, 0, 0]
-    contours.ReferencedROINumber = 1
-    contours.ContourSequence = [
+    contours = [
         _contour(outline, image)
         for plane, image in zip(mask, series, strict=True)
         for outline in slice_contours(plane > 0)
     ]
-    dataset.ROIContourSequence = [contours]
-    observation = pydicom.Dataset()
-    observation.ObservationNumber = 1
-    observation.ReferencedROINumber = 1
-    observation.RTROIInterpretedType = "GTV"
-    observation.ROIInterpreter = ""
+    drawn = _item(ROIDisplayColor=[255, 0, 0], ReferencedROINumber=1, ContourSequence=contours)
+    dataset.ROIContourSequence = [drawn]
+    observation = _item(
+        ObservationNumber=1, ReferencedROINumber=1, RTROIInterpretedType="GTV", ROIInterpreter=""
+    )
     dataset.RTROIObservationsSequence = [observation]
     dataset.save_as(path, enforce_file_format=True)
 
 
+def _item(**values: object) -> Any:
+    """Return a DICOM dataset with these attributes, by keyword."""
+    item = require("pydicom", extra="radiology").Dataset()
+    for keyword, value in values.items():
+        setattr(item, keyword, value)
+    return item
+
+
 def _reference(series: Sequence[Any], identity: SeriesIdentity) -> Any:
     """Return the chain frame of reference, study, series, images."""
-    pydicom = require("pydicom", extra="radiology")
-    images = pydicom.Dataset()
-    images.SeriesInstanceUID = identity.series_uid
-    images.ContourImageSequence = [_image_reference(image) for image in series]
-    study = pydicom.Dataset()
-    study.ReferencedSOPClassUID = _STUDY_CLASS
-    study.ReferencedSOPInstanceUID = identity.study_uid
-    study.RTReferencedSeriesSequence = [images]
-    frame = pydicom.Dataset()
-    frame.FrameOfReferenceUID = identity.frame_uid
-    frame.RTReferencedStudySequence = [study]
-    return frame
+    images = _item(
+        SeriesInstanceUID=identity.series_uid,
+        ContourImageSequence=[_image_reference(image) for image in series],
+    )
+    study = _item(
+        ReferencedSOPClassUID=_STUDY_CLASS,
+        ReferencedSOPInstanceUID=identity.study_uid,
+        RTReferencedSeriesSequence=[images],
+    )
+    return _item(FrameOfReferenceUID=identity.frame_uid, RTReferencedStudySequence=[study])
 
 
 def _image_reference(image: Any) -> Any:
-    pydicom = require("pydicom", extra="radiology")
-    reference = pydicom.Dataset()
-    reference.ReferencedSOPClassUID = image.SOPClassUID
-    reference.ReferencedSOPInstanceUID = image.SOPInstanceUID
-    return reference
+    return _item(
+        ReferencedSOPClassUID=image.SOPClassUID, ReferencedSOPInstanceUID=image.SOPInstanceUID
+    )
 
 
 def _contour(outline: npt.NDArray[np.float64], image: Any) -> Any:
-    pydicom = require("pydicom", extra="radiology")
     x, y, z = (float(value) for value in image.ImagePositionPatient)
     row_mm, column_mm = (float(value) for value in image.PixelSpacing)
     points = np.column_stack(
@@ -118,12 +117,12 @@ def _contour(outline: npt.NDArray[np.float64], image: Any) -> Any:
             np.full(len(outline), z),
         ]
     )
-    contour = pydicom.Dataset()
-    contour.ContourImageSequence = [_image_reference(image)]
-    contour.ContourGeometricType = "CLOSED_PLANAR"
-    contour.NumberOfContourPoints = len(points)
-    contour.ContourData = [f"{value:.4f}" for value in points.ravel()]
-    return contour
+    return _item(
+        ContourImageSequence=[_image_reference(image)],
+        ContourGeometricType="CLOSED_PLANAR",
+        NumberOfContourPoints=len(points),
+        ContourData=[f"{value:.4f}" for value in points.ravel()],
+    )
 
 
 def write_seg(

@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import JsonValue
 
+from client.extract.clinical.clinical_table import ClinicalTableParams
 from common.study.study import ExtractorSpec, FeatureSpec, PublicScaling
 from simulations.synthetic.clinical_record import HISTOLOGIES, SEXES, STAGES
 from simulations.synthetic.expression import transcriptome
@@ -118,20 +119,10 @@ def _pathways() -> FeatureSpec:
 
 
 def _clinical_table() -> FeatureSpec:
+    columns = ClinicalTableParams.model_validate({"variables": CLINICAL_VARIABLES}).columns
     return FeatureSpec(
         modality="clinical",
-        dim=len(clinical_columns()),
-        names=clinical_columns(),
+        dim=len(columns),
+        names=columns,
         extractor=ExtractorSpec(kind="clinical_table", params={"variables": [*CLINICAL_VARIABLES]}),
     )
-
-
-def clinical_columns() -> list[str]:
-    """Return the columns of the clinical vector, in order."""
-    columns: list[str] = []
-    for variable in CLINICAL_VARIABLES:
-        name = variable["name"]
-        levels = variable.get("categories")
-        columns += [f"{name}={level}" for level in levels] if levels else [name]
-        columns.append(f"{name}?missing")
-    return columns

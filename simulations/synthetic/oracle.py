@@ -1,4 +1,4 @@
-"""What a perfect model would score on a synthetic consortium.
+"""Score a perfect model on a synthetic consortium.
 
 The simulation knows every patient's true probability of response and true risk. Their AUC and
 C-index are below 1 because outcomes are drawn at random; no model can be expected to do better.
@@ -6,20 +6,17 @@ C-index are below 1 because outcomes are drawn at random; no model can be expect
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
 import pandas as pd
-from scipy.stats import rankdata
 
 from common.errors import DataError
 from common.study.study import MODALITIES
+from simulations.comparison.comparison import concordance, response_auc
 from simulations.synthetic.cohort import SiteCohort, attainable
 from simulations.synthetic.spec import Signal
-
-FloatArray = npt.NDArray[np.float64]
 
 TRUTH_FILE = Path("truth") / "truth.parquet"
 
@@ -83,15 +80,13 @@ def oracle_metrics(
     table = read_truth(truth) if isinstance(truth, Path) else truth
     if patient_ids is not None:
         table = table[table["patient_id"].isin(set(patient_ids))]
-    labelled = table[table["response"].notna()]
-    followed = table[table["time_months"].notna() & table["event"].notna()]
+    known = table["time_months"].notna()
 
     def auc(column: str) -> float | None:
-        return response_auc(labelled[column].to_numpy(), labelled["response"].to_numpy())
+        return _or_none(response_auc(table.assign(response_prob=table[column])))
 
     def c_index(column: str) -> float | None:
-        times, events = followed["time_months"].to_numpy(), followed["event"].to_numpy()
-        return harrell_c(followed[column].to_numpy(), times, events)
+        return _or_none(concordance(table.assign(risk=table[column])))
 
     return {
         "response_auc": auc("response_probability"),
@@ -99,42 +94,10 @@ def oracle_metrics(
         "attainable_response_auc": auc("attainable_response_probability"),
         "attainable_c_index": c_index("attainable_risk"),
         "n": len(table),
-        "n_response": len(labelled),
-        "n_events": int(followed["event"].sum()),
+        "n_response": int(table["response"].notna().sum()),
+        "n_events": int(table["event"][known].sum()),
     }
 
 
-def response_auc(score: FloatArray, response: FloatArray) -> float | None:
-    """Return the area under the ROC curve (Mann-Whitney, ties count half), None if one class.
-
-    Args:
-        score: (n,) higher = more likely to respond.
-        response: (n,) 0/1.
-    """
-    positive = response == 1
-    n_pos, n_neg = int(positive.sum()), int((~positive).sum())
-    if not n_pos or not n_neg:
-        return None
-    ranks = rankdata(score)
-    return float((ranks[positive].sum() - n_pos * (n_pos + 1) / 2) / (n_pos * n_neg))
-
-
-def harrell_c(risk: FloatArray, time_months: FloatArray, event: FloatArray) -> float | None:
-    """Return Harrell's C (Harrell et al., 1996), ties in risk count half, None without pairs.
-
-    A pair counts when the earlier time is a death, or at equal times when one alone died.
-
-    Args:
-        risk: (n,) higher = worse.
-        time_months: (n,) follow-up.
-        event: (n,) 1 = died, 0 = censored.
-    """
-    concordant = comparable = 0.0
-    for index in np.flatnonzero(event == 1):
-        later = (time_months > time_months[index]) | (
-            (time_months == time_months[index]) & (event == 0)
-        )
-        comparable += int(later.sum())
-        concordant += int((risk[later] < risk[index]).sum())
-        concordant += 0.5 * int((risk[later] == risk[index]).sum())
-    return float(concordant / comparable) if comparable else None
+def _or_none(value: float) -> float | None:
+    return value if math.isfinite(value) else None

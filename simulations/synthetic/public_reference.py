@@ -14,7 +14,6 @@ from __future__ import annotations
 import json
 import sys
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -38,41 +37,6 @@ PUBLIC_PATIENTS = 24
 CLIP = 5.0
 
 _NODES, _MASS = np.polynomial.hermite_e.hermegauss(61)
-
-
-@dataclass(frozen=True)
-class PublicReference:
-    """Constants that a study may publish.
-
-    Attributes:
-        scaling: Per feature set, centre and scale of every column.
-        fingerprints: Per feature set, the extractor the scaling belongs to.
-        hazards: Hazard per interval of an average population (K).
-        prevalence: Share of responders in it.
-    """
-
-    scaling: dict[str, PublicScaling]
-    fingerprints: dict[str, str]
-    hazards: list[float]
-    prevalence: float
-
-
-def public_reference(spec: ConsortiumSpec, edges_months: list[float]) -> PublicReference:
-    """Return the public constants for a consortium; no hospital's patient is looked at.
-
-    Args:
-        spec: Gives the planted signal alone.
-        edges_months: Left edges of the K survival intervals, the last one open.
-
-    Raises:
-        DataError: The file of constants is missing or damaged.
-    """
-    return PublicReference(
-        scaling=reference_scaling(),
-        fingerprints=reference_fingerprints(),
-        hazards=public_hazards(spec.signal, edges_months),
-        prevalence=public_prevalence(spec.signal),
-    )
 
 
 def reference_scaling() -> dict[str, PublicScaling]:

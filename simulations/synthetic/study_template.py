@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypedDict, Unpack
 
 from pydantic import JsonValue
 
@@ -53,15 +54,26 @@ SUBGROUPS = {
 TITLE = "Synthetic consortium: response and survival from slides, MRI, RNA and clinic"
 
 
+class StudyOptions(TypedDict, total=False):
+    """What a synthetic study may vary.
+
+    Attributes:
+        features: Feature sets to use; all by default.
+        epsilon: Training budget of private modes.
+        rounds: Rounds of training; 60 private, 12 without.
+        release: How evaluation tables leave; with noise in private modes, exact without.
+        model: Another model.
+    """
+
+    features: Sequence[str] | None
+    epsilon: float
+    rounds: int | None
+    release: EvaluationRelease | None
+    model: ModelSpec | None
+
+
 def demo_study(
-    spec: ConsortiumSpec,
-    mode: Mode = "local",
-    *,
-    epsilon: float = EPSILON,
-    rounds: int | None = None,
-    features: Sequence[str] | None = None,
-    release: EvaluationRelease | None = None,
-    model: ModelSpec | None = None,
+    spec: ConsortiumSpec, mode: Mode = "local", **options: Unpack[StudyOptions]
 ) -> Study:
     """Return the study of a consortium on disk.
 
@@ -71,32 +83,16 @@ def demo_study(
     Args:
         spec: The consortium.
         mode: Privacy mode.
-        epsilon: Training budget of private modes.
-        rounds: Rounds of training; 60 private, 12 without.
-        features: Feature sets to use; all by default.
-        release: How evaluation tables leave; with noise in private modes, exact without.
-        model: Another model.
+        options: See `StudyOptions`.
     """
-    return _study(
-        spec,
-        mode,
-        features=_chosen(raw_feature_sets(reference_scaling()), features),
-        epsilon=epsilon,
-        rounds=rounds,
-        release=release,
-        model=model,
-    )
+    return _study(spec, mode, raw_feature_sets(reference_scaling()), **options)
 
 
 def feature_study(
     spec: ConsortiumSpec,
     shape: FeatureShape | None = None,
     mode: Mode = "none",
-    *,
-    features: Sequence[str] | None = None,
-    epsilon: float = EPSILON,
-    rounds: int | None = None,
-    model: ModelSpec | None = None,
+    **options: Unpack[StudyOptions],
 ) -> Study:
     """Return the study of a consortium drawn as features by `feature_consortium`.
 
@@ -104,20 +100,9 @@ def feature_study(
         spec: The consortium.
         shape: Sizes of the features.
         mode: Privacy mode.
-        features: Feature sets to use; all by default.
-        epsilon: Training budget of private modes.
-        rounds: Rounds of training.
-        model: Another model.
+        options: See `StudyOptions`.
     """
-    return _study(
-        spec,
-        mode,
-        features=_chosen(drawn_feature_sets(shape or FeatureShape()), features),
-        epsilon=epsilon,
-        rounds=rounds,
-        release=None,
-        model=model,
-    )
+    return _study(spec, mode, drawn_feature_sets(shape or FeatureShape()), **options)
 
 
 def drawn_feature_sets(shape: FeatureShape) -> dict[str, FeatureSpec]:
@@ -157,22 +142,24 @@ def _chosen(
 def _study(
     spec: ConsortiumSpec,
     mode: Mode,
+    available: dict[str, FeatureSpec],
     *,
-    features: dict[str, FeatureSpec],
-    epsilon: float,
-    rounds: int | None,
-    release: EvaluationRelease | None,
-    model: ModelSpec | None,
+    features: Sequence[str] | None = None,
+    epsilon: float = EPSILON,
+    rounds: int | None = None,
+    release: EvaluationRelease | None = None,
+    model: ModelSpec | None = None,
 ) -> Study:
     private = mode != "none"
-    raw = any(feature.extractor is not None for feature in features.values())
+    chosen = _chosen(available, features)
+    raw = any(feature.extractor is not None for feature in chosen.values())
     return Study(
         study_id=f"synthetic-consortium-{mode}",
         title=TITLE,
         synthetic=True,
         endpoints=_endpoints(spec),
-        features=features,
-        model=model or (_linear(features) if private else _FUSED),
+        features=chosen,
+        model=model or (_linear(chosen) if private else _FUSED),
         training=_training(spec, private=private, rounds=rounds),
         privacy=PrivacyPlan(
             mode=mode,
