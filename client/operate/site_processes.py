@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 
 from client.agent.service import check_socket_path, is_healthy
@@ -23,17 +22,24 @@ from common.trust.secret_file import fresh_secret
 LOOPBACK = "127.0.0.1"
 
 
-@dataclass(frozen=True)
 class SitePaths:
     """Where the processes of a site keep what they share.
 
     Attributes:
         site: `site.yaml`, or the folder that holds it.
         private: The site's private folder.
+        socket: Socket of the agent.
+        node: Folder of SuperNode and relay.
+        status: Status file of the supervisor.
+        log: Folder of the logs.
     """
 
-    site: Path
-    private: Path
+    def __init__(self, site: Path, private: Path) -> None:
+        self.site, self.private = site, private
+        self.socket = private / "agent.sock"
+        self.node = private / "node"
+        self.status = self.node / "processes.json"
+        self.log = private / "log"
 
     @classmethod
     def of(cls, site: Path) -> SitePaths:
@@ -43,26 +49,6 @@ class SitePaths:
             ConfigError: There is no hospital here.
         """
         return cls(site.resolve(), load_policy(site).state.parent)
-
-    @property
-    def socket(self) -> Path:
-        """Socket of the agent."""
-        return self.private / "agent.sock"
-
-    @property
-    def node(self) -> Path:
-        """Folder of SuperNode and relay."""
-        return self.private / "node"
-
-    @property
-    def status(self) -> Path:
-        """Status file of the supervisor."""
-        return self.node / "processes.json"
-
-    @property
-    def log(self) -> Path:
-        """Folder of the logs."""
-        return self.private / "log"
 
 
 def check_site(site: Path, *, socket: Path | None = None) -> None:

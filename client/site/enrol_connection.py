@@ -1,4 +1,4 @@
-"""The installed site kit: the folder `connection` beside `site.yaml`, checked when it is read.
+"""Read the installed site kit, the folder `connection` beside `site.yaml`, and check it.
 
 ::
 
@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 from cryptography import x509
@@ -31,15 +30,28 @@ FOLDER = "connection"
 ALLOWED = "allowed-bundles"
 
 
-@dataclass(frozen=True)
 class SiteConnection:
     """Typed paths of an installed kit.
 
-    Attributes:
+    Args:
         root: The folder `connection` of the site.
+
+    Attributes:
+        root: The folder.
+        config: `connection.yaml`.
+        ca_cert: Certificate of the consortium's authority (PEM).
+        roster_file: Signed roster.
+        gate: Folder of the site gate; put it first on the SuperNode's PATH.
+        allowed_bundles: Digests the gate lets through, one per line.
     """
 
-    root: Path
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.config = root / FILE
+        self.ca_cert = root / "ca.crt"
+        self.roster_file = root / "roster.json"
+        self.gate = root / "bin"
+        self.allowed_bundles = self.gate / ALLOWED
 
     @classmethod
     def of_site(cls, site: Path) -> SiteConnection:
@@ -55,31 +67,6 @@ class SiteConnection:
     def is_installed(self) -> bool:
         """Whether a kit was installed."""
         return self.config.is_file()
-
-    @property
-    def config(self) -> Path:
-        """`connection.yaml`."""
-        return self.root / FILE
-
-    @property
-    def ca_cert(self) -> Path:
-        """Certificate of the consortium's authority (PEM)."""
-        return self.root / "ca.crt"
-
-    @property
-    def roster_file(self) -> Path:
-        """Signed roster."""
-        return self.root / "roster.json"
-
-    @property
-    def gate(self) -> Path:
-        """Folder of the site gate; put it first on the SuperNode's PATH."""
-        return self.root / "bin"
-
-    @property
-    def allowed_bundles(self) -> Path:
-        """Digests the gate lets through, one a line."""
-        return self.gate / ALLOWED
 
     def connection(self) -> Connection:
         """Return `connection.yaml`.

@@ -1,4 +1,4 @@
-"""The coordinator's folder: what it is called, how it is reached, and where everything lies.
+"""Name the paths of the coordinator's folder, and read what lies in it.
 
 ::
 
@@ -14,7 +14,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -47,15 +46,48 @@ class Consortium(Contract):
     sans: list[str] = Field(min_length=1)
 
 
-@dataclass(frozen=True)
 class ConsortiumFolder:
     """Typed paths below the coordinator's folder.
 
-    Attributes:
+    Args:
         root: The folder, absolute.
+
+    Attributes:
+        root: The folder.
+        config: `consortium.yaml`.
+        ca_cert: Certificate of the consortium's own authority (PEM).
+        ca_key: Key of the authority; may lie offline except to rotate the server certificate.
+        roster_key: Ed25519 key that signs rosters; may lie offline except to admit and revoke.
+        roster_public: Public half of the roster key, hex.
+        server_cert: TLS certificate of the SuperLink (PEM).
+        server_key: TLS key of the SuperLink (PEM).
+        audit_key: Ed25519 key that signs the audit log.
+        requests: Folder of the requests to join, as admitted.
+        roster_file: Signed roster.
+        superlink: Folder of the SuperLink.
+        database: SQLite database of the SuperLink.
+        superlink_log: Log of the SuperLink.
+        runs: Folder that holds one folder per run.
+        audit: Signed, chained log of what was done.
     """
 
-    root: Path
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.config = root / FILE
+        self.ca_cert = root / "ca" / "ca.crt"
+        self.ca_key = root / "ca" / "ca.key"
+        self.roster_key = root / "ca" / "roster.key"
+        self.roster_public = root / "ca" / "roster.pub"
+        self.server_cert = root / "server" / "server.pem"
+        self.server_key = root / "server" / "server.key"
+        self.audit_key = root / "server" / "audit.key"
+        self.requests = root / "requests"
+        self.roster_file = root / "roster.json"
+        self.superlink = root / "superlink"
+        self.database = self.superlink / "state.db"
+        self.superlink_log = self.superlink / "superlink.log"
+        self.runs = root / "runs"
+        self.audit = root / "audit.jsonl"
 
     @classmethod
     def open(cls, root: Path) -> ConsortiumFolder:
@@ -72,81 +104,6 @@ class ConsortiumFolder:
                 cure="check the path, or make one with `tumorboard server provision`",
             )
         return folder
-
-    @property
-    def config(self) -> Path:
-        """`consortium.yaml`."""
-        return self.root / FILE
-
-    @property
-    def ca_cert(self) -> Path:
-        """Certificate of the consortium's own authority (PEM)."""
-        return self.root / "ca" / "ca.crt"
-
-    @property
-    def ca_key(self) -> Path:
-        """Key of the authority; may lie offline except to rotate the server certificate."""
-        return self.root / "ca" / "ca.key"
-
-    @property
-    def roster_key(self) -> Path:
-        """Ed25519 key that signs rosters; may lie offline except to admit and revoke."""
-        return self.root / "ca" / "roster.key"
-
-    @property
-    def roster_public(self) -> Path:
-        """Public half of the roster key, hex."""
-        return self.root / "ca" / "roster.pub"
-
-    @property
-    def server_cert(self) -> Path:
-        """TLS certificate of the SuperLink (PEM)."""
-        return self.root / "server" / "server.pem"
-
-    @property
-    def server_key(self) -> Path:
-        """TLS key of the SuperLink (PEM)."""
-        return self.root / "server" / "server.key"
-
-    @property
-    def audit_key(self) -> Path:
-        """Ed25519 key that signs the audit log."""
-        return self.root / "server" / "audit.key"
-
-    @property
-    def requests(self) -> Path:
-        """Folder of the requests to join, as admitted."""
-        return self.root / "requests"
-
-    @property
-    def roster_file(self) -> Path:
-        """Signed roster."""
-        return self.root / "roster.json"
-
-    @property
-    def superlink(self) -> Path:
-        """Folder of the SuperLink."""
-        return self.root / "superlink"
-
-    @property
-    def database(self) -> Path:
-        """SQLite database of the SuperLink."""
-        return self.superlink / "state.db"
-
-    @property
-    def superlink_log(self) -> Path:
-        """Log of the SuperLink."""
-        return self.superlink / "superlink.log"
-
-    @property
-    def runs(self) -> Path:
-        """Folder that holds one folder a run."""
-        return self.root / "runs"
-
-    @property
-    def audit(self) -> Path:
-        """Signed, chained log of what was done."""
-        return self.root / "audit.jsonl"
 
     def consortium(self) -> Consortium:
         """Return `consortium.yaml`.

@@ -1,4 +1,4 @@
-"""Unsupervised projection fitted on public cohorts: standardise, then principal components."""
+"""Fit a projection on public cohorts without labels: standardise, then principal components."""
 
 from __future__ import annotations
 
@@ -32,11 +32,12 @@ class PublicProjection:
     scale: FloatArray
     components: FloatArray
 
-    def apply(self, table: pd.DataFrame) -> npt.NDArray[np.float32]:
-        """Return (n, k) projections; missing values and columns count as the public median."""
+    def apply(self, table: pd.DataFrame) -> pd.DataFrame:
+        """Return (n, k) float32 projections; what is missing counts as the public median."""
         values = table.reindex(columns=list(self.columns)).to_numpy(dtype=np.float64)
         z = np.nan_to_num((values - self.center) / self.scale, nan=0.0)
-        return (np.clip(z, -_CLIP, _CLIP) @ self.components.T).astype(np.float32)
+        projected = np.clip(z, -_CLIP, _CLIP) @ self.components.T
+        return pd.DataFrame(projected.astype(np.float32), table.index)
 
 
 def fit_projection(tables: Sequence[pd.DataFrame], components: int) -> PublicProjection:

@@ -1,4 +1,4 @@
-"""TCGA cohorts by hospital: slide features, RNA, MRI radiomics and clinical columns.
+"""Read TCGA cohorts by hospital: slide features, RNA, MRI radiomics and clinical columns.
 
 Hospital = tissue source site, characters 6-7 of the barcode. Everything that is fitted
 (scaling, principal components, the public trunk) is fitted on public patients outside the
@@ -32,7 +32,7 @@ from simulations.cohorts.tcga_tables import (
     slide_projection,
     slide_table,
 )
-from simulations.cohorts.tcga_trunk import clinical_scores, rna_scores, slide_scores
+from simulations.cohorts.tcga_trunk import trunk_scores
 
 CLINICAL_COLUMNS = ["age_decades", "female", "stage", "stage_missing"]
 _COMPONENT_SCALING = PublicScaling(clip=4.0, row_norm=3.0)
@@ -57,8 +57,8 @@ def load_tcga(cohort: str, data: Path, *, components: int = 16, trunk: bool = Fa
     clinical = clinical_columns(folder, genomics)
     sets = _Sets(genomics.index)
     _add_components(sets, folder, cohort, genomics, components)
-    rows = centred(clinical).astype(np.float32)
-    sets.add("clinical", "clinical", genomics.index, rows, _SCORE_SCALING, CLINICAL_COLUMNS)
+    rows = pd.DataFrame(centred(clinical), genomics.index, CLINICAL_COLUMNS)
+    sets.add("clinical", "clinical", rows, _SCORE_SCALING)
     if trunk:
         _add_trunk(sets, folder, cohort, genomics)
     return Cohort(
@@ -93,20 +93,13 @@ class _Sets:
         self.specs: dict[str, FeatureSpec] = {}
         self.features: dict[str, list[npt.NDArray[np.float32] | None]] = {}
 
-    def add(
-        self,
-        name: str,
-        modality: str,
-        cases: pd.Index,
-        rows: npt.NDArray[np.float32],
-        scaling: PublicScaling,
-        columns: list[str] | None = None,
-    ) -> None:
-        """Add one vector a patient; patients who are not in `cases` lack the set."""
+    def add(self, name: str, modality: str, rows: pd.DataFrame, scaling: PublicScaling) -> None:
+        """Add one vector per patient; patients without a row lack the set."""
+        names = list(rows.columns) if rows.columns.dtype == object else None
         self.specs[name] = FeatureSpec.model_validate(
-            {"modality": modality, "dim": rows.shape[1], "scaling": scaling, "names": columns}
+            {"modality": modality, "dim": rows.shape[1], "scaling": scaling, "names": names}
         )
-        of_case = dict(zip(cases, rows, strict=True))
+        of_case = dict(zip(rows.index, rows.to_numpy(dtype=np.float32), strict=True))
         self.features[name] = [
             None if case not in of_case else of_case[case][None] for case in self._cases
         ]
@@ -116,29 +109,28 @@ def _add_components(
     sets: _Sets, folder: Path, cohort: str, genomics: pd.DataFrame, components: int
 ) -> None:
     if cohort in PATHOLOGY:
-        slides = slide_table(folder, cohort)
-        rows = slide_projection(folder, _others(PATHOLOGY, cohort), components).apply(slides)
-        sets.add("slide", "pathology", slides.index, rows, _COMPONENT_SCALING)
+        projection = slide_projection(folder, _others(PATHOLOGY, cohort), components)
+        rows = projection.apply(slide_table(folder, cohort))
+        sets.add("slide", "pathology", rows, _COMPONENT_SCALING)
     projection = rna_projection(folder, _others(GENOMICS, cohort), components)
-    rows = projection.apply(rna_columns(genomics))
-    sets.add("rna", "genomics", genomics.index, rows, _COMPONENT_SCALING)
+    sets.add("rna", "genomics", projection.apply(rna_columns(genomics)), _COMPONENT_SCALING)
     if cohort == "gbmlgg":
         mri = pd.concat([mri_table(folder, "gbm"), mri_table(folder, "lgg")])
         public = mri[~mri.index.isin(genomics.index)]  # imaged, but not patients of this cohort
         rows = fit_projection([public], components).apply(mri)
-        sets.add("mri", "radiology", mri.index, rows, _COMPONENT_SCALING)
+        sets.add("mri", "radiology", rows, _COMPONENT_SCALING)
 
 
 def _add_trunk(sets: _Sets, folder: Path, cohort: str, genomics: pd.DataFrame) -> None:
+    others = _others(GENOMICS, cohort)
     if cohort in PATHOLOGY:
         slides = slide_table(folder, cohort)
-        found = slide_scores(folder, _others(PATHOLOGY, cohort), slides)
-        sets.add("slide_trunk", "pathology", slides.index, found.rows, _SCORE_SCALING, found.names)
-    others = _others(GENOMICS, cohort)
-    found = rna_scores(folder, others, genomics)
-    sets.add("rna_trunk", "genomics", genomics.index, found.rows, _SCORE_SCALING, found.names)
-    found = clinical_scores(folder, others, genomics)
-    sets.add("clinical_trunk", "clinical", genomics.index, found.rows, _SCORE_SCALING, found.names)
+        rows = trunk_scores(folder, "slide", _others(PATHOLOGY, cohort), slides)
+        sets.add("slide_trunk", "pathology", rows, _SCORE_SCALING)
+    rows = trunk_scores(folder, "rna", others, genomics)
+    sets.add("rna_trunk", "genomics", rows, _SCORE_SCALING)
+    rows = trunk_scores(folder, "clinical", others, genomics)
+    sets.add("clinical_trunk", "clinical", rows, _SCORE_SCALING)
 
 
 def _others(cohorts: tuple[str, ...], cohort: str) -> tuple[str, ...]:

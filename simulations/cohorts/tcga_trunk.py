@@ -1,14 +1,12 @@
-"""The public trunk of a TCGA cohort: scores from RNA, slides and clinical columns of the others."""
+"""Score the patients of a TCGA cohort by public trunks, fitted on the other cohorts alone."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from simulations.cohorts.public_projection import FloatArray
@@ -24,89 +22,54 @@ from simulations.cohorts.tcga_tables import (
     slide_table,
 )
 
+Source = Literal["slide", "rna", "clinical"]
 RNA_COMPONENTS, SLIDE_COMPONENTS = 50, 20
 
 
-@dataclass(frozen=True)
-class TrunkScores:
-    """TrunkScores of the target's patients.
+def trunk_scores(
+    folder: Path, source: Source, others: tuple[str, ...], table: pd.DataFrame
+) -> pd.DataFrame:
+    """Return what RNA, slides, or age, sex and stage in other cohorts say about patients.
 
-    Attributes:
-        rows: (n, tasks) float32.
-        names: What each column predicts.
+    Args:
+        folder: Folder of the TCGA tables.
+        source: What is looked at.
+        others: Public cohorts that the trunk is fitted on.
+        table: The patients: slide features for `slide`, else the genomics table.
+
+    Returns:
+        One row per patient, one float32 column per task that could be fitted.
     """
-
-    rows: npt.NDArray[np.float32]
-    names: list[str]
-
-
-def rna_scores(folder: Path, others: tuple[str, ...], genomics: pd.DataFrame) -> TrunkScores:
-    """Return what the RNA of the other cohorts says about these patients."""
-    return _scores(_rna_trunk(folder, others), _rna_inputs(folder, others, genomics))
-
-
-def slide_scores(folder: Path, others: tuple[str, ...], slides: pd.DataFrame) -> TrunkScores:
-    """Return what the slides of the other cohorts say about these patients."""
-    inputs = slide_projection(folder, others, SLIDE_COMPONENTS).apply(slides)
-    return _scores(_slide_trunk(folder, others), inputs.astype(np.float64))
-
-
-def clinical_scores(folder: Path, others: tuple[str, ...], genomics: pd.DataFrame) -> TrunkScores:
-    """Return what age, sex and stage in the other cohorts say about these patients."""
-    return _scores(_clinical_trunk(folder, others), centred(clinical_columns(folder, genomics)))
+    trunk = _trunk(folder, source, others)
+    scores = trunk.apply(_inputs(folder, source, others, table))
+    return pd.DataFrame(scores, table.index, list(trunk.tasks))
 
 
 @lru_cache(maxsize=16)
-def _rna_trunk(folder: Path, others: tuple[str, ...]) -> PublicTrunk:
-    tables = ((other, genomics_table(folder, other)) for other in others)
-    return _fitted(folder, tables, lambda table: _rna_inputs(folder, others, table))
+def _trunk(folder: Path, source: Source, others: tuple[str, ...]) -> PublicTrunk:
+    cohorts = {}
+    for other in others:
+        patients = seen = genomics_table(folder, other)
+        if source == "slide":
+            slides = slide_table(folder, other)
+            patients = patients[patients.index.isin(slides.index)]
+            seen = slides.loc[patients.index]
+        cohorts[other] = PublicPatients(
+            inputs=_inputs(folder, source, others, seen),
+            time_months=patients["survival_months"].to_numpy(dtype=np.float64),
+            event=1.0 - patients["censorship"].to_numpy(dtype=np.float64),
+            response=response_labels(folder, patients.index),
+        )
+    return fit_trunk(cohorts)
 
 
-@lru_cache(maxsize=16)
-def _slide_trunk(folder: Path, others: tuple[str, ...]) -> PublicTrunk:
-    projection = slide_projection(folder, others, SLIDE_COMPONENTS)
-
-    def with_slides() -> Iterable[tuple[str, pd.DataFrame]]:
-        for other in others:
-            table = genomics_table(folder, other)
-            yield other, table[table.index.isin(slide_table(folder, other).index)]
-
-    slides = pd.concat([slide_table(folder, other) for other in others])
-
-    def inputs(table: pd.DataFrame) -> FloatArray:
-        return projection.apply(slides.loc[table.index]).astype(np.float64)
-
-    return _fitted(folder, with_slides(), inputs)
-
-
-@lru_cache(maxsize=16)
-def _clinical_trunk(folder: Path, others: tuple[str, ...]) -> PublicTrunk:
-    tables = ((other, genomics_table(folder, other)) for other in others)
-    return _fitted(folder, tables, lambda table: centred(clinical_columns(folder, table)))
-
-
-def _fitted(
-    folder: Path,
-    tables: Iterable[tuple[str, pd.DataFrame]],
-    inputs: Callable[[pd.DataFrame], FloatArray],
-) -> PublicTrunk:
-    return fit_trunk(
-        {
-            name: PublicPatients(
-                inputs=inputs(table),
-                time_months=table["survival_months"].to_numpy(dtype=np.float64),
-                event=1.0 - table["censorship"].to_numpy(dtype=np.float64),
-                response=response_labels(folder, table.index),
-            )
-            for name, table in tables
-        }
-    )
-
-
-def _rna_inputs(folder: Path, others: tuple[str, ...], genomics: pd.DataFrame) -> FloatArray:
-    projection = rna_projection(folder, others, RNA_COMPONENTS)
-    return projection.apply(rna_columns(genomics)).astype(np.float64)
-
-
-def _scores(trunk: PublicTrunk, inputs: FloatArray) -> TrunkScores:
-    return TrunkScores(trunk.apply(inputs), list(trunk.tasks))
+def _inputs(
+    folder: Path, source: Source, others: tuple[str, ...], table: pd.DataFrame
+) -> FloatArray:
+    if source == "clinical":
+        return centred(clinical_columns(folder, table))
+    if source == "rna":
+        inputs = rna_projection(folder, others, RNA_COMPONENTS).apply(rna_columns(table))
+    else:
+        inputs = slide_projection(folder, others, SLIDE_COMPONENTS).apply(table)
+    return inputs.to_numpy(dtype=np.float64)

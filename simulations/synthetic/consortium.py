@@ -1,4 +1,4 @@
-"""Writes a whole synthetic consortium to disk, or recognises the one that is already there."""
+"""Write a whole synthetic consortium to disk, or recognise the one that is already there."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import shutil
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,41 +31,29 @@ FORMAT = 1
 _STAMP = "consortium.json"
 
 
-@dataclass(frozen=True)
 class SyntheticConsortium:
     """A synthetic consortium on disk.
 
     `<folder>/sites/<site_id>/` is what a hospital would own; `<folder>/public/` what anybody may
     read; `<folder>/truth/` what only a simulation knows.
+
+    Attributes:
+        folder: The folder.
+        spec: What was drawn.
+        gene_sets: Public gene sets, GMT.
+        gene_reference: Public mean and standard deviation of each gene, CSV.
+        truth: Latent factors and true risks, Parquet.
+        study: The study, once `adopt_study` has written it.
+        sites: Folder of each hospital.
     """
 
-    folder: Path
-    spec: ConsortiumSpec
-
-    @property
-    def gene_sets(self) -> Path:
-        """Public gene sets, GMT."""
-        return self.folder / "public" / "gene_sets.gmt"
-
-    @property
-    def gene_reference(self) -> Path:
-        """Public mean and standard deviation of each gene, CSV."""
-        return self.folder / "public" / "gene_reference.csv"
-
-    @property
-    def truth(self) -> Path:
-        """Latent factors and true risks, Parquet."""
-        return self.folder / TRUTH_FILE
-
-    @property
-    def study(self) -> Path:
-        """The study, once `adopt_study` has written it."""
-        return self.folder / "study.yaml"
-
-    @property
-    def sites(self) -> dict[str, Path]:
-        """Folder of each hospital."""
-        return {s.site_id: self.folder / "sites" / s.site_id for s in self.spec.sites}
+    def __init__(self, folder: Path, spec: ConsortiumSpec) -> None:
+        self.folder, self.spec = folder, spec
+        self.gene_sets = folder / "public" / "gene_sets.gmt"
+        self.gene_reference = folder / "public" / "gene_reference.csv"
+        self.truth = folder / TRUTH_FILE
+        self.study = folder / "study.yaml"
+        self.sites = {s.site_id: folder / "sites" / s.site_id for s in spec.sites}
 
 
 def write_consortium(
