@@ -69,5 +69,5 @@ def compare_models(
         found = ask_phase(session, pairs, request, sums)
         store_evaluation(folder, request, found, digest)
     if personal:
-        return compare_within_sites(found.tables)
-    return compare(list(found.tables.values()))
+        return compare_within_sites(found.tables, found.grid)
+    return compare(list(found.tables.values()), found.grid)

@@ -47,7 +47,8 @@ def paired_differences(
         second: Site -> predictions of the other for the same patients in the same order.
     """
     grids = exact_grid(study, first), exact_grid(study, second)
-    return compare([tabulate_pair(first[site], second[site], *grids) for site in sorted(first)])
+    tables = [tabulate_pair(first[site], second[site], *grids) for site in sorted(first)]
+    return compare(tables, grids[0])
 
 
 def paired_within_sites(
@@ -61,4 +62,4 @@ def paired_within_sites(
     for site, predictions in first.items():
         grids = [exact_grid(study, {site: p}) for p in (predictions, second[site])]
         tables[site] = tabulate_pair(predictions, second[site], grids[0], grids[1])
-    return compare_within_sites(tables)
+    return compare_within_sites(tables, EvaluationGrid.for_study(study))

@@ -1,25 +1,43 @@
-"""All response metrics of some tables: one site, all sites, all but one."""
+"""Estimate each response metric from the tables of one site, of all sites, or of all but one."""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cached_property
 
 import numpy as np
 
-from common.metrics.response.roc import average_precision, roc_auc, roc_estimate, roc_sd
+from common.metrics.response.roc import roc_estimate, roc_sd
 from common.metrics.survival.brier import mean_estimate
 from common.metrics.survival.calibration import recalibration
 from common.metrics.survival.kaplan_meier import Z95
+from common.metrics.survival.rank_counts import RankCounts
 from common.metrics.tables.estimate import MIN_SHOWN, Estimate, not_estimable
 from common.metrics.tables.score_scale import FloatArray
-from common.metrics.tables.tables import SiteTables
+from common.metrics.tables.task_view import TaskView
 
 MIN_CLASS = 2
 
 
-def response_statistic(tables: FloatArray) -> dict[str, FloatArray]:
-    """Return AUC and average precision of tables (b, 2, R), for resampling."""
-    return {"response_auc": roc_auc(tables), "response_auprc": average_precision(tables)}
+class ResponseView(TaskView):
+    """Response tables; `table` is (2, R) counts [label, score]."""
+
+    task = "response"
+    undefined = "no responder"
+
+    @cached_property
+    def ranks(self) -> RankCounts:
+        """The table as rank statistics read it."""
+        return RankCounts(self.table, self.grid)
+
+    @cached_property
+    def auc(self) -> Estimate:
+        """Area under the ROC."""
+        return auc_with_interval(self.table, noisy=self.cell_variance > 0)
+
+    def refusal(self) -> str | None:
+        """Return why ranks say nothing, or None."""
+        return self.auc.reason if self.auc.value is None else None
 
 
 def auc_with_interval(table: FloatArray, *, noisy: bool = False) -> Estimate:
@@ -42,33 +60,13 @@ def auc_with_interval(table: FloatArray, *, noisy: bool = False) -> Estimate:
     return auc.with_interval(float(low), float(high))
 
 
-def response_metrics(tables: SiteTables, *, noisy: bool = False) -> dict[str, Estimate]:
-    """Return every response metric that the tables allow; empty without a response table."""
-    table = tables.response
-    if table is None:
-        return {}
-    auc = auc_with_interval(table, noisy=noisy)
-    found = {"response_auc": auc}
-    precision = float(average_precision(table)) if auc.value is not None else 0.0
-    found["response_auprc"] = (
-        not_estimable(auc.reason or "")
-        if auc.value is None
-        else Estimate(float(np.clip(precision, 0.0, 1.0)))
-    )
-    pairs = tables.counts("response_site_pairs")
-    if pairs is not None:
-        found["response_auc_within_sites"] = (
-            Estimate(float(pairs[0] / pairs[1]))
-            if pairs[1] > 0
-            else not_estimable("no site has both responders and non-responders")
-        )
-    sums, bins = tables.sums("response_sums"), tables.sums("response_bin_sums")
-    if sums is not None and bins is not None:
-        n, counts = float(table.sum()), table.sum(0)
-        found["response_brier"] = mean_estimate(float(sums[0, 0]), float(sums[1, 0]), n)
-        found["response_nll"] = mean_estimate(float(sums[0, 1]), float(sums[1, 1]), n)
-        logit = np.where(counts > 0, bins[1] / np.where(counts > 0, counts, 1), 0.0)
-        slope, intercept = recalibration(logit, table[1], table[0])
-        found["calibration_slope_response"] = slope
-        found["calibration_intercept_response"] = intercept
-    return found
+def mean_loss(view: ResponseView, column: int) -> Estimate:
+    """Return the mean of a loss over patients: column 0 the squared error, 1 the log-loss."""
+    return mean_estimate(view.sums("response_sums")[:, column], float(view.table.sum()))
+
+
+def response_calibration(view: ResponseView) -> tuple[Estimate, Estimate]:
+    """Return slope and intercept of the response on the predicted log-odds."""
+    counts, log_odds = view.table.sum(0), view.sums("response_bin_sums")[1]
+    logit = np.where(counts > 0, log_odds / np.where(counts > 0, counts, 1), 0.0)
+    return recalibration(logit, view.table[1], view.table[0])

@@ -1,4 +1,4 @@
-"""Intervals of the federation's metrics: bootstrap of exact tables, noise added for noisy ones."""
+"""Draw the intervals of the federation's metrics: bootstrap, and noise where tables carry it."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ from dataclasses import replace
 
 import numpy as np
 
-from common.metrics.response.response_metrics import response_statistic
+from common.metrics.catalogue import metric_keys
+from common.metrics.metric import Metric
 from common.metrics.summaries.site_views import SiteSummary
-from common.metrics.survival.auc_curve import point_estimates
+from common.metrics.survival.auc_curve import curve_values, point_estimates
 from common.metrics.survival.kaplan_meier import Z95, SurvivalCurve, survival_at_edges
-from common.metrics.survival.log_rank import LogRank, log_rank
+from common.metrics.survival.log_rank import log_rank
+from common.metrics.survival.rank_counts import RankCounts
 from common.metrics.survival.risk_sets import first_high_bin, risk_sets
-from common.metrics.survival.survival_metrics import log_rank_metrics, rank_statistics
 from common.metrics.survival.time_auc import last_followed_edge
 from common.metrics.tables.bootstrap import Statistic, bootstrap, percentile_interval
 from common.metrics.tables.estimate import Estimate
@@ -22,6 +23,7 @@ from common.metrics.tables.noise_effect import noise_spread
 from common.metrics.tables.score_scale import FloatArray
 from common.metrics.tables.table_schema import TableNoise
 from common.metrics.tables.tables import SiteTables
+from common.study.study import Task
 
 
 def with_bootstrap(
@@ -37,27 +39,17 @@ def with_bootstrap(
     With six sites or more, sites are drawn too.
     """
     metrics = dict(overall.metrics)
-    survival = [t.survival for t in tables if t.survival is not None]
-    if survival:
-        last = last_followed_edge(np.sum(survival, axis=0), grid)
-        statistic = rank_statistics(grid, last, 0.0)
-        metrics |= point_estimates(statistic(np.sum(survival, axis=0)))
-        metrics = _with_intervals(metrics, bootstrap(survival, statistic, n_replicates, seed))
-    response = [t.response for t in tables if t.response is not None]
-    if response:
-        metrics = _with_intervals(
-            metrics, bootstrap(response, response_statistic, n_replicates, seed)
-        )
+    for task in grid.tasks:
+        counts = [found for t in tables if (found := t.counts(task)) is not None]
+        if not counts:
+            continue
+        total = np.sum(counts, axis=0)
+        statistic = rank_statistic(task, total, grid)
+        metrics |= point_estimates(statistic(total))
+        drawn = bootstrap(counts, statistic, n_replicates, seed)
+        for name in drawn.keys() & metrics.keys():
+            metrics[name] = metrics[name].with_interval(*percentile_interval(drawn[name]))
     return replace(overall, metrics=metrics)
-
-
-def _with_intervals(
-    metrics: Mapping[str, Estimate], drawn: Mapping[str, FloatArray]
-) -> dict[str, Estimate]:
-    found = dict(metrics)
-    for name in drawn.keys() & found.keys():
-        found[name] = found[name].with_interval(*percentile_interval(drawn[name]))
-    return found
 
 
 def with_noise(
@@ -71,20 +63,53 @@ def with_noise(
 ) -> SiteSummary:
     """Return the summary with noise SD, intervals that include it, and the AUC over time."""
     metrics = dict(overall.metrics)
-    table, response = total.survival, total.response
-    if table is not None:
-        variance = noise["survival"].variance * n_shares
-        last = last_followed_edge(table, grid)
-        statistic = rank_statistics(grid, last, variance)
+    for task in grid.tasks:
+        table = total.counts(task)
+        if table is None:
+            continue
+        variance = noise[task].variance * n_shares
+        statistic = rank_statistic(task, table, grid, variance)
         metrics |= point_estimates(statistic(table))
-        spread = noise_spread(table, statistic, noise["survival"], n_shares, seed)
-        sampling = sampling_sd(table, rank_statistics(grid, last, 0.0), seed)
+        spread = noise_spread(table, statistic, noise[task], n_shares, seed)
+        sampling = sampling_sd(table, rank_statistic(task, table, grid), seed)
         metrics = _widened(metrics, spread, sampling)
-        metrics |= _noisy_log_rank(total, grid, noise["survival"], n_shares, seed)
-    if response is not None:
-        spread = noise_spread(response, response_statistic, noise["response"], n_shares, seed)
-        metrics = _widened(metrics, spread, sampling_sd(response, response_statistic, seed))
+        if task == "survival":
+            metrics |= _noisy_log_rank(total, table, grid, noise[task], n_shares, seed)
     return replace(overall, metrics=metrics)
+
+
+def rank_statistic(
+    task: Task,
+    total: FloatArray,
+    grid: EvaluationGrid,
+    cell_variance: float = 0.0,
+    *,
+    only: Metric | None = None,
+) -> Statistic:
+    """Return the function from counts (b, ...) of a task to its rank metrics (b,), for resampling.
+
+    Args:
+        task: Task of the table.
+        total: Table of all sites; its follow-up decides how far horizons are reached.
+        grid: The grid.
+        cell_variance: Noise variance of one cell.
+        only: The one metric wanted; by default all, and the AUC over time.
+    """
+    last_edge = last_followed_edge(total, grid) if task == "survival" else 0
+    keys = [
+        key
+        for key in metric_keys(grid.horizons.tolist())
+        if key.metric.task == task
+        and only in (None, key.metric)
+        and all(grid.edge_of(months) <= last_edge for months in key.at)
+    ]
+
+    def statistic(counts: FloatArray) -> dict[str, FloatArray]:
+        ranks = RankCounts(counts, grid, last_edge, cell_variance)
+        values = {k.name: k.metric.statistic(ranks, *k.at) for k in keys if k.metric.statistic}
+        return values if only else values | curve_values(ranks)
+
+    return statistic
 
 
 def sampling_sd(table: FloatArray, statistic: Statistic, seed: int) -> dict[str, float]:
@@ -118,12 +143,14 @@ def _widened(
 
 
 def _noisy_log_rank(
-    total: SiteTables, grid: EvaluationGrid, noise: TableNoise, n_shares: float, seed: int
+    total: SiteTables,
+    table: FloatArray,
+    grid: EvaluationGrid,
+    noise: TableNoise,
+    n_shares: float,
+    seed: int,
 ) -> dict[str, Estimate]:
-    """Log-rank whose variance includes what noise adds to O - E."""
-    sets, table = risk_sets(total, grid), total.survival
-    if sets is None or table is None:
-        return {}
+    """Return the log-rank test with a variance that includes what noise adds to O - E."""
     border = first_high_bin(table, grid)
 
     def difference(tables: FloatArray) -> dict[str, FloatArray]:
@@ -132,9 +159,10 @@ def _noisy_log_rank(
         ]
         return {"difference": np.array(values)}
 
-    test = sets.log_rank()
+    test = risk_sets(total, grid).log_rank()
     spread = noise_spread(table, difference, noise, n_shares, seed)["difference"]
-    return log_rank_metrics(LogRank(test.difference, test.variance + spread**2), "log_rank")
+    test = replace(test, variance=test.variance + spread**2)
+    return {"log_rank_chi2": test.chi_square, "log_rank_p": test.p_value}
 
 
 def _difference(high: FloatArray, low: FloatArray) -> float:

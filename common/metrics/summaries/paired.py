@@ -18,15 +18,16 @@ from scipy.sparse import csr_array
 from scipy.stats import norm
 
 from common.errors import DataError
-from common.metrics.response.roc import roc_auc
+from common.metrics.catalogue import headlines
+from common.metrics.metric import Headline
 from common.metrics.summaries.tabulate import histogram, scored
-from common.metrics.survival.concordance import pair_counts
+from common.metrics.survival.rank_counts import RankCounts
 from common.metrics.tables.bootstrap import Statistic, bootstrap, percentile_interval
 from common.metrics.tables.estimate import Estimate, not_estimable
 from common.metrics.tables.grid import EvaluationGrid, IntArray
 from common.metrics.tables.predictions import Predictions
 from common.metrics.tables.score_scale import FloatArray
-from common.metrics.tables.table_schema import tables_of
+from common.metrics.tables.table_schema import joint_name, tables_of
 from common.metrics.tables.tables import SiteTables
 
 N_REPLICATES = 500
@@ -96,23 +97,32 @@ def tabulate_pair(
 
 
 def compare(
-    per_site: Sequence[SiteTables], *, n_replicates: int = N_REPLICATES, seed: int = SEED
+    per_site: Sequence[SiteTables],
+    grid: EvaluationGrid,
+    *,
+    n_replicates: int = N_REPLICATES,
+    seed: int = SEED,
 ) -> dict[str, Comparison]:
     """Return second minus first model over all patients together, by metric.
 
-    Metrics: `c_index` and `response_auc`. With six sites or more, sites are drawn too.
+    Metrics: the headlines. With six sites or more, sites are drawn too.
     """
     found = {}
-    for metric, (name, rank) in _RANKS.items():
+    for metric in headlines():
+        name = joint_name(metric.task)
         tables = [table for site in per_site if (table := site.counts(name)) is not None]
         if tables:
-            value, drawn = _resampled(tables, rank, n_replicates, seed)
-            found[metric] = _comparison(value, drawn)
+            value, drawn = _resampled(tables, _rank(metric, grid), n_replicates, seed)
+            found[metric.name] = _comparison(value, drawn)
     return found
 
 
 def compare_within_sites(
-    per_site: Mapping[str, SiteTables], *, n_replicates: int = N_REPLICATES, seed: int = SEED
+    per_site: Mapping[str, SiteTables],
+    grid: EvaluationGrid,
+    *,
+    n_replicates: int = N_REPLICATES,
+    seed: int = SEED,
 ) -> dict[str, Comparison]:
     """Return second minus first model inside each site, weighted by patients, by metric.
 
@@ -120,7 +130,8 @@ def compare_within_sites(
     inside their site; sites where either model has no figure are left out and named.
     """
     found = {}
-    for metric, (name, rank) in _RANKS.items():
+    for metric in headlines():
+        name, rank = joint_name(metric.task), _rank(metric, grid)
         tables = {s: table for s, t in per_site.items() if (table := t.counts(name)) is not None}
         if not tables:
             continue
@@ -131,24 +142,18 @@ def compare_within_sites(
         }
         known = {site: part for site, part in parts.items() if np.isfinite(part[1])}
         if not known:
-            found[metric] = Comparison(not_estimable("no hospital alone can estimate both"))
+            found[metric.name] = Comparison(not_estimable("no hospital alone can estimate both"))
             continue
         sizes, values, drawn = (np.array(column) for column in zip(*known.values(), strict=True))
         weight = sizes / sizes.sum()
         left_out = sorted(tables.keys() - known.keys())
         caveat = f"without {', '.join(left_out)}: not estimable there" if left_out else None
-        found[metric] = _comparison(float(weight @ values), weight @ drawn, caveat)
+        found[metric.name] = _comparison(float(weight @ values), weight @ drawn, caveat)
     return found
 
 
-def _c_index(tables: FloatArray) -> FloatArray:
-    return pair_counts(tables).c_index()
-
-
-_RANKS: dict[str, tuple[str, Callable[[FloatArray], FloatArray]]] = {
-    "c_index": ("joint_survival", _c_index),
-    "response_auc": ("joint_response", roc_auc),
-}
+def _rank(metric: Headline, grid: EvaluationGrid) -> Callable[[FloatArray], FloatArray]:
+    return lambda tables: metric.statistic(RankCounts(tables, grid))
 
 
 def _comparison(value: float, drawn: FloatArray, caveat: str | None = None) -> Comparison:

@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from common.metrics.response.response_metrics import response_metrics
-from common.metrics.survival.survival_metrics import survival_metrics
+from common.metrics.catalogue import estimates, headlines
 from common.metrics.tables.estimate import MIN_SHOWN, Estimate
 from common.metrics.tables.grid import EvaluationGrid
 from common.metrics.tables.tables import SiteTables, merge
 from common.privacy.plan import Release
-
-HEADLINES = ("c_index", "response_auc")
+from common.study.study import Task
 
 
 @dataclass(frozen=True)
@@ -29,6 +27,10 @@ class SiteSummary:
     n_response: int | None = None
     n_responders: int | None = None
 
+    def n_patients(self, task: Task) -> int | None:
+        """Return the patients with an outcome of a task; None where it may not be shown."""
+        return self.n_survival if task == "survival" else self.n_response
+
 
 def site_summary(
     site_id: str, tables: SiteTables, grid: EvaluationGrid, cell_variance: Mapping[str, float]
@@ -41,12 +43,10 @@ def site_summary(
         grid: The grid.
         cell_variance: Noise variance of a cell by array; empty for exact tables.
     """
-    metrics = survival_metrics(tables, grid, cell_variance.get("survival", 0.0))
-    metrics |= response_metrics(tables, noisy="response" in cell_variance)
     survival, response = tables.survival, tables.response
     return SiteSummary(
         site_id,
-        metrics,
+        estimates(tables, grid, cell_variance),
         None if survival is None else shown_count(survival.sum(), grid.release),
         None if survival is None else shown_count(survival[1].sum(), grid.release),
         None if response is None else shown_count(response.sum(), grid.release),
@@ -74,21 +74,21 @@ def leave_one_out(
 
 
 def worst_sites(per_site: Mapping[str, SiteSummary]) -> dict[str, tuple[str, Estimate]]:
-    """Return the site with the lowest value of each headline metric.
+    """Return the site with the worst value of each headline metric.
 
     Sites whose value carries a caveat (fewer than 5 events) cannot be the worst: chance rules
     them.
     """
     worst: dict[str, tuple[str, Estimate]] = {}
-    for name in HEADLINES:
+    for headline in headlines():
         found = [
-            (metric.value, site_id, metric)
+            (headline.scale.merit(metric.value), site_id, metric)
             for site_id, summary in per_site.items()
-            if (metric := summary.metrics.get(name)) is not None
+            if (metric := summary.metrics.get(headline.name)) is not None
             and metric.value is not None
             and metric.reason is None
         ]
         if len(found) > 1:
             _, site_id, metric = min(found, key=lambda entry: entry[:2])
-            worst[name] = (site_id, metric)
+            worst[headline.name] = (site_id, metric)
     return worst

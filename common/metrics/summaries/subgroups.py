@@ -7,32 +7,27 @@ handful of patients is chance, and with exact tables it would point at them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from scipy.stats import chi2, norm
 
-from common.metrics.response.response_metrics import auc_with_interval
-from common.metrics.response.roc import roc_auc, roc_estimate, roc_sd
-from common.metrics.summaries.intervals import sampling_sd
-from common.metrics.survival.concordance import c_index_estimate, c_index_sd, pair_counts
+from common.metrics.catalogue import headlines
+from common.metrics.metric import VIEWS, Headline, MetricKey
+from common.metrics.summaries.intervals import rank_statistic, sampling_sd
 from common.metrics.survival.kaplan_meier import Z95
-from common.metrics.tables.bootstrap import Statistic
 from common.metrics.tables.estimate import MIN_SHOWN, Estimate, not_estimable
 from common.metrics.tables.grid import EvaluationGrid
 from common.metrics.tables.noise_effect import noise_spread
 from common.metrics.tables.score_scale import FloatArray
 from common.metrics.tables.table_schema import TableNoise, subgroup_name
 from common.metrics.tables.tables import SiteTables
-from common.study.study import Task
 
 MIN_SUBGROUP = 20
 MAX_NOISE_SD = 0.15
 """More noise than this leaves nothing to read between no and perfect discrimination."""
-METRICS: dict[str, Task] = {"c_index": "survival", "response_auc": "response"}
-"""Metric of a level -> the table it is read from."""
 NO_BUDGET = "the study spends no evaluation budget on subgroups (subgroup_epsilon 0)"
 SEED = 411
 
@@ -105,44 +100,33 @@ def subgroup_summaries(
     found = {}
     for name, levels in grid.subgroups:
         summary = SubgroupSummary({x: {} for x in levels}, {x: {} for x in levels}, {})
-        for metric, task in METRICS.items():
-            whole = tables.counts(task)
+        for metric in headlines():
+            whole, array = tables.counts(metric.task), subgroup_name(metric.task, name)
             if whole is None:
                 continue
-            array = subgroup_name(task, name)
-            table = tables.counts(array)
-            _add_metric(summary, metric, whole, table, noise.get(array), n_shares)
+            table, own = tables.counts(array), noise.get(array)
+            if table is None:
+                spreads = [(not_estimable(NO_BUDGET), float("nan"))] * len(levels)
+            else:
+                spreads = [_level(metric, counts, grid, own, n_shares) for counts in table]
+            shown = _shown_counts(whole, table, noisy=own is not None) or [None] * len(levels)
+            for level, (estimate, _), count in zip(levels, spreads, shown, strict=True):
+                summary.levels[level][metric.name] = estimate
+                summary.n_patients[level][metric.name] = count
+            by_level = dict(zip(levels, spreads, strict=True))
+            summary.gaps[metric.name] = gap_of(by_level, metric.scale.merit)
         found[name] = summary
     return found
 
 
-def _add_metric(
-    summary: SubgroupSummary,
-    metric: str,
-    whole: FloatArray,
-    table: FloatArray | None,
-    noise: TableNoise | None,
-    n_shares: float,
-) -> None:
-    spreads: dict[str, tuple[Estimate, float]] = {}
-    counts = _shown_counts(whole, table, noisy=noise is not None)
-    for index, level in enumerate(summary.levels):
-        if table is None:
-            spreads[level] = (not_estimable(NO_BUDGET), float("nan"))
-        elif noise is None:
-            spreads[level] = _exact(metric, table[index])
-        else:
-            spreads[level] = _noisy(metric, table[index], noise, n_shares)
-        summary.levels[level][metric] = spreads[level][0]
-        summary.n_patients[level][metric] = counts[index] if counts else None
-    summary.gaps[metric] = gap_of(spreads)
-
-
-def gap_of(levels: Mapping[str, tuple[Estimate, float]]) -> Gap:
+def gap_of(
+    levels: Mapping[str, tuple[Estimate, float]], merit: Callable[[float], float] = float
+) -> Gap:
     """Return the gap between independent levels.
 
     Args:
         levels: Level -> its estimate and the standard deviation of it, noise included.
+        merit: Larger for a better value.
     """
     known = {
         name: (estimate, estimate.value, sd)
@@ -151,7 +135,7 @@ def gap_of(levels: Mapping[str, tuple[Estimate, float]]) -> Gap:
     }
     if len(known) < 2:
         return Gap("", "", not_estimable("fewer than two levels can be estimated"))
-    best, worst = (pick(known, key=lambda name: known[name][1]) for pick in (max, min))
+    best, worst = (pick(known, key=lambda name: merit(known[name][1])) for pick in (max, min))
     value = known[best][1] - known[worst][1]
     n_pairs = len(known) * (len(known) - 1) // 2
     half = float(norm.ppf(1 - 0.025 / n_pairs)) * float(np.hypot(known[best][2], known[worst][2]))
@@ -185,52 +169,34 @@ def _too_small(table: FloatArray) -> str | None:
     return None
 
 
-def _exact(metric: str, table: FloatArray) -> tuple[Estimate, float]:
-    reason = _too_small(table)
-    if reason:
-        return not_estimable(reason), float("nan")
-    if metric == "response_auc":
-        return auc_with_interval(table), roc_sd(table)
-    sd = c_index_sd(table)
-    return _bounded(c_index_estimate(table), sd), sd
-
-
-def _noisy(
-    metric: str, table: FloatArray, noise: TableNoise, n_shares: float
+def _level(
+    metric: Headline,
+    table: FloatArray,
+    grid: EvaluationGrid,
+    noise: TableNoise | None,
+    n_shares: float,
 ) -> tuple[Estimate, float]:
+    """Return the estimate of one level's table and its standard deviation, noise included."""
+    variance = noise.variance * n_shares if noise else 0.0
     reason = _too_small(table)
     if reason:
-        return not_estimable(f"{reason} (noisy count)"), float("nan")
-    variance = noise.variance * n_shares
-    if metric == "response_auc":
-        estimate = roc_estimate(table, noisy=True)
-    else:
-        estimate = replace(c_index_estimate(table, variance), error_bound=None)
-    statistic = _statistic(metric, variance)
-    noise_sd = noise_spread(table, statistic, noise, n_shares, SEED)["value"]
-    sampling = sampling_sd(table, _statistic(metric, 0.0), SEED).get("value", float("nan"))
+        return not_estimable(f"{reason} (noisy count)" if noise else reason), float("nan")
+    tables = SiteTables({metric.task: table.astype(np.int64)})
+    estimate = MetricKey(metric).estimate(VIEWS[metric.task](tables, grid, variance))
+    if noise is None:
+        return estimate, metric.sd(table)
+    statistic = rank_statistic(metric.task, table, grid, variance, only=metric)
+    noise_sd = noise_spread(table, statistic, noise, n_shares, SEED)[metric.name]
+    statistic = rank_statistic(metric.task, table, grid, only=metric)
+    sampling = sampling_sd(table, statistic, SEED).get(metric.name, float("nan"))
     sd = float(np.hypot(noise_sd, sampling))
     if estimate.value is None or not np.isfinite(sd):
         return estimate, float("nan")
     if noise_sd > MAX_NOISE_SD:
         return not_estimable(f"privacy noise alone has SD {noise_sd:.2f}"), float("nan")
-    return _bounded(replace(estimate, noise_sd=noise_sd), sd), sd
-
-
-def _statistic(metric: str, variance: float) -> Statistic:
-    def value(tables: FloatArray) -> dict[str, FloatArray]:
-        if metric == "response_auc":
-            return {"value": roc_auc(tables)}
-        return {"value": pair_counts(tables, variance).c_index()}
-
-    return value
-
-
-def _bounded(estimate: Estimate, sd: float) -> Estimate:
-    if estimate.value is None:
-        return estimate
-    low, high = np.clip([estimate.value - Z95 * sd, estimate.value + Z95 * sd], 0.0, 1.0)
-    return estimate.with_interval(float(low), float(high))
+    scale = metric.scale
+    limits = np.clip([estimate.value - Z95 * sd, estimate.value + Z95 * sd], scale.low, scale.high)
+    return replace(estimate, noise_sd=noise_sd).with_interval(*limits.tolist()), sd
 
 
 def _shown_counts(

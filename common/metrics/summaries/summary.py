@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from common.metrics.catalogue import headlines
 from common.metrics.response.roc import shown_roc
 from common.metrics.summaries.intervals import noisy_curve, with_bootstrap, with_noise
 from common.metrics.summaries.site_views import (
@@ -143,9 +144,9 @@ def summarise(
 def _curves(
     total: SiteTables, grid: EvaluationGrid, noise: Mapping[str, TableNoise], n_shares: float
 ) -> list[SurvivalCurve]:
-    sets = risk_sets(total, grid)
-    if sets is None:
+    if total.survival is None:
         return []
+    sets = risk_sets(total, grid)
     exact = grid.release == "internal"
     stride = 1 if len(sets.edges) == len(grid.time_edges) else RISK_STRIDE
     curves = []
@@ -191,16 +192,19 @@ def _caveats(
     overall: SiteSummary, sites: Mapping[str, SiteSummary], grid: EvaluationGrid
 ) -> list[str]:
     lines = []
-    for name, title in (("c_index", "C-index"), ("response_auc", "Response AUC")):
-        if name not in overall.metrics:
+    for metric in headlines():
+        if metric.name not in overall.metrics:
             continue
-        told: dict[str, list[str]] = {}
+        concerned: dict[str, list[str]] = {}
         for site_id, summary in sites.items():
-            metric = summary.metrics[name]
-            if metric.reason is not None:
-                state = "not estimable" if metric.value is None else "hardly informative"
-                told.setdefault(f"{state}: {metric.reason}", []).append(site_id)
-        lines += [f"{title} of {', '.join(ids)} {what}." for what, ids in told.items()]
+            estimate = summary.metrics[metric.name]
+            if estimate.reason is not None:
+                state = "not estimable" if estimate.value is None else "hardly informative"
+                concerned.setdefault(f"{state}: {estimate.reason}", []).append(site_id)
+        lines += [
+            f"{metric.short[0].upper()}{metric.short[1:]} of {', '.join(s)} {what}."
+            for what, s in concerned.items()
+        ]
     if grid.release == "dp":
         lines.append(
             "Tables carry privacy noise: intervals hold sampling and noise; counts are noisy."
@@ -211,7 +215,8 @@ def _caveats(
 def _crowded_bins(total: SiteTables) -> list[str]:
     """Say where score cuts hardly separate patients: a coarse table then understates rank."""
     lines = []
-    for title, table in (("survival", total.survival), ("response", total.response)):
+    for title in ("survival", "response"):
+        table = total.counts(title)
         if table is None or table.sum() <= 0:
             continue
         share = float(table.reshape(-1, table.shape[-1]).sum(0).max() / table.sum())

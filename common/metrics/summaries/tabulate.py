@@ -16,11 +16,11 @@ from common.metrics.summaries.additive_sums import (
     moments,
     response_losses,
 )
-from common.metrics.summaries.site_pairs import exact_log_rank, response_pairs, survival_pairs
 from common.metrics.survival.concordance import pair_counts
 from common.metrics.tables.grid import EvaluationGrid, IntArray
 from common.metrics.tables.predictions import Predictions
 from common.metrics.tables.score_scale import FloatArray, margin_cuts, response_score, risk_score
+from common.metrics.tables.site_pairs import exact_log_rank, response_pairs, survival_pairs
 from common.metrics.tables.table_schema import Table, by_score, tables_of
 from common.metrics.tables.tables import SiteTables
 from common.privacy.plan import Phase
@@ -128,7 +128,7 @@ FILLS: dict[str, Callable[[ScoredPatients, Shape], IntArray]] = {
     "d_calibration": lambda p, _: d_calibration_sums(p.known),
     "brier": lambda p, _: brier_sums(p.known, p.grid),
     "risk_sets": _risk_sets,
-    "site_log_rank": lambda p, _: exact_log_rank(p.known, p.high),
+    "site_log_rank": lambda p, _: fixed_point(exact_log_rank(p.known, p.high)),
     "response": _by_score,
     "response_site_pairs": lambda p, _: response_pairs(p.known),
     "response_sums": lambda p, _: fixed_point(response_losses(p.known)),

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from common.metrics.survival.survival_metrics import AUC_EDGE
+from common.metrics.survival.rank_counts import RankCounts
 from common.metrics.tables.estimate import MIN_SHOWN, Estimate
 from common.metrics.tables.grid import EvaluationGrid
 from common.metrics.tables.score_scale import FloatArray
+
+AUC_EDGE = "auc_edge_"
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,11 @@ class AucPoint:
 
     months: float
     auc: Estimate
+
+
+def curve_values(ranks: RankCounts) -> dict[str, FloatArray]:
+    """Return the AUC at every edge as `auc_edge_<k>`, to be resampled together with the metrics."""
+    return {f"{AUC_EDGE}{edge}": ranks.auc[..., edge - 1] for edge in range(1, ranks.last_edge + 1)}
 
 
 def split_curve(

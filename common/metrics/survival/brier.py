@@ -15,20 +15,15 @@ from common.metrics.tables.estimate import Estimate, not_estimable
 from common.metrics.tables.score_scale import FloatArray
 
 
-def mean_estimate(total: float, squares: float, n: float) -> Estimate:
-    """Return the mean of n terms with its 95 % interval, from their sum and sum of squares."""
+def mean_estimate(moments: FloatArray, n: float) -> Estimate:
+    """Return the mean of n terms with its 95 % interval, from (2,) their sum and sum of squares."""
     if n <= 0:
         return not_estimable("no patient with a known outcome")
-    mean = total / n
+    mean, squares = float(moments[0]) / n, float(moments[1]) / n
     if n < 2:
         return Estimate(mean)
-    sd = float(np.sqrt(max(squares / n - mean**2, 0.0) / (n - 1)))
+    sd = float(np.sqrt(max(squares - mean**2, 0.0) / (n - 1)))
     return Estimate(mean, ci_low=mean - Z95 * sd, ci_high=mean + Z95 * sd)
-
-
-def brier_at(sums: FloatArray, column: int, n: float) -> Estimate:
-    """Return one column of the Brier sums (2, 9) over n patients; column 8 is the integral."""
-    return mean_estimate(float(sums[0, column]), float(sums[1, column]), n)
 
 
 def explained(brier: Estimate, survival: float) -> Estimate:

@@ -16,7 +16,6 @@ from common.metrics.survival.kaplan_meier import SurvivalCurve, at_risk_at_start
 from common.metrics.survival.log_rank import LogRank, log_rank
 from common.metrics.tables.grid import EvaluationGrid
 from common.metrics.tables.score_scale import FloatArray
-from common.metrics.tables.table_schema import FIXED_POINT
 from common.metrics.tables.tables import SiteTables
 
 
@@ -56,14 +55,12 @@ class RiskSets:
         return float(n[np.searchsorted(self.edges[:-1], months - 1e-9)])
 
 
-def risk_sets(tables: SiteTables, grid: EvaluationGrid) -> RiskSets | None:
-    """Return the risk sets of some tables, or None without a survival table."""
+def risk_sets(tables: SiteTables, grid: EvaluationGrid) -> RiskSets:
+    """Return the risk sets of some tables, a survival table among them."""
     fine = tables.counts("risk_sets")
     if fine is not None:
         return RiskSets(grid.risk_edges, fine[0], fine[1], 0.0)
-    table = tables.survival
-    if table is None:
-        return None
+    table = tables.arrays["survival"].astype(np.float64)
     first_high = first_high_bin(table, grid)
     low, high = table[..., :first_high].sum(-1), table[..., first_high:].sum(-1)
     return RiskSets(grid.time_edges, low, high, 0.5)
@@ -78,12 +75,3 @@ def first_high_bin(table: FloatArray, grid: EvaluationGrid) -> int:
         return int(np.searchsorted(grid.survival_cuts, grid.risk_threshold, side="right"))
     below = np.cumsum(table.sum((0, 1)))[:-1]
     return int(np.argmin(np.abs(below - table.sum() / 2))) + 1
-
-
-def stratified_log_rank(tables: SiteTables) -> LogRank | None:
-    """Return the log-rank test stratified by site, exact, or None where sites did not send it."""
-    sums = tables.sums("site_log_rank")
-    if sums is None:
-        return None
-    resolution = len(sums) / FIXED_POINT
-    return LogRank(float(sums[0]), float(sums[1]) if sums[1] > resolution else 0.0)

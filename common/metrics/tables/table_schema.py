@@ -25,6 +25,7 @@ from typing import Literal
 
 from common.metrics.tables.grid import EvaluationGrid
 from common.privacy.plan import EvaluationBudget, Phase
+from common.registry import Registry
 from common.study.study import Task
 
 Kind = Literal["count", "sum"]
@@ -120,9 +121,9 @@ def fine_scores(grid: EvaluationGrid) -> tuple[int, ...]:
     return (grid.size.margin,)
 
 
-TABLES: dict[str, Table] = {
-    table.name: table
-    for table in (
+TABLES = Registry(
+    "evaluation table",
+    (
         Table("margin_survival", "survival", "margins", fine_scores, share=MARGIN_SHARE),
         Table("margin_time", "survival", "margins", OUTCOMES["survival"]),
         Table("margin_response", "response", "margins", fine_scores, share=MARGIN_SHARE),
@@ -159,14 +160,19 @@ TABLES: dict[str, Table] = {
         Table("response_bin_sums", "response", "tables", by_score("response"), "sum"),
         Table("joint_survival", "survival", "paired", by_score("survival", 2)),
         Table("joint_response", "response", "paired", by_score("response", 2)),
-    )
-}
-"""Every table by name; subgroup tables follow from the study's subgroups (`tables_of`)."""
+    ),
+)
+"""Every table; subgroup tables follow from the study's subgroups (`tables_of`)."""
+
+
+def joint_name(task: Task) -> str:
+    """Return the name of a task's joint table of two models."""
+    return f"joint_{task}"
 
 
 def subgroup_table(task: Task, subgroup: str, n_levels: int) -> Table:
     """Return the table of a task by level of a subgroup."""
-    whole = TABLES[task]
+    whole = TABLES.get(task)
     return Table(
         subgroup_name(task, subgroup),
         task,
@@ -188,7 +194,7 @@ def subgroup_name(task: Task, subgroup: str) -> str:
 
 def tables_of(grid: EvaluationGrid, phase: Phase) -> dict[str, Table]:
     """Return the tables that a site sends in a phase, by name, for the grid's tasks and release."""
-    tables = [t for t in TABLES.values() if t.task in grid.tasks]
+    tables = [t for t in TABLES if t.task in grid.tasks]
     tables += [subgroup_table(t, name, len(x)) for name, x in grid.subgroups for t in grid.tasks]
     return {
         table.name: table

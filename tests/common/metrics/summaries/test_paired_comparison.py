@@ -46,7 +46,9 @@ def joint(grid, first, second, site):
 
 def test_a_model_against_itself_differs_by_nothing(grid, make_rows):
     rows = make_rows(grid, 200)
-    for found in compare(joint(grid, rows, rows, np.arange(200) % 4), n_replicates=50).values():
+    for found in compare(
+        joint(grid, rows, rows, np.arange(200) % 4), grid, n_replicates=50
+    ).values():
         assert found.difference.value == 0
         assert (found.difference.ci_low, found.difference.ci_high) == (0, 0)
         assert found.p_value == 1
@@ -55,7 +57,7 @@ def test_a_model_against_itself_differs_by_nothing(grid, make_rows):
 def test_the_difference_is_that_of_the_two_printed_figures(grid, make_rows):
     rows = make_rows(grid, 400)
     worse = blurred(grid, rows, 1.0)
-    found = compare(joint(grid, worse, rows, np.arange(400) % 3), n_replicates=20)
+    found = compare(joint(grid, worse, rows, np.arange(400) % 3), grid, n_replicates=20)
     for name, comparison in found.items():
         one, two = (
             summarise({"a": tabulate(p, fine(grid, p))}, fine(grid, p), n_replicates=0)
@@ -69,7 +71,7 @@ def test_the_difference_is_that_of_the_two_printed_figures(grid, make_rows):
 def test_the_spread_is_that_of_resampled_patients(grid, make_rows):
     rows = make_rows(grid, 500)
     worse = blurred(grid, rows, 2.0)
-    found = compare(joint(grid, worse, rows, np.arange(500) % 3), n_replicates=300)["c_index"]
+    found = compare(joint(grid, worse, rows, np.arange(500) % 3), grid, n_replicates=300)["c_index"]
     rng, drawn = np.random.default_rng(2), []
     for _ in range(200):
         k = rng.integers(0, 500, 500)
@@ -96,7 +98,7 @@ def test_auc_difference_has_the_variance_of_delongs_paired_test(grid, make_rows,
     """DeLong et al., Biometrics 1988: covariance of the placements of both models."""
     rows = make_rows(grid, 600)
     worse = blurred(grid, rows, amount)
-    found = compare(joint(grid, worse, rows, np.zeros(600)), n_replicates=800)["response_auc"]
+    found = compare(joint(grid, worse, rows, np.zeros(600)), grid, n_replicates=800)["response_auc"]
     (a1, a0), (b1, b0) = (placements(rows.response, p.response_prob) for p in (rows, worse))
     variance = np.var(a1 - b1, ddof=1) / len(a1) + np.var(a0 - b0, ddof=1) / len(a0)
     width = found.difference.ci_high - found.difference.ci_low
@@ -113,7 +115,7 @@ def test_six_sites_are_drawn_too(grid, make_rows):
     logit = np.log(rows.response_prob / (1 - rows.response_prob)) + noise
     other = Predictions(**{**vars(rows), "response_prob": 1 / (1 + np.exp(-logit))})
     tables = joint(grid, other, rows, site)
-    few, many = compare([*tables[:4], merge(tables[4:])]), compare(tables)
+    few, many = compare([*tables[:4], merge(tables[4:])], grid), compare(tables, grid)
     width = [
         c["response_auc"].difference.ci_high - c["response_auc"].difference.ci_low
         for c in (few, many)
@@ -128,9 +130,9 @@ def test_within_sites_a_shift_between_sites_counts_for_nothing(grid, make_rows):
     for k in range(4):
         one, two = shifted.select(site == k), rows.select(site == k)
         tables[f"s{k}"] = tabulate_pair(one, two, fine(grid, one), fine(grid, two))
-    for found in compare_within_sites(tables, n_replicates=50).values():
+    for found in compare_within_sites(tables, grid, n_replicates=50).values():
         assert found.difference.value == pytest.approx(0, abs=0.004)
-    across = compare(joint(grid, shifted, rows, site), n_replicates=20)
+    across = compare(joint(grid, shifted, rows, site), grid, n_replicates=20)
     assert across["c_index"].difference.value > 0.05
 
 
@@ -145,9 +147,9 @@ def test_within_sites_is_the_patient_weighted_mean_and_names_who_is_left_out(gri
         one, two = worse.select(site == k), rows.select(site == k)
         tables[f"s{k}"] = tabulate_pair(one, two, fine(grid, one), fine(grid, two))
         if k < 2:
-            alone = compare([tables[f"s{k}"]], n_replicates=1)["response_auc"]
+            alone = compare([tables[f"s{k}"]], grid, n_replicates=1)["response_auc"]
             expected.append(alone.difference.value * len(one))
-    found = compare_within_sites(tables)["response_auc"].difference
+    found = compare_within_sites(tables, grid)["response_auc"].difference
     assert found.value == pytest.approx(sum(expected) / 290)
     assert found.ci_low < found.value < found.ci_high
     assert found.reason == "without s2: not estimable there"
@@ -156,8 +158,8 @@ def test_within_sites_is_the_patient_weighted_mean_and_names_who_is_left_out(gri
 def test_nobody_gives_a_reason_and_no_number(grid, make_rows):
     rows = make_rows(grid, 0)
     table = tabulate_pair(rows, rows, grid, grid)
-    assert compare([table])["c_index"].difference.value is None
-    within = compare_within_sites({"a": table})["response_auc"]
+    assert compare([table], grid)["c_index"].difference.value is None
+    within = compare_within_sites({"a": table}, grid)["response_auc"]
     assert within.difference.reason == "no hospital alone can estimate both"
     assert within.p_value is None
 

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.metrics.summaries.tabulate import FILLS
+from common.metrics.tables import table_schema
 from common.metrics.tables.grid import EvaluationGrid
 from common.metrics.tables.table_schema import (
     TABLES,
@@ -15,6 +16,7 @@ from common.metrics.tables.table_schema import (
     noise_plan,
     tables_of,
 )
+from common.registry import Registry
 from common.study.study import Study
 
 SUBGROUPS = {
@@ -67,7 +69,7 @@ def test_epsilons_of_all_released_tables_are_the_plan_of_the_study(
 @pytest.mark.parametrize("task", ["survival", "response"])
 def test_the_name_of_a_table_decides_nothing(monkeypatch, name, task):
     table = Table(name, task, "tables", lambda _: (3,), share=0.9)
-    monkeypatch.setitem(TABLES, name, table)
+    monkeypatch.setattr(table_schema, "TABLES", Registry("table", (*TABLES, table)))
     grid = dp_grid(groups=("sex",), survival_epsilon=4.0, response_epsilon=2.0)
     plan = noise_plan(grid, "tables", two_phases=False)
     budget = {"survival": 4.0, "response": 2.0}
@@ -78,7 +80,7 @@ def test_the_name_of_a_table_decides_nothing(monkeypatch, name, task):
 
 
 def test_every_table_is_filled_and_only_those_with_a_share_leave_with_noise():
-    single = {name for name, table in TABLES.items() if table.phase != "paired"}
+    single = {table.name for table in TABLES if table.phase != "paired"}
     assert set(FILLS) == single
     grid = dp_grid(groups=("sex",), subgroup_epsilon=1.0)
     for phase in ("margins", "tables"):

@@ -1,4 +1,4 @@
-"""What a site knows exactly about its own patients: pairs and log-rank within the site.
+"""Count pairs and the log-rank exactly, from the patients of one site.
 
 They add up over sites to the site-stratified C-index and log-rank without any binning, and
 without the server seeing a single site.
@@ -9,9 +9,9 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from common.metrics.summaries.additive_sums import fixed_point
 from common.metrics.tables.grid import IntArray
 from common.metrics.tables.predictions import Predictions
+from common.metrics.tables.score_scale import FloatArray
 
 
 def survival_pairs(known: Predictions) -> IntArray:
@@ -39,8 +39,8 @@ def response_pairs(known: Predictions) -> IntArray:
     return np.array([int((below + upto).sum()), 2 * len(negative) * len(positive)], np.int64)
 
 
-def exact_log_rank(known: Predictions, high: npt.NDArray[np.bool_]) -> IntArray:
-    """Return (2,) fixed-point [O - E of the high-risk group, its variance] within the site."""
+def exact_log_rank(known: Predictions, high: npt.NDArray[np.bool_]) -> FloatArray:
+    """Return (2,) [O - E of the high-risk group, its variance] within the site."""
     times, died = known.time_months, known.event > 0.5
     moments, at = np.unique(times[died], return_inverse=True)
     d = np.bincount(at, minlength=len(moments)).astype(np.float64)
@@ -49,6 +49,4 @@ def exact_log_rank(known: Predictions, high: npt.NDArray[np.bool_]) -> IntArray:
     n_high = high.sum() - np.searchsorted(np.sort(times[high]), moments, side="left")
     share = n_high / np.maximum(n, 1)
     ties = np.where(n > 1, (n - d) / np.maximum(n - 1, 1), 0.0)
-    return fixed_point(
-        np.array([(d_high - d * share).sum(), (d * share * (1 - share) * ties).sum()])
-    )
+    return np.array([(d_high - d * share).sum(), (d * share * (1 - share) * ties).sum()])

@@ -1,0 +1,154 @@
+"""Describe a metric: what it is called, computed from and judged by."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from math import inf
+from typing import Literal
+
+import numpy as np
+
+from common.metrics.response.response_metrics import ResponseView
+from common.metrics.survival.survival_metrics import SurvivalView
+from common.metrics.tables.estimate import Estimate, not_estimable
+from common.metrics.tables.grid import IntArray
+from common.metrics.tables.predictions import Predictions
+from common.metrics.tables.score_scale import FloatArray
+from common.metrics.tables.table_schema import TABLES
+from common.privacy.plan import Release
+from common.study.study import Task
+
+View = SurvivalView | ResponseView
+VIEWS: dict[Task, type[View]] = {"survival": SurvivalView, "response": ResponseView}
+
+
+@dataclass(frozen=True)
+class Scale:
+    """What values of a metric mean.
+
+    Attributes:
+        direction: Which values are better; `ideal`: those near `ideal`; `none`: no model is judged.
+        low: Smallest possible value.
+        high: Largest possible value.
+        ideal: Value of a perfect model where it is neither end.
+        unit: Unit, if there is one.
+    """
+
+    direction: Literal["higher", "lower", "ideal", "none"]
+    low: float = 0.0
+    high: float = inf
+    ideal: float | None = None
+    unit: str = ""
+
+    @property
+    def best(self) -> float | None:
+        """Value of a perfect model."""
+        return {"higher": self.high, "lower": self.low}.get(self.direction, self.ideal)
+
+    def merit(self, value: float) -> float:
+        """Return a number that is larger for a better value.
+
+        >>> Scale("lower").merit(0.2) > Scale("lower").merit(0.3)
+        True
+        """
+        if self.ideal is not None:
+            return -abs(value - self.ideal)
+        return -value if self.direction == "lower" else value
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One metric.
+
+    Attributes:
+        name: Key in `report.json`; `name_<months>m` where it has horizons.
+        title: Name for people; `{}` stands for the months of a horizon.
+        table: Table it is computed from (`table_schema.TABLES`).
+        scale: What its values mean.
+        estimate: Returns the estimate from a view of the task, and the months where it has
+            horizons; None: the value of the statistic.
+        statistic: Returns values of `RankCounts` with leading batch dimensions, and the months
+            where it has horizons; intervals are drawn with it.
+        horizons: Whether there is one value per horizon of the study.
+        absent: Release -> why there is no value if the table did not leave; a metric without a
+            reason is left out.
+    """
+
+    name: str
+    title: str
+    table: str
+    scale: Scale
+    estimate: Callable[..., Estimate] | None = None
+    statistic: Callable[..., FloatArray] | None = None
+    horizons: bool = False
+    absent: Mapping[Release, str] = field(default_factory=dict)
+
+    @property
+    def task(self) -> Task:
+        """Task it judges."""
+        return TABLES.get(self.table).task
+
+    @property
+    def label(self) -> str:
+        """Title with its task, e.g. `Survival, Harrell's C`."""
+        return f"{self.task.capitalize()}, {self.title}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Headline(Metric):
+    """A metric by which models, hospitals, subgroups and arms are compared.
+
+    Attributes:
+        statistic: As of any metric, but required.
+        short: Its name within a sentence.
+        no_skill: Value of a model that knows nothing.
+        sd: Sampling standard deviation from one exact table.
+        pairs: (2,) doubled counts of [pairs ranked rightly, pairs] among patients whose outcome is
+            known; they add up over hospitals.
+    """
+
+    statistic: Callable[..., FloatArray]
+    short: str
+    no_skill: float
+    sd: Callable[[FloatArray], float]
+    pairs: Callable[[Predictions], IntArray]
+
+
+@dataclass(frozen=True)
+class MetricKey:
+    """A metric, at a horizon where it has several.
+
+    Attributes:
+        metric: The metric.
+        at: (months,), or empty.
+    """
+
+    metric: Metric
+    at: tuple[float, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """Key in `report.json`, e.g. `auc_12m`."""
+        return self.metric.name + "".join(f"_{months:g}m" for months in self.at)
+
+    @property
+    def title(self) -> str:
+        """Name for people, with its unit and the value of a perfect model."""
+        scale = self.metric.scale
+        unit = f", {scale.unit}" if scale.unit else ""
+        ideal = "" if scale.ideal is None else f" ({scale.ideal:g} is perfect)"
+        return self.metric.title.format(*(f"{months:g}" for months in self.at)) + unit + ideal
+
+    def estimate(self, view: View) -> Estimate:
+        """Return the estimate from a view that holds the metric's table."""
+        metric = self.metric
+        if metric.estimate is not None:
+            return metric.estimate(view, *self.at)
+        refusal = view.refusal(*self.at)
+        if refusal or metric.statistic is None:
+            return not_estimable(refusal or "the metric has neither estimate nor statistic")
+        value = float(metric.statistic(view.ranks, *self.at))
+        if not np.isfinite(value):
+            return not_estimable(view.undefined)
+        return Estimate(float(np.clip(value, metric.scale.low, metric.scale.high)))
