@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from math import inf
 
-from common.metrics.metric import VIEWS, Headline, Metric, MetricKey, Scale, View
+from common.metrics.metric import VIEWS, Headline, Metric, Scale, View
 from common.metrics.response.response_metrics import mean_loss, response_calibration
 from common.metrics.response.roc import average_precision, roc_auc, roc_sd
 from common.metrics.survival.brier import mean_estimate
@@ -64,6 +64,7 @@ METRICS: Registry[Metric] = Registry(
             "response_auc", "ROC AUC", "response", RANK, lambda view: view.auc,
             statistic=lambda ranks: roc_auc(ranks.counts),
             short="response AUC", no_skill=0.5, sd=roc_sd, pairs=response_pairs,
+            within_sites="response_auc_within_sites",
         ),
         Metric(
             "response_auc_within_sites", "ROC AUC within hospitals",
@@ -94,6 +95,7 @@ METRICS: Registry[Metric] = Registry(
         Headline(
             "c_index", "Harrell's C", "survival", RANK, c_index, statistic=RankCounts.c_index,
             short="C-index", no_skill=0.5, sd=c_index_sd, pairs=survival_pairs,
+            within_sites="c_index_within_sites",
         ),
         Metric(
             "c_index_within_sites", "Harrell's C within hospitals",
@@ -185,17 +187,16 @@ def headlines() -> list[Headline]:
     return [metric for metric in METRICS if isinstance(metric, Headline)]
 
 
-def metric_keys(horizons: Iterable[float]) -> Iterator[MetricKey]:
+def metrics_at(horizons: Iterable[float]) -> Iterator[Metric]:
     """Yield every metric, those with horizons once for each of `horizons` (months)."""
     for metric in METRICS:
-        for at in [(months,) for months in horizons] if metric.horizons else [()]:
-            yield MetricKey(metric, at)
+        yield from (metric.at(months) for months in horizons) if metric.horizons else (metric,)
 
 
 def estimates(
     tables: SiteTables, grid: EvaluationGrid, variance: Mapping[str, float]
 ) -> dict[str, Estimate]:
-    """Return every metric that some tables allow, by key.
+    """Return every metric that some tables allow, by name.
 
     Args:
         tables: Tables of one site, of all sites, or of all but one.
@@ -208,12 +209,9 @@ def estimates(
         if task in tables.arrays
     }
     found = {}
-    for key in metric_keys(grid.horizons.tolist()):
-        metric = key.metric
-        if metric.task not in views:
-            continue
-        if metric.table in tables.arrays:
-            found[key.name] = key.estimate(views[metric.task])
-        elif grid.release in metric.absent:
-            found[key.name] = not_estimable(metric.absent[grid.release])
+    for metric in metrics_at(grid.horizons.tolist()):
+        if metric.task in views and metric.table in tables.arrays:
+            found[metric.name] = metric.of(views[metric.task])
+        elif metric.task in views and grid.release in metric.absent:
+            found[metric.name] = not_estimable(metric.absent[grid.release])
     return found

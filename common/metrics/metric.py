@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from math import inf
 from typing import Literal
 
@@ -66,11 +67,12 @@ class Metric:
         title: Name for people; `{}` stands for the months of a horizon.
         table: Table it is computed from (`table_schema.TABLES`).
         scale: What its values mean.
-        estimate: Returns the estimate from a view of the task, and the months where it has
-            horizons; None: the value of the statistic.
-        statistic: Returns values of `RankCounts` with leading batch dimensions, and the months
-            where it has horizons; intervals are drawn with it.
-        horizons: Whether there is one value per horizon of the study.
+        estimate: Gives the estimate from a view of the task (and `months` where it has horizons);
+            None: the value of the statistic.
+        statistic: Gives values of `RankCounts` with leading batch dimensions (and `months`);
+            intervals are drawn with it.
+        horizons: Whether there is one value per horizon of the study, see `at`.
+        horizon: Months of the one horizon it is about.
         absent: Release -> why there is no value if the table did not leave; a metric without a
             reason is left out.
     """
@@ -82,6 +84,7 @@ class Metric:
     estimate: Callable[..., Estimate] | None = None
     statistic: Callable[..., FloatArray] | None = None
     horizons: bool = False
+    horizon: float | None = None
     absent: Mapping[Release, str] = field(default_factory=dict)
 
     @property
@@ -93,6 +96,36 @@ class Metric:
     def label(self) -> str:
         """Title with its task, e.g. `Survival, Harrell's C`."""
         return f"{self.task.capitalize()}, {self.title}"
+
+    @property
+    def full_title(self) -> str:
+        """Title with unit and the value of a perfect model."""
+        unit = f", {self.scale.unit}" if self.scale.unit else ""
+        ideal = "" if self.scale.ideal is None else f" ({self.scale.ideal:g} is perfect)"
+        return self.title + unit + ideal
+
+    def at(self, months: float) -> Metric:
+        """Return the metric at one horizon, e.g. `auc_12m`."""
+        return replace(
+            self,
+            name=f"{self.name}_{months:g}m",
+            title=self.title.format(f"{months:g}"),
+            estimate=self.estimate and partial(self.estimate, months=months),
+            statistic=self.statistic and partial(self.statistic, months=months),
+            horizon=months,
+        )
+
+    def of(self, view: View) -> Estimate:
+        """Return the estimate from a view that holds the metric's table."""
+        if self.estimate is not None:
+            return self.estimate(view)
+        refusal = view.refusal(self.horizon)
+        if refusal or self.statistic is None:
+            return not_estimable(refusal or "the metric has neither estimate nor statistic")
+        value = float(self.statistic(view.ranks))
+        if not np.isfinite(value):
+            return not_estimable(view.undefined)
+        return Estimate(float(np.clip(value, self.scale.low, self.scale.high)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,6 +139,7 @@ class Headline(Metric):
         sd: Sampling standard deviation from one exact table.
         pairs: (2,) doubled counts of [pairs ranked rightly, pairs] among patients whose outcome is
             known; they add up over hospitals.
+        within_sites: Name of the same metric over pairs of one hospital.
     """
 
     statistic: Callable[..., FloatArray]
@@ -113,42 +147,4 @@ class Headline(Metric):
     no_skill: float
     sd: Callable[[FloatArray], float]
     pairs: Callable[[Predictions], IntArray]
-
-
-@dataclass(frozen=True)
-class MetricKey:
-    """A metric, at a horizon where it has several.
-
-    Attributes:
-        metric: The metric.
-        at: (months,), or empty.
-    """
-
-    metric: Metric
-    at: tuple[float, ...] = ()
-
-    @property
-    def name(self) -> str:
-        """Key in `report.json`, e.g. `auc_12m`."""
-        return self.metric.name + "".join(f"_{months:g}m" for months in self.at)
-
-    @property
-    def title(self) -> str:
-        """Name for people, with its unit and the value of a perfect model."""
-        scale = self.metric.scale
-        unit = f", {scale.unit}" if scale.unit else ""
-        ideal = "" if scale.ideal is None else f" ({scale.ideal:g} is perfect)"
-        return self.metric.title.format(*(f"{months:g}" for months in self.at)) + unit + ideal
-
-    def estimate(self, view: View) -> Estimate:
-        """Return the estimate from a view that holds the metric's table."""
-        metric = self.metric
-        if metric.estimate is not None:
-            return metric.estimate(view, *self.at)
-        refusal = view.refusal(*self.at)
-        if refusal or metric.statistic is None:
-            return not_estimable(refusal or "the metric has neither estimate nor statistic")
-        value = float(metric.statistic(view.ranks, *self.at))
-        if not np.isfinite(value):
-            return not_estimable(view.undefined)
-        return Estimate(float(np.clip(value, metric.scale.low, metric.scale.high)))
+    within_sites: str

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from common.study.study import Study
 from server.page.consortium_files import newest_run
 from server.page.run_files import read_run_files
 from server.session.checkpoint import RoundRecord
+from server.session.round_metrics import ROUND_METRICS
 from server.session.run_state import RunState
 
 FINAL = "final"
@@ -25,7 +25,7 @@ class Point:
     """One value of one metric.
 
     Attributes:
-        name: `loss`, `update_norm`, `seconds`, `sites`, `attempts`, or `final/<metric>`.
+        name: One of `ROUND_METRICS`, or `final/<metric>`.
         round: Round it belongs to; the last one for final metrics.
         value: Finite number.
     """
@@ -95,22 +95,10 @@ def metric_history(folder: Path) -> MetricHistory:
             why="; ".join(problem.what for problem in files.problems),
             cure="name the folder that holds run.json and study.json",
         )
-    points = [*_by_round(files.history), *_final(run_dir / "report.json", files.history)]
+    rounds = [Point(m.name, n, v) for m in ROUND_METRICS for n, v in m.points(files.history)]
+    rounds.sort(key=lambda point: point.round)
+    points = [*rounds, *_final(run_dir / "report.json", files.history)]
     return MetricHistory(files.state, files.study, tuple(points))
-
-
-def _by_round(history: Sequence[RoundRecord]) -> Iterator[Point]:
-    for record in history:
-        values = {
-            "loss": record.loss,
-            "update_norm": record.update_norm,
-            "seconds": record.seconds,
-            "sites": float(len(record.sites)),
-            "attempts": float(record.attempts),
-        }
-        for name, value in values.items():
-            if value is not None and math.isfinite(value):
-                yield Point(name, record.round, value)
 
 
 def _final(report: Path, history: Sequence[RoundRecord]) -> Iterator[Point]:

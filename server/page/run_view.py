@@ -18,6 +18,7 @@ from server.page.run_problems import ENDED, run_problems
 from server.page.site_rows import SiteRow, site_rows
 from server.run.privacy_words import PROMISES, UNIT
 from server.session.checkpoint import RoundRecord
+from server.session.round_metrics import ROUND_METRICS
 
 RECENT = 10
 """Rounds that speed and troubles are judged by."""
@@ -194,26 +195,11 @@ def round_seconds(history: Sequence[RoundRecord]) -> float | None:
 def _charts(files: RunFiles) -> list[Chart]:
     history = files.history
     rounds = files.state.rounds if files.state else len(history)
-    losses = tuple((r.round, r.loss) for r in history if r.loss is not None)
-    made = [
-        Chart("loss", "Mean training loss", "", losses, rounds, floor=None),
-        Chart(
-            "change",
-            "Change of the global model (L2 norm)",
-            "",
-            tuple((r.round, r.update_norm) for r in history),
-            rounds,
-        ),
-        Chart(
-            "answers",
-            "Sites that took part",
-            "sites",
-            tuple((r.round, float(len(r.sites))) for r in history),
-            rounds,
-        ),
-        Chart("seconds", "Time a round", "s", tuple((r.round, r.seconds) for r in history), rounds),
+    return [
+        Chart(m.name, m.title, m.unit, points, rounds, floor=0.0 if m.from_zero else None)
+        for m in ROUND_METRICS
+        if m.on_page and (points := m.points(history))
     ]
-    return [chart for chart in made if chart.points]
 
 
 def _plain(view: RunView) -> dict[str, Any]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from common.metrics.tables.grid import EvaluationGrid
-from common.metrics.tables.table_schema import evaluation_epsilon
+from common.protocol.evaluation_request import evaluation_promise
+from common.study.study import Study
 from server.exchange.enrolment import reason
 from server.page.run_files import RunFiles
 from server.session.checkpoint import SILENT
@@ -53,6 +53,12 @@ def site_rows(files: RunFiles) -> list[SiteRow]:
     ]
 
 
+def evaluation_promised(study: Study) -> float | None:
+    """Return what the final evaluation costs a held-out patient; None for exact tables."""
+    release = study.privacy.evaluation.release
+    return None if release == "internal" else evaluation_promise(study, release)[0]
+
+
 def _row(site_id: str, name: str, site: SiteState | None, files: RunFiles) -> SiteRow:
     found = site or SiteState()
     taken = [record.round for record in files.history if site_id in record.sites]
@@ -69,7 +75,7 @@ def _row(site_id: str, name: str, site: SiteState | None, files: RunFiles) -> Si
         epsilon=found.epsilon_spent,
         epsilon_promised=study.privacy.epsilon if study and private else None,
         evaluation_epsilon=found.evaluation_epsilon_spent,
-        evaluation_promised=evaluation_epsilon(EvaluationGrid.for_study(study)) if study else None,
+        evaluation_promised=evaluation_promised(study) if study else None,
         ledger_head=found.ledger_head[:12] if found.ledger_head else None,
     )
 

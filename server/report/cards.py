@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import jinja2
 
+from common.metrics.catalogue import METRICS
 from common.metrics.tables.estimate import Estimate
 from common.study.study import Study
-from server.report.content import BASELINES, DISCLAIMER, HEADLINE, ReportContent
-from server.report.hospital_rows import STEPS, hospital_rows
-from server.report.metric_names import HEADLINE_TITLES, grouped
-from server.report.page import number, show, signed
+from server.report.content import ReportContent
+from server.report.page import by_task, number, shared, show, signed
 
 TO_COMPLETE = "_To be completed by the study team._"
 
@@ -38,29 +37,19 @@ def _render(name: str, content: ReportContent) -> str:
         keep_trailing_newline=True,
     )
     environment.filters |= {"cell": cell, "estimate": _estimate, "signed": signed, "number": number}
-    overall = content.summary.overall
     study = content.result.study
     return environment.get_template(name).render(
-        content=content,
-        study=study,
-        summary=content.summary,
-        privacy=content.result.privacy,
-        history=content.result.history,
-        rows=hospital_rows(content),
-        steps=STEPS,
-        metrics=[metric for metric in HEADLINE if metric in overall.metrics],
-        titles=HEADLINE_TITLES,
-        figures=grouped(overall.metrics),
+        **shared(content),
+        figures=by_task(content.metrics),
         known_baselines=[
             b
             for b in content.baselines
             if any(estimate.estimable for estimate in b.metrics.values())
         ],
-        n_baselines=len(BASELINES),
         n_parameters=sum(array.size for array in content.result.arrays.values()),
         outcomes=_outcomes(study),
         training=_training(study),
-        disclaimer=DISCLAIMER,
+        measures=_measures(study),
         people=TO_COMPLETE,
     )
 
@@ -92,6 +81,12 @@ def _outcomes(study: Study) -> list[str]:
             f"from {edges} months, the last one open; horizons {horizons} months."
         )
     return lines
+
+
+def _measures(study: Study) -> list[str]:
+    survival = study.endpoints.survival
+    horizons = ", ".join(f"{months:g}" for months in (survival.horizons_months if survival else ()))
+    return [metric.label.format(horizons) for metric in METRICS if metric.task in study.tasks]
 
 
 def _training(study: Study) -> list[str]:

@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from common.metrics.catalogue import headlines, metrics_at
+from common.metrics.metric import Headline, Metric
 from common.metrics.summaries.paired import Comparison
 from common.metrics.summaries.summary import EvaluationSummary
 from common.metrics.tables.estimate import Estimate, not_estimable
 from common.metrics.tables.table_schema import TableNoise, noise_plan
 from server.run.rounds import FEDERATED, PERSONAL, RunResult
 
-HEADLINE = ("response_auc", "c_index")
 DISCLAIMER = (
     "Research software for decision support, not a medical device. No figure here may guide the "
     "treatment of a patient."
@@ -60,7 +61,7 @@ PERSONAL_BASELINE = (
 def absent_baseline(name: str, reason: str) -> Baseline:
     """Return a baseline that this run cannot have, and why."""
     title, explanation = BASELINES[name]
-    missing = {metric: not_estimable(reason) for metric in HEADLINE}
+    missing = {metric.name: not_estimable(reason) for metric in headlines()}
     return Baseline(name, title, explanation, missing)
 
 
@@ -72,6 +73,18 @@ class ReportContent:
     summary: EvaluationSummary
     baselines: list[Baseline]
     caveats: list[str]
+
+    @property
+    def headlines(self) -> list[Headline]:
+        """Metrics by which models are compared, as far as the study has their task."""
+        return [metric for metric in headlines() if metric.name in self.summary.overall.metrics]
+
+    @property
+    def metrics(self) -> list[tuple[Metric, Estimate]]:
+        """Metrics of all hospitals together, in the order of the catalogue."""
+        survival, overall = self.result.study.endpoints.survival, self.summary.overall.metrics
+        known = metrics_at(survival.horizons_months if survival else ())
+        return [(metric, overall[metric.name]) for metric in known if metric.name in overall]
 
     @property
     def synthetic(self) -> bool:
@@ -137,11 +150,11 @@ def _personal(result: RunResult) -> Baseline:
     metrics = result.evaluations[PERSONAL].summary().metrics
     title, explanation = PERSONAL_BASELINE
     found = {}
-    for name in HEADLINE:
-        inside = metrics.get(f"{name}_within_sites")
+    for metric in headlines():
+        inside = metrics.get(metric.within_sites)
         if inside is not None:
             note = "inside hospitals" if inside.value is not None else inside.reason
-            found[name] = replace(inside, reason=note)
+            found[metric.name] = replace(inside, reason=note)
     paired = result.comparisons.get(PERSONAL, {})
     differences = {name: comparison.reverse() for name, comparison in paired.items()}
     return Baseline(PERSONAL, title, explanation, found, differences=differences)

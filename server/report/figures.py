@@ -7,29 +7,31 @@ from dataclasses import dataclass, field
 
 from matplotlib.figure import Figure
 
+from common.metrics.metric import Headline
 from common.metrics.tables.estimate import Estimate
-from server.report.content import HEADLINE, ReportContent
+from server.report.content import ReportContent
 from server.report.forest_plot import (
-    DIFFERENCE,
     ForestRow,
     ForestScale,
+    difference_scale,
     forest_size,
     plot_forest,
+    value_scale,
 )
-from server.report.learning_plot import Quantity, plot_learning
-from server.report.metric_names import HEADLINE_TITLES
 from server.report.performance_plots import (
     FLAT,
     SQUARE,
     plot_auc_over_time,
     plot_calibration,
+    plot_learning,
     plot_roc,
 )
 from server.report.survival_plot import SIZE, heights, plot_survival, survival_in_words
 from server.report.svg import WIDTH, to_svg
+from server.session.round_metrics import ROUND_METRICS
 
 COLUMNS = 2
-"""Calibration panels beside each other."""
+"""Panels beside each other."""
 
 
 @dataclass(frozen=True)
@@ -59,16 +61,15 @@ class Figures:
 
 def draw_figures(content: ReportContent) -> Figures:
     """Return the figures of a report."""
-    metrics = [name for name in HEADLINE if name in content.summary.overall.metrics]
     return Figures(
         learning=_learning(content),
         survival=_survival(content),
         roc=_roc(content),
         auc_over_time=_auc_over_time(content),
         calibration=_calibration(content),
-        forests=[_by_site(content, name) for name in metrics],
-        differences=[drawn for name in metrics if (drawn := _differences(content, name))],
-        subgroups=[drawn for name in metrics if (drawn := _by_subgroup(content, name))],
+        forests=[_by_site(content, metric) for metric in content.headlines],
+        differences=[svg for metric in content.headlines if (svg := _differences(content, metric))],
+        subgroups=[svg for metric in content.headlines if (svg := _by_subgroup(content, metric))],
     )
 
 
@@ -83,29 +84,14 @@ def p_in_words(p_value: Estimate | None) -> str:
     return "p < 0.001" if p_value.value < 0.001 else f"p = {p_value.value:.3f}"
 
 
-def panel_title(name: str) -> str:
-    """Return what a calibration panel predicts.
-
-    >>> panel_title("survival_36m")
-    'Death by 36 months'
-    """
-    if name == "response":
-        return "Response"
-    months = name.removeprefix("survival_").removesuffix("m")
-    return f"Death by {months} months"
-
-
 def _learning(content: ReportContent) -> str:
-    history, n_sites = content.result.history, len(content.result.study.sites)
-    quantities: list[Quantity] = ["update_norm", "sites"]
-    if any(record.loss is not None for record in history):
-        quantities.insert(1, "loss")
-    rows = len(quantities) - 1
+    history = content.result.history
+    metrics = [m.name for m in ROUND_METRICS if m.in_report and m.points(history)]
+    rows = -(-len(metrics) // COLUMNS)
 
     def draw(figure: Figure) -> None:
-        for place, quantity in enumerate(quantities, 1):
-            ax = figure.add_subplot(rows, 2, place)
-            plot_learning(history, quantity, n_sites=n_sites, ax=ax)
+        for place, metric in enumerate(metrics, 1):
+            plot_learning(history, metric, ax=figure.add_subplot(rows, COLUMNS, place))
 
     label = f"Learning curve over {len(history)} rounds"
     return to_svg(draw, (WIDTH, 0.2 + 2.0 * rows), name="learning", label=label)
@@ -148,27 +134,24 @@ def _auc_over_time(content: ReportContent) -> str | None:
 
 
 def _calibration(content: ReportContent) -> str | None:
-    panels = {panel_title(name): groups for name, groups in content.summary.reliability.items()}
+    panels = list(content.summary.reliability.values())
     if not panels:
         return None
     rows = -(-len(panels) // COLUMNS)
 
     def draw(figure: Figure) -> None:
-        for place, (title, groups) in enumerate(panels.items(), 1):
-            ax = figure.add_subplot(rows, COLUMNS, place)
-            plot_calibration(groups, title=title, ax=ax)
+        for place, panel in enumerate(panels, 1):
+            plot_calibration(panel, ax=figure.add_subplot(rows, COLUMNS, place))
 
     label = "Calibration: " + "; ".join(
-        f"{title}: "
-        + ", ".join(f"predicted {g.predicted:.0%} observed {g.observed:.0%}" for g in groups)
-        for title, groups in panels.items()
+        f"{panel.title}: "
+        + ", ".join(f"predicted {g.predicted:.0%} observed {g.observed:.0%}" for g in panel.groups)
+        for panel in panels
     )
     return to_svg(draw, (WIDTH, 0.3 + 2.6 * rows), name="calibration", label=label)
 
 
-def forest_svg(
-    rows: Sequence[ForestRow], *, name: str, title: str, scale: ForestScale | None = None
-) -> str:
+def forest_svg(rows: Sequence[ForestRow], *, name: str, title: str, scale: ForestScale) -> str:
     """Return a forest for a page."""
 
     def draw(figure: Figure) -> None:
@@ -178,7 +161,8 @@ def forest_svg(
     return to_svg(draw, forest_size(rows), name=name, label=label)
 
 
-def _by_site(content: ReportContent, name: str) -> str:
+def _by_site(content: ReportContent, metric: Headline) -> str:
+    name = metric.name
     rows = [ForestRow("federated, all hospitals", content.metric(name), "overall")]
     rows += [ForestRow(s, content.metric(name, s)) for s in sorted(content.summary.per_site)]
     rows += [
@@ -186,20 +170,23 @@ def _by_site(content: ReportContent, name: str) -> str:
         for baseline in content.baselines
         if name in baseline.metrics and baseline.metrics[name].estimable
     ]
-    return forest_svg(rows, name=f"forest-{name}", title=HEADLINE_TITLES[name])
+    return forest_svg(rows, name=f"forest-{name}", title=metric.label, scale=value_scale(metric))
 
 
-def _differences(content: ReportContent, name: str) -> str | None:
+def _differences(content: ReportContent, metric: Headline) -> str | None:
     rows = [
         ForestRow(f"against {baseline.title.lower()}", paired.difference)
         for baseline in content.baselines
-        if (paired := baseline.differences.get(name)) is not None
+        if (paired := baseline.differences.get(metric.name)) is not None
     ]
-    title = f"{HEADLINE_TITLES[name]}: federated minus other"
-    return forest_svg(rows, name=f"paired-{name}", title=title, scale=DIFFERENCE) if rows else None
+    if not rows:
+        return None
+    name, title = f"paired-{metric.name}", f"{metric.label}: federated minus other"
+    return forest_svg(rows, name=name, title=title, scale=difference_scale(metric))
 
 
-def _by_subgroup(content: ReportContent, name: str) -> str | None:
+def _by_subgroup(content: ReportContent, metric: Headline) -> str | None:
+    name = metric.name
     rows = [ForestRow("all patients", content.metric(name), "overall")]
     for group, summary in content.summary.subgroups.items():
         for level, metrics in summary.levels.items():
@@ -207,4 +194,4 @@ def _by_subgroup(content: ReportContent, name: str) -> str | None:
                 rows.append(ForestRow(f"{group}: {level}", metrics[name]))
     if not any(row.estimate.estimable for row in rows[1:]):
         return None
-    return forest_svg(rows, name=f"subgroup-{name}", title=HEADLINE_TITLES[name])
+    return forest_svg(rows, name=f"subgroup-{name}", title=metric.label, scale=value_scale(metric))

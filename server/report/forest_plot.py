@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import isfinite
 
 import numpy as np
 from matplotlib.axes import Axes
 
+from common.metrics.metric import Headline
 from common.metrics.tables.estimate import Estimate
 from server.report.svg import BLUE, GREY, INK, WIDTH, new_axes
 
@@ -36,7 +38,19 @@ class ForestScale:
     limits: tuple[float, float] | None = (0.0, 1.02)
 
 
-DIFFERENCE = ForestScale(0.0, "left: the other is better; right: federated", None)
+def value_scale(metric: Headline) -> ForestScale:
+    """Return the axis for values of a metric."""
+    low, high, best = metric.scale.low, metric.scale.high, metric.scale.best
+    label = f"{metric.no_skill:g} no discrimination, {best:g} perfect; bars: 95 %"
+    limits = (low, high + 0.02 * (high - low)) if isfinite(high - low) else None
+    return ForestScale(metric.no_skill, label, limits)
+
+
+def difference_scale(metric: Headline) -> ForestScale:
+    """Return the axis for the federated model minus another."""
+    better, worse = ("right", "left") if metric.scale.direction == "higher" else ("left", "right")
+    return ForestScale(0.0, f"{worse}: the other is better; {better}: federated", None)
+
 
 _MARKS = {"overall": ("D", INK), "site": ("o", BLUE), "baseline": ("s", GREY)}
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from common.metrics.catalogue import headlines
 from common.metrics.summaries.summary import EvaluationSummary, SiteSummary
 from common.metrics.tables.estimate import MIN_SHOWN
-from server.report.content import DISCLAIMER, HEADLINE, Baseline, ReportContent, as_json
+from server.report.content import DISCLAIMER, Baseline, ReportContent, as_json
 from server.report.hospital_rows import HospitalRow, hospital_rows
 
 
@@ -63,8 +64,8 @@ def _site(content: ReportContent, row: HospitalRow) -> dict[str, Any]:
             if small
             else "cohort sizes are private; told only with internal evaluation"
         )
-    for name in HEADLINE:
-        found |= as_json(content.metric(name, row.site_id), name)
+    for metric in headlines():
+        found |= as_json(content.metric(metric.name, row.site_id), metric.name)
     return found
 
 
@@ -88,7 +89,7 @@ def _metrics(summary: SiteSummary) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, estimate in summary.metrics.items():
         found |= as_json(estimate, name)
-    for name in (*HEADLINE, "log_rank_p"):
+    for name in (*(metric.name for metric in headlines()), "log_rank_p"):
         if name not in found:
             found |= {name: None, f"{name}_reason": "the study has no such endpoint"}
     return found
@@ -96,9 +97,9 @@ def _metrics(summary: SiteSummary) -> dict[str, Any]:
 
 def _headline(summary: SiteSummary) -> dict[str, Any]:
     found: dict[str, Any] = {}
-    for name in HEADLINE:
-        if name in summary.metrics:
-            found |= as_json(summary.metrics[name], name)
+    for metric in headlines():
+        if metric.name in summary.metrics:
+            found |= as_json(summary.metrics[metric.name], metric.name)
     return found
 
 
@@ -171,6 +172,7 @@ def _curves(summary: EvaluationSummary) -> dict[str, Any]:
         if summary.roc is None
         else {"false_positive_rate": summary.roc[0], "true_positive_rate": summary.roc[1]},
         "calibration": {
-            name: [vars(group) for group in groups] for name, groups in summary.reliability.items()
+            name: [vars(group) for group in reliability.groups]
+            for name, reliability in summary.reliability.items()
         },
     }

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Any
+
 import jinja2
 
+from common.metrics.metric import Headline, Metric
 from common.metrics.tables.estimate import Estimate
-from server.report.content import DISCLAIMER, HEADLINE, ReportContent
+from server.report.content import DISCLAIMER, ReportContent
 from server.report.figures import draw_figures
 from server.report.hospital_rows import STEPS, hospital_rows
-from server.report.metric_names import HEADLINE_TITLES, grouped
 
 MINUS = "\N{MINUS SIGN}"
 
@@ -28,22 +31,33 @@ def report_html(content: ReportContent) -> str:
         "number": number,
         "signed": signed,
     }
-    overall = content.summary.overall
-    others = {name: found for name, found in overall.metrics.items() if name not in HEADLINE}
-    return environment.get_template("report.html.j2").render(
-        content=content,
-        summary=content.summary,
-        study=content.result.study,
-        privacy=content.result.privacy,
-        history=content.result.history,
-        rows=hospital_rows(content),
-        steps=STEPS,
-        titles=HEADLINE_TITLES,
-        metrics=[name for name in HEADLINE if name in overall.metrics],
-        disclaimer=DISCLAIMER,
-        figures=draw_figures(content),
-        others=grouped(others),
-    )
+    others = by_task((m, e) for m, e in content.metrics if not isinstance(m, Headline))
+    template = environment.get_template("report.html.j2")
+    return template.render(**shared(content), figures=draw_figures(content), others=others)
+
+
+def shared(content: ReportContent) -> dict[str, Any]:
+    """Return what the templates of page and cards have in common."""
+    return {
+        "content": content,
+        "summary": content.summary,
+        "study": content.result.study,
+        "privacy": content.result.privacy,
+        "history": content.result.history,
+        "rows": hospital_rows(content),
+        "steps": STEPS,
+        "titles": {metric.name: metric.label for metric in content.headlines},
+        "metrics": [metric.name for metric in content.headlines],
+        "disclaimer": DISCLAIMER,
+    }
+
+
+def by_task(metrics: Iterable[tuple[Metric, Estimate]]) -> dict[str, dict[str, Estimate]]:
+    """Return estimates by title under `Response` and `Survival`, a heading without any left out."""
+    groups: dict[str, dict[str, Estimate]] = {}
+    for metric, estimate in metrics:
+        groups.setdefault(metric.task.capitalize(), {})[metric.full_title] = estimate
+    return groups
 
 
 def show(estimate: Estimate) -> str:

@@ -1,15 +1,17 @@
-"""Draw how well a model predicts: ROC, AUC over time, predicted against observed."""
+"""Draw how a model learned and how well it predicts: rounds, ROC, AUC over time, calibration."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
 
 from common.metrics.survival.auc_curve import AucPoint
-from common.metrics.survival.calibration import ReliabilityGroup
+from common.metrics.survival.calibration import Reliability
 from server.report.svg import BLUE, GREY, WIDTH, new_axes
+from server.session.checkpoint import RoundRecord
+from server.session.round_metrics import ROUND_METRICS
 
 SQUARE = (4.2, 4.0)
 FLAT = (WIDTH, 2.6)
@@ -27,13 +29,8 @@ def plot_roc(points: tuple[Sequence[float], Sequence[float]], *, ax: Axes | None
     """
     ax = ax or new_axes(*SQUARE)[0]
     x, y = (np.clip(np.maximum.accumulate(axis), 0.0, 1.0) for axis in points)
-    ax.plot([0, 1], [0, 1], color=GREY, lw=1, ls=":")
+    _unit_square(ax, "false positive rate", "true positive rate")
     ax.plot(x, y, color=BLUE, lw=2)
-    ax.set_aspect("equal")
-    ax.set_xlim(0, 1)
-    ax.set_ylim(0, 1.01)
-    ax.set_xlabel("false positive rate")
-    ax.set_ylabel("true positive rate")
     ax.set_title("Treatment response, all sites")
     return ax
 
@@ -68,30 +65,47 @@ def plot_auc_over_time(
     return ax
 
 
-def plot_calibration(
-    groups: Sequence[ReliabilityGroup], *, title: str = "", ax: Axes | None = None
-) -> Axes:
+def plot_calibration(reliability: Reliability, *, ax: Axes | None = None) -> Axes:
     """Draw predicted against observed, by groups of patients with neighbouring scores.
 
     Args:
-        groups: Lowest predicted probability first.
-        title: What is predicted.
+        reliability: The groups of one outcome.
         ax: Where to draw; a new figure by default.
     """
     ax = ax or new_axes(*SQUARE)[0]
-    x = np.array([group.predicted for group in groups])
-    y = np.array([group.observed for group in groups])
-    ax.plot([0, 1], [0, 1], color=GREY, lw=1, ls=":")
-    low, high = [group.ci_low for group in groups], [group.ci_high for group in groups]
+    groups = [(g.predicted, g.observed, g.ci_low, g.ci_high) for g in reliability.groups]
+    x, y, low, high = np.array(groups).T
+    _unit_square(ax, "predicted", "observed")
     ax.vlines(x, low, high, color=BLUE, lw=1.4)
     ax.plot(x, y, color=BLUE, lw=1, marker="o", ms=5)
-    ax.set_xlim(0, 1)
-    ax.set_ylim(0, 1)
-    ax.set_aspect("equal")
+    ax.set_title(reliability.title)
+    return ax
+
+
+def plot_learning(
+    history: Iterable[RoundRecord], metric: str = "update_norm", *, ax: Axes | None = None
+) -> Axes:
+    """Draw one figure of the rounds.
+
+    Args:
+        history: One record per round.
+        metric: One of `ROUND_METRICS`.
+        ax: Where to draw; a new figure by default.
+
+    Raises:
+        ConfigError: There is no such figure.
+    """
+    ax = ax or new_axes(*FLAT)[0]
+    chosen = ROUND_METRICS.get(metric)
+    ax.plot(*np.reshape(chosen.points(history), (-1, 2)).T, color=BLUE, lw=1.5)
+    ax.set(xlabel="round", ylabel=chosen.unit, title=chosen.title)
+    ax.set_ylim(bottom=0)
+    return ax
+
+
+def _unit_square(ax: Axes, across: str, up: str) -> None:
+    ax.plot([0, 1], [0, 1], color=GREY, lw=1, ls=":")
+    ax.set(xlim=(0, 1), ylim=(0, 1.01), aspect="equal", xlabel=across, ylabel=up)
     for side in (ax.xaxis, ax.yaxis):
         side.set_ticks([0, 0.25, 0.5, 0.75, 1])
         side.set_major_formatter(lambda value, _at: f"{value:.0%}")
-    ax.set_xlabel("predicted")
-    ax.set_ylabel("observed")
-    ax.set_title(title)
-    return ax

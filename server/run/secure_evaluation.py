@@ -9,7 +9,7 @@ import numpy as np
 
 from common.errors import ErrorCode, ProtocolError, RunError
 from common.metrics.tables.grid import EvaluationGrid
-from common.metrics.tables.table_schema import schema
+from common.metrics.tables.table_schema import tables_of
 from common.metrics.tables.tables import SiteTables
 from common.protocol.protocol import EvaluateReply, EvaluateRequest
 from common.study.private_round import collusion_of
@@ -56,7 +56,7 @@ def ask_total(
         )
         return {s: _upload(session, sums, s, replies.get(s), numbered[s]) for s in asked}
 
-    sizes = {name: spec.shape for name, spec in sorted(schema(grid, base.phase).items())}
+    sizes = {name: t.shape(grid) for name, t in sorted(tables_of(grid, base.phase).items())}
     try:
         opened, dropped = sums.open_sum(number, sum(map(math.prod, sizes.values())), ask)
     except VoidSumError as void:

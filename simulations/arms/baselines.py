@@ -12,13 +12,14 @@ from pathlib import Path
 import numpy as np
 
 from common.commands.cli_output import Output
+from common.metrics.catalogue import headlines
 from common.metrics.tables.estimate import Estimate, not_estimable
 from common.metrics.tables.grid import EvaluationGrid
 from common.metrics.tables.predictions import Predictions
 from common.privacy.plan import EvaluationRelease, PrivacyPlan
 from common.study.study import Quorum, RosterEntry, Study
 from common.wire import Arrays
-from server.report.content import BASELINES, HEADLINE, Baseline
+from server.report.content import BASELINES, Baseline
 from simulations.cohorts.cohort import Cohort
 from simulations.trials.clinical_floor import FloatArray, fit_floor
 from simulations.trials.cohort_predictions import predict_cohort
@@ -75,8 +76,8 @@ def oracle_baseline(metrics: Mapping[str, float | None], reason: str) -> Baselin
     """Return the oracle's figures, or why there are none."""
     title, explanation = BASELINES["oracle"]
     found = {
-        name: not_estimable(reason) if metrics.get(name) is None else Estimate(metrics[name])
-        for name in HEADLINE
+        m.name: not_estimable(reason) if metrics.get(m.name) is None else Estimate(metrics[m.name])
+        for m in headlines()
     }
     return Baseline("oracle", title, explanation, found)
 
@@ -112,7 +113,7 @@ def _baseline(
 
 
 def _headline(metrics: Mapping[str, Estimate]) -> dict[str, Estimate]:
-    return {name: metrics[name] for name in HEADLINE if name in metrics}
+    return {m.name: metrics[m.name] for m in headlines() if m.name in metrics}
 
 
 def _mean_over_sites(
@@ -129,7 +130,7 @@ def _mean_over_sites(
         for site, predictions in by_site.items()
     }
     overall: dict[str, Estimate] = {}
-    for metric in HEADLINE:
+    for metric in (headline.name for headline in headlines()):
         known = [
             (estimate.value, len(by_site[site]))
             for site, found in per_site.items()

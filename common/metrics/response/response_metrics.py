@@ -35,7 +35,7 @@ class ResponseView(TaskView):
         """Area under the ROC."""
         return auc_with_interval(self.table, noisy=self.cell_variance > 0)
 
-    def refusal(self) -> str | None:
+    def refusal(self, _months: float | None = None) -> str | None:
         """Return why ranks say nothing, or None."""
         return self.auc.reason if self.auc.value is None else None
 

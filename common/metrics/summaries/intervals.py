@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from common.metrics.catalogue import metric_keys
+from common.metrics.catalogue import metrics_at
 from common.metrics.metric import Metric
 from common.metrics.summaries.site_views import SiteSummary
 from common.metrics.survival.auc_curve import curve_values, point_estimates
@@ -96,17 +96,16 @@ def rank_statistic(
         only: The one metric wanted; by default all, and the AUC over time.
     """
     last_edge = last_followed_edge(total, grid) if task == "survival" else 0
-    keys = [
-        key
-        for key in metric_keys(grid.horizons.tolist())
-        if key.metric.task == task
-        and only in (None, key.metric)
-        and all(grid.edge_of(months) <= last_edge for months in key.at)
+    metrics = [
+        metric
+        for metric in ((only,) if only else metrics_at(grid.horizons.tolist()))
+        if metric.task == task
+        and (metric.horizon is None or grid.edge_of(metric.horizon) <= last_edge)
     ]
 
     def statistic(counts: FloatArray) -> dict[str, FloatArray]:
         ranks = RankCounts(counts, grid, last_edge, cell_variance)
-        values = {k.name: k.metric.statistic(ranks, *k.at) for k in keys if k.metric.statistic}
+        values = {m.name: m.statistic(ranks) for m in metrics if m.statistic}
         return values if only else values | curve_values(ranks)
 
     return statistic

@@ -15,7 +15,7 @@ import numpy as np
 from scipy.stats import chi2, norm
 
 from common.metrics.catalogue import headlines
-from common.metrics.metric import VIEWS, Headline, MetricKey
+from common.metrics.metric import VIEWS, Headline
 from common.metrics.summaries.intervals import rank_statistic, sampling_sd
 from common.metrics.survival.kaplan_meier import Z95
 from common.metrics.tables.estimate import MIN_SHOWN, Estimate, not_estimable
@@ -182,7 +182,7 @@ def _level(
     if reason:
         return not_estimable(f"{reason} (noisy count)" if noise else reason), float("nan")
     tables = SiteTables({metric.task: table.astype(np.int64)})
-    estimate = MetricKey(metric).estimate(VIEWS[metric.task](tables, grid, variance))
+    estimate = metric.of(VIEWS[metric.task](tables, grid, variance))
     if noise is None:
         return estimate, metric.sd(table)
     statistic = rank_statistic(metric.task, table, grid, variance, only=metric)

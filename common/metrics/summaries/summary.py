@@ -21,7 +21,7 @@ from common.metrics.summaries.site_views import (
 from common.metrics.summaries.subgroups import SubgroupSummary, subgroup_summaries
 from common.metrics.survival.auc_curve import AucPoint, split_curve
 from common.metrics.survival.calibration import (
-    ReliabilityGroup,
+    Reliability,
     response_reliability,
     survival_reliability,
 )
@@ -54,7 +54,7 @@ class EvaluationSummary:
         per_site: By site; empty when only the federation total is visible.
         leave_one_out: Metrics without a site, by the site left out.
         worst_site: Headline metric -> (site, its estimate).
-        reliability: "response" or a horizon such as "survival_36m" -> groups by score.
+        reliability: "response" or a horizon such as "survival_36m" -> calibration.
         subgroups: Subgroup -> headline metrics of its levels, and the gap between them.
         caveats: Sentences that must be printed with the figures.
     """
@@ -67,7 +67,7 @@ class EvaluationSummary:
     per_site: dict[str, SiteSummary] = field(default_factory=dict)
     leave_one_out: dict[str, SiteSummary] = field(default_factory=dict)
     worst_site: dict[str, tuple[str, Estimate]] = field(default_factory=dict)
-    reliability: dict[str, list[ReliabilityGroup]] = field(default_factory=dict)
+    reliability: dict[str, Reliability] = field(default_factory=dict)
     subgroups: dict[str, SubgroupSummary] = field(default_factory=dict)
     caveats: list[str] = field(default_factory=list)
 
@@ -169,11 +169,11 @@ RISK_STRIDE = 4
 """Every fourth edge of the fine risk sets is drawn."""
 
 
-def _reliability(total: SiteTables, grid: EvaluationGrid) -> dict[str, list[ReliabilityGroup]]:
-    found: dict[str, list[ReliabilityGroup]] = {}
+def _reliability(total: SiteTables, grid: EvaluationGrid) -> dict[str, Reliability]:
+    found: dict[str, Reliability] = {}
     response, answers = total.response, total.sums("response_bin_sums")
     if response is not None and answers is not None:
-        found["response"] = response_reliability(response, answers[0])
+        found["response"] = Reliability("Response", response_reliability(response, answers[0]))
     table, sums = total.survival, total.sums("survival_bin_sums")
     if table is None or sums is None:
         return found
@@ -182,9 +182,8 @@ def _reliability(total: SiteTables, grid: EvaluationGrid) -> dict[str, list[Reli
         edge = grid.edge_of(float(months))
         if edge <= last:
             column = int(abs(grid.brier_times - months).argmin())
-            found[f"survival_{months:g}m"] = survival_reliability(
-                table, sums[0, column], edge, grid.time_edges
-            )
+            groups = survival_reliability(table, sums[0, column], edge, grid.time_edges)
+            found[f"survival_{months:g}m"] = Reliability(f"Death by {months:g} months", groups)
     return found
 
 

@@ -57,7 +57,7 @@ class ScoredPatients:
 
 
 def tabulate(predictions: Predictions, grid: EvaluationGrid, phase: Phase = "tables") -> SiteTables:
-    """Return the tables of one site, exactly those of `schema(grid, phase)`.
+    """Return the tables of one site, exactly those of `tables_of(grid, phase)`.
 
     A site without any patient, or without an outcome, returns zeros.
     """

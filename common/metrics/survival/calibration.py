@@ -43,6 +43,19 @@ class ReliabilityGroup:
     n_patients: int
 
 
+@dataclass(frozen=True)
+class Reliability:
+    """Calibration of one outcome.
+
+    Attributes:
+        title: The outcome, for people.
+        groups: Lowest predicted probability first.
+    """
+
+    title: str
+    groups: list[ReliabilityGroup]
+
+
 def recalibration(
     logit: FloatArray, positive: FloatArray, negative: FloatArray
 ) -> tuple[Estimate, Estimate]:

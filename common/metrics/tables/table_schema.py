@@ -73,14 +73,6 @@ class Table:
 
 
 @dataclass(frozen=True)
-class ArraySpec:
-    """One table on a grid: its shape, and whether cells are counts or fixed-point sums."""
-
-    shape: tuple[int, ...]
-    kind: Kind = "count"
-
-
-@dataclass(frozen=True)
 class TableNoise:
     """What release `dp` spends on one table.
 
@@ -99,21 +91,14 @@ class TableNoise:
         return 2 * a / (1 - a) ** 2
 
 
-OUTCOMES: dict[Task, ShapeRule] = {
-    "survival": lambda g: (2, g.size.times),
-    "response": lambda _: (2,),
-}
-"""Axes of the outcome: [censored | died, time], or [no | yes]."""
+def by_score(task: Task, n_models: int = 1) -> ShapeRule:
+    """Return the shape of outcome by score of one model, or of two.
 
-N_SCORES: dict[Task, Callable[[EvaluationGrid], int]] = {
-    "survival": lambda g: g.size.scores,
-    "response": lambda g: g.size.response,
-}
-
-
-def by_score(task: Task, n_scores: int = 1) -> ShapeRule:
-    """Return the shape of outcome by score of one model, or of two."""
-    return lambda g: (*OUTCOMES[task](g), *[N_SCORES[task](g)] * n_scores)
+    The outcome of survival is [censored | died, time], that of response [no | yes].
+    """
+    if task == "survival":
+        return lambda g: (2, g.size.times, *[g.size.scores] * n_models)
+    return lambda g: (2, *[g.size.response] * n_models)
 
 
 def fine_scores(grid: EvaluationGrid) -> tuple[int, ...]:
@@ -121,47 +106,32 @@ def fine_scores(grid: EvaluationGrid) -> tuple[int, ...]:
     return (grid.size.margin,)
 
 
+_M, _T = MARGIN_SHARE, 1 - MARGIN_SHARE
 TABLES = Registry(
     "evaluation table",
-    (
-        Table("margin_survival", "survival", "margins", fine_scores, share=MARGIN_SHARE),
-        Table("margin_time", "survival", "margins", OUTCOMES["survival"]),
-        Table("margin_response", "response", "margins", fine_scores, share=MARGIN_SHARE),
-        Table("survival", "survival", "tables", by_score("survival"), share=1 - MARGIN_SHARE),
+    [
+        Table("margin_survival", "survival", "margins", fine_scores, share=_M),
+        Table("margin_time", "survival", "margins", lambda g: (2, g.size.times)),
+        Table("margin_response", "response", "margins", fine_scores, share=_M),
+        Table("survival", "survival", "tables", by_score("survival"), share=_T),
         Table("survival_site_pairs", "survival", "tables", lambda _: (2,)),
         Table("survival_nll", "survival", "tables", lambda _: (2,), "sum"),
-        Table(
-            "survival_bin_sums",
-            "survival",
-            "tables",
-            lambda g: (2, len(g.brier_times), g.size.scores),
-            "sum",
-        ),
+        Table("survival_bin_sums", "survival", "tables",
+              lambda g: (2, len(g.brier_times), g.size.scores), "sum"),
         Table("d_calibration", "survival", "tables", lambda _: (N_CALIBRATION_BINS,), "sum"),
-        Table(
-            "brier",
-            "survival",
-            "tables",
-            lambda g: (2, len(g.brier_times) + 1),
-            "sum",
-            needs="censoring",
-        ),
-        Table(
-            "risk_sets",
-            "survival",
-            "tables",
-            lambda g: (2, 2, len(g.risk_edges) - 1),
-            needs="risk_threshold",
-        ),
+        Table("brier", "survival", "tables",
+              lambda g: (2, len(g.brier_times) + 1), "sum", needs="censoring"),
+        Table("risk_sets", "survival", "tables",
+              lambda g: (2, 2, len(g.risk_edges) - 1), needs="risk_threshold"),
         Table("site_log_rank", "survival", "tables", lambda _: (2,), "sum", needs="risk_threshold"),
-        Table("response", "response", "tables", by_score("response"), share=1 - MARGIN_SHARE),
+        Table("response", "response", "tables", by_score("response"), share=_T),
         Table("response_site_pairs", "response", "tables", lambda _: (2,)),
         Table("response_sums", "response", "tables", lambda _: (2, 2), "sum"),
         Table("response_bin_sums", "response", "tables", by_score("response"), "sum"),
         Table("joint_survival", "survival", "paired", by_score("survival", 2)),
         Table("joint_response", "response", "paired", by_score("response", 2)),
-    ),
-)
+    ],
+)  # fmt: skip
 """Every table; subgroup tables follow from the study's subgroups (`tables_of`)."""
 
 
@@ -205,12 +175,6 @@ def tables_of(grid: EvaluationGrid, phase: Phase) -> dict[str, Table]:
     }
 
 
-def schema(grid: EvaluationGrid, phase: Phase) -> dict[str, ArraySpec]:
-    """Return shape and kind of every array that a site sends in a phase, by name."""
-    tables = tables_of(grid, phase)
-    return {name: ArraySpec(table.shape(grid), table.kind) for name, table in tables.items()}
-
-
 def noise_plan(grid: EvaluationGrid, phase: Phase, *, two_phases: bool) -> dict[str, TableNoise]:
     """Return the noise of every table of a phase; empty for release `internal`.
 
@@ -232,11 +196,3 @@ def noise_plan(grid: EvaluationGrid, phase: Phase, *, two_phases: bool) -> dict[
         name: TableNoise(epsilon(table), table.sensitivity)
         for name, table in tables_of(grid, phase).items()
     }
-
-
-def evaluation_epsilon(grid: EvaluationGrid) -> float | None:
-    """Return what the tables of one model cost a held-out patient; None where they are exact."""
-    if grid.release != "dp":
-        return None
-    budgets = {table.budget for table in tables_of(grid, "tables").values()}
-    return sum(grid.plan.epsilon_of(budget) for budget in budgets)

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from common.errors import DataError, ErrorCode, ProtocolError
 from common.metrics.tables.grid import EvaluationGrid, IntArray
 from common.metrics.tables.score_scale import FloatArray
-from common.metrics.tables.table_schema import FIXED_POINT, schema
+from common.metrics.tables.table_schema import FIXED_POINT, tables_of
 from common.privacy.plan import Phase
 from common.wire import Arrays
 
@@ -26,7 +26,7 @@ class SiteTables:
     """Named int64 arrays, additive over sites.
 
     Attributes:
-        arrays: Name -> int64 array, see `table_schema.schema`. `survival` is
+        arrays: Name -> int64 array, see `table_schema.TABLES`. `survival` is
             H[censored | died, time, score] (2, T, S); `response` is [label, score] (2, R).
     """
 
@@ -71,14 +71,14 @@ class SiteTables:
             ProtocolError: A name is missing or unknown, a shape or dtype is wrong, or an exact
                 count is negative.
         """
-        expected = schema(grid, phase)
+        expected, exact = tables_of(grid, phase), grid.release == "internal"
         problems = [f"{name}: missing" for name in expected.keys() - arrays.keys()]
         problems += [f"{name}: not part of the release" for name in arrays.keys() - expected.keys()]
         for name in expected.keys() & arrays.keys():
-            array, spec = arrays[name], expected[name]
-            if array.dtype != np.int64 or array.shape != spec.shape:
-                problems.append(f"{name}: {array.dtype} {array.shape}, expected int64 {spec.shape}")
-            elif grid.release == "internal" and spec.kind == "count" and (array < 0).any():  # type: ignore[operator]
+            array, shape = arrays[name], expected[name].shape(grid)
+            if array.dtype != np.int64 or array.shape != shape:
+                problems.append(f"{name}: {array.dtype} {array.shape}, expected int64 {shape}")
+            elif exact and expected[name].kind == "count" and np.less(array, 0).any():
                 problems.append(f"{name}: negative count")
         if problems:
             raise ProtocolError(

@@ -13,12 +13,11 @@ from page_runs import SITES, WrittenRun, page_study
 
 from common.error_guide import GUIDES
 from common.errors import ErrorCode
-from common.metrics.tables.grid import EvaluationGrid
-from common.metrics.tables.table_schema import evaluation_epsilon
 from common.storage.file_lock import held_alone, is_held
 from server.page.run_files import read_run_files
 from server.page.run_page import run_page
 from server.page.run_view import view_run
+from server.page.site_rows import evaluation_promised
 from simulations.engines.tiny_consortium import tiny_study
 
 
@@ -64,14 +63,10 @@ def test_rounds_time_and_budget_of_a_run_under_way(run):
     assert {row.evaluation_promised for row in view.sites} == {6.0}
     assert {row.standing for row in view.sites} == {"answered in round 5"}
     assert view.problems == []
-    assert [chart.name for chart in view.charts] == ["change", "answers", "seconds"]
+    assert [chart.name for chart in view.charts] == ["update_norm", "sites", "seconds"]
     text = page(run.folder)
     assert "about 45 s" in text
     assert re.search(r'<progress max="20" value="5"', text)
-
-
-def promised(study):
-    return evaluation_epsilon(EvaluationGrid.for_study(study))
 
 
 def test_evaluation_cost_is_that_of_the_tasks_asked_for():
@@ -79,8 +74,8 @@ def test_evaluation_cost_is_that_of_the_tasks_asked_for():
     study = page_study().model_copy(
         update={"endpoints": type(page_study().endpoints).model_validate(endpoints)}
     )
-    assert (promised(page_study()), promised(study)) == (6.0, 4.0)
-    assert promised(tiny_study()) is None
+    assert (evaluation_promised(page_study()), evaluation_promised(study)) == (6.0, 4.0)
+    assert evaluation_promised(tiny_study()) is None
 
 
 def test_losses_are_drawn_where_they_are_known(tmp_path):

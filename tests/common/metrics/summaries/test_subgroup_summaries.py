@@ -14,7 +14,7 @@ from common.metrics.summaries.tabulate import tabulate
 from common.metrics.tables.estimate import Estimate, not_estimable
 from common.metrics.tables.grid import EvaluationGrid
 from common.metrics.tables.noise_effect import draw_noise
-from common.metrics.tables.table_schema import noise_plan, schema
+from common.metrics.tables.table_schema import noise_plan, tables_of
 from common.metrics.tables.tables import SiteTables
 
 SEX = {"column": "clinical_sex", "levels": {"male": ["m"], "female": ["f"], "other": ["d"]}}
@@ -111,7 +111,7 @@ def test_no_gap_without_two_levels():
 def test_release_dp_sends_subgroups_only_where_the_study_pays_and_charges_each_table(make_study):
     groups = {"sex": SEX, "age": AGE}
     free = EvaluationGrid.for_study(make_study("dp", subgroups=groups))
-    assert set(schema(free, "tables")) == {"survival", "response"}
+    assert set(tables_of(free, "tables")) == {"survival", "response"}
     paid = EvaluationGrid.for_study(make_study("dp", subgroups=groups, subgroup_epsilon=3.0))
     plan = noise_plan(paid, "tables", two_phases=True)
     tables = [name for name in plan if name.startswith("subgroup_")]

@@ -9,7 +9,7 @@ from common.errors import DataError, ProtocolError
 from common.metrics.summaries.refine import refined
 from common.metrics.summaries.tabulate import tabulate
 from common.metrics.tables.grid import EvaluationGrid
-from common.metrics.tables.table_schema import noise_plan, schema
+from common.metrics.tables.table_schema import noise_plan, tables_of
 from common.metrics.tables.tables import SiteTables, merge
 from common.wire import WireMessage
 
@@ -47,7 +47,7 @@ def assert_same(first, second):
 def test_empty_site_sends_zeros_of_the_declared_shapes(grid, make_rows, phase):
     tables = tabulate(make_rows(grid, 0), grid, phase)
     assert {k: v.shape for k, v in tables.arrays.items()} == {
-        k: v.shape for k, v in schema(grid, phase).items()
+        k: v.shape(grid) for k, v in tables_of(grid, phase).items()
     }
     assert all((array == 0).all() for array in tables.arrays.values())
     assert SiteTables.from_arrays(tables.to_arrays(), grid, phase).arrays.keys()
