@@ -32,8 +32,9 @@ from common.models.base.build import build_model
 from common.models.base.parameters import expected_shapes
 from common.models.base.validators import check_private
 from common.storage.atomic_file import write_text
+from common.study.modalities import MODALITIES, Modality
 from common.study.site_policy import SitePolicy
-from common.study.study import MODALITIES, Modality, Study
+from common.study.study import Study
 from common.trust.plugins import check_plugins
 from common.trust.roster import Roster
 

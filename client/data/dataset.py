@@ -21,7 +21,8 @@ from common.cohort.batch import PatientBatch
 from common.cohort.features_h5 import feature_path
 from common.cohort.manifest import Manifest, PatientRow
 from common.errors import DataError
-from common.study.study import MODALITIES, TASKS, Modality, Study
+from common.study.modalities import MODALITIES, Modality
+from common.study.study import TASKS, Study
 from common.study.subgroups import level_indices
 
 

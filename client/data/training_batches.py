@@ -12,7 +12,8 @@ from torch.utils import _pytree as pytree
 from client.data.patient_source import PatientSource, sorted_indices, uniform_chunks
 from common.cohort.batch import PatientBatch
 from common.models.base.base import FusedModel
-from common.study.study import LocalTraining, Modality, Study
+from common.study.modalities import Modality
+from common.study.study import LocalTraining, Study
 
 
 def batch_order(

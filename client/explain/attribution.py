@@ -20,7 +20,8 @@ from common.cohort.batch import Outputs, PatientBatch
 from common.models.base.base import FusedModel
 from common.models.losses.discrete_time import risk
 from common.optional import require
-from common.study.study import MODALITIES, FeatureSpec, Modality, Task
+from common.study.modalities import MODALITIES, Modality
+from common.study.study import FeatureSpec, Task
 
 STEPS = 64
 MOST_STEPS = 512

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from client.explain.attribution import Attribution, contributions, shares
 from client.predict.predict import PatientPrediction
 from client.predict.predict_command import Role
-from common.study.study import Modality, Study, Task
+from common.study.modalities import Modality
+from common.study.study import Study, Task
 
 DISCLAIMER = (
     "Research software for decision support. Not a medical device. Attention and attribution "

@@ -20,6 +20,7 @@ from client.extract.kinds.extractor import create_extractor, extractor_class
 from common.cohort.features_h5 import FeatureFile
 from common.cohort.manifest import PatientRow
 from common.errors import ExtractionError, FeatureError
+from common.study.modalities import MODALITY_ENTRIES
 from common.study.study import FeatureSpec
 
 
@@ -74,7 +75,7 @@ def bag_pictures(
 
 def _painter(view: BagView) -> Callable[[BagView, Sequence[Layer], Path, bool], list[str]] | None:
     """Return what draws a bag: tiles by their places, whoever extracted them, slices by images."""
-    if view.spec.modality == "pathology" and view.file.coords is not None:
+    if MODALITY_ENTRIES.get(view.spec.modality).tiled and view.file.coords is not None:
         return _slides
     if view.spec.extractor is None:
         return None

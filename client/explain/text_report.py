@@ -7,8 +7,10 @@ from textwrap import fill
 from client.explain.attribution import READABLE_ERROR, Attribution, contributions, shares
 from client.explain.explanation import DISCLAIMER, Explanation
 from client.predict.predict_command import Role
+from common.study.modalities import MODALITIES
 
 _WIDTH = 96
+_WIDE = max(map(len, MODALITIES)) + 1
 
 _ROLES: dict[Role, str] = {
     "training": "This patient may have been in the training set; the prediction may look better "
@@ -62,15 +64,15 @@ def _rests_on(explanation: Explanation) -> list[str]:
             for name, spec in study.features.items()
             if spec.modality == modality and name in explanation.tokens_read
         ]
-        lines.append(f"  {modality:<10}  {', '.join(read)}")
+        lines.append(f"  {modality:<{_WIDE}}  {', '.join(read)}")
     lines.append("Missing")
-    lines += [f"  {modality:<10}  {why}" for modality, why in explanation.why_missing.items()]
+    lines += [f"  {modality:<{_WIDE}}  {why}" for modality, why in explanation.why_missing.items()]
     partly = [
         name
         for name in prediction.missing_features
         if study.features[name].modality not in prediction.missing
     ]
-    lines += [f"  {study.features[name].modality:<10}  {name} only" for name in partly]
+    lines += [f"  {study.features[name].modality:<{_WIDE}}  {name} only" for name in partly]
     return (
         lines if len(lines) > len(prediction.present) + 2 else [*lines[:-1], "Missing", "  nothing"]
     )
@@ -101,9 +103,8 @@ def _attributed(explanation: Explanation, attribution: Attribution) -> list[str]
     share = shares(attribution, features)
     moved = contributions(attribution, features)
     for modality in sorted(moved, key=lambda m: -abs(moved[m])):
-        lines.append(
-            f"  {moved[modality]:+.3f}  {modality:<10}  {share[modality]:>4.0%} of all movement"
-        )
+        named = f"{moved[modality]:+.3f}  {modality:<{_WIDE}}"
+        lines.append(f"  {named}  {share[modality]:>4.0%} of all movement")
     for name, ranked in explanation.strongest.get(attribution.task, {}).items():
         text = "; ".join(f"{label} {value:+.3f}" for label, value in ranked)
         lines.append(_indented(f"most in {name}: {text}"))

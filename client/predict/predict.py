@@ -12,7 +12,8 @@ from client.data.dataset import PatientDataset
 from common.cohort.batch import Outputs
 from common.models.base.base import FusedModel
 from common.models.losses.discrete_time import risk, survival_at
-from common.study.study import MODALITIES, Modality, Study
+from common.study.modalities import MODALITIES, Modality
+from common.study.study import Study
 
 FloatArray = npt.NDArray[np.float64]
 

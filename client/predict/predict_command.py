@@ -18,8 +18,9 @@ from client.training.device import choose_device
 from common.cohort.manifest import Manifest, PatientRow, read_manifest
 from common.errors import DataError
 from common.models.base.base import FusedModel
+from common.study.modalities import Modality
 from common.study.site_policy import SitePolicy
-from common.study.study import Modality, Study
+from common.study.study import Study
 
 Role = Literal["training", "held out", "no outcome", "unknown"]
 """What a patient was to the training: in it, held out of it, without an outcome, or not known

@@ -10,7 +10,8 @@ from typing import Protocol
 
 from common.cohort.outcomes import Outcome
 from common.contract import Contract
-from common.study.study import FeatureSpec, Modality, Task
+from common.study.modalities import Modality
+from common.study.study import FeatureSpec, Task
 
 SHOWN = 5
 """Identifiers named per reason; the rest are counted."""

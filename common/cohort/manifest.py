@@ -1,9 +1,8 @@
 """The patient table of one hospital: read once, every problem told at once.
 
-One row a patient. Columns: `patient_id`; `slides` (several with ";"); `volume_<sequence>` and
-`mask_<sequence>`; `rna` (the site's table of patients x genes); `clinical_<name>`; `response`
-(0/1); `time` with `time_unit`, or `time_months`; `event` (0/1). Empty cells mean not known.
-Paths are relative to the manifest's folder unless absolute.
+One row per patient. Columns: `patient_id`; those of the modalities (`common.study.modalities`);
+`response` (0/1); `time` with `time_unit`, or `time_months`; `event` (0/1). Empty cells mean not
+known. Paths are relative to the manifest's folder unless absolute.
 """
 
 from __future__ import annotations
@@ -19,7 +18,8 @@ from common.cohort.manifest_table import RawTable, check_header, read_table
 from common.cohort.outcomes import Outcome
 from common.contract import Contract
 from common.errors import ManifestError, RowProblem
-from common.study.study import TASKS, FeatureSpec, Modality, Task
+from common.study.modalities import MODALITY_ENTRIES, Modality
+from common.study.study import TASKS, FeatureSpec, Task
 
 
 class PatientRow(Contract):
@@ -50,12 +50,8 @@ class PatientRow(Contract):
 
     def has_raw(self, modality: Modality) -> bool:
         """Return whether the manifest names any raw input of a modality."""
-        return {
-            "pathology": bool(self.slides),
-            "radiology": bool(self.volumes),
-            "genomics": self.rna is not None,
-            "clinical": any(value is not None for value in self.clinical.values()),
-        }[modality]
+        held = getattr(self, MODALITY_ENTRIES.get(modality).columns[0].field)
+        return any(v is not None for v in held.values()) if isinstance(held, dict) else bool(held)
 
 
 class Manifest(Contract):

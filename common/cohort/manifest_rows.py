@@ -15,11 +15,12 @@ from common.cohort.outcomes import (
     to_months,
 )
 from common.errors import RowProblem
+from common.study.modalities import COLUMNS, Column
 
 Value = str | float | None
 
 _RESERVED = frozenset({"con", "prn", "aux", "nul"})
-_CLINICAL_MISSING = frozenset({"", "na", "n/a", "nan", "null"})
+_VALUE_MISSING = frozenset({"", "na", "n/a", "nan", "null"})
 
 
 class RowReader:
@@ -34,7 +35,7 @@ class RowReader:
         self.problems: list[RowProblem] = []
         self._header, self._root = header, root
         self._seen_ids: dict[str, int] = {}
-        self._seen_files: dict[Path, tuple[int, str]] = {}
+        self._seen_files: dict[Path, tuple[int, str, bool]] = {}
         self._own: set[Path] = set()  # images accepted on the present row
         self._number = 0
         self._cells: list[str] = []
@@ -53,23 +54,24 @@ class RowReader:
             cure = 'put cells that contain a comma in quotes ("...") and keep empty ones'
             self._problem("patient_id", cells[0] if cells else "", what, cure)
             return {}
-        volumes = self._images("volume_", folder_allowed=True)
-        masks = self._images("mask_", folder_allowed=False)
-        for sequence in sorted(masks.keys() - volumes.keys()):
-            if is_missing(self._cell(f"volume_{sequence}")):
-                what = "a mask without its volume"
-                cure = f"fill 'volume_{sequence}' or empty this cell"
-                self._problem(f"mask_{sequence}", self._cell(f"mask_{sequence}"), what, cure)
         return {
             "patient_id": self._patient_id(),
-            "slides": self._slides(),
-            "volumes": volumes,
-            "masks": masks,
-            "rna": self._file("rna", self._cell("rna")),
-            "clinical": {name: self._clinical(name) for name in self._header.clinical},
+            **{column.field: self._read(column) for column in COLUMNS},
             "response": self._binary("response"),
             **self._survival(),
         }
+
+    def _read(self, column: Column) -> object:
+        """Return the cells of a column, or of all columns with its prefix by what follows it."""
+        if column.holds == "files":
+            return self._files(column.name)
+        if column.holds == "table":
+            return self._file(column.name, self._cell(column.name))
+        names = self._header.named[column.name]
+        if column.holds == "value":
+            return {name: self._value(f"{column.name}{name}") for name in names}
+        images = {name: self._image(column, name) for name in names}
+        return {name: path for name, path in images.items() if path is not None}
 
     def _cell(self, column: str) -> str:
         position = self._header.position.get(column)
@@ -95,26 +97,27 @@ class RowReader:
             self._problem("patient_id", value, what, cure)
         return value
 
-    def _slides(self) -> list[Path]:
-        cell = self._cell("slides")
+    def _files(self, column: str) -> list[Path]:
+        cell = self._cell(column)
         if is_missing(cell):
             return []
         paths = []
         for part in (part.strip() for part in cell.split(";")):
-            path = self._file("slides", part) if part else None
-            if path is not None and self._is_own("slides", part, path):
+            path = self._file(column, part) if part else None
+            if path is not None and self._is_own(column, part, path):
                 paths.append(path)
         return paths
 
-    def _images(self, prefix: str, *, folder_allowed: bool) -> dict[str, Path]:
-        found = {}
-        for sequence in self._header.sequences:
-            column = f"{prefix}{sequence}"
-            cell = self._cell(column)
-            path = self._file(column, cell, folder_allowed=folder_allowed)
-            if path is not None and self._is_own(column, cell, path):
-                found[sequence] = path
-        return found
+    def _image(self, column: Column, name: str) -> Path | None:
+        at = f"{column.name}{name}"
+        cell = self._cell(at)
+        path = self._file(at, cell, folder_allowed=column.holds == "image")
+        if path is None or not self._is_own(at, cell, path, shared=column.holds == "mask"):
+            return None
+        if column.needs and is_missing(self._cell(f"{column.needs}{name}")):
+            what = f"a {column.holds} without its {column.needs.rstrip('_')}"
+            self._problem(at, cell, what, f"fill '{column.needs}{name}' or empty this cell")
+        return path
 
     def _file(self, column: str, cell: str, *, folder_allowed: bool = False) -> Path | None:
         if is_missing(cell):
@@ -131,24 +134,24 @@ class RowReader:
             return None
         return path
 
-    def _is_own(self, column: str, cell: str, path: Path) -> bool:
+    def _is_own(self, column: str, cell: str, path: Path, *, shared: bool = False) -> bool:
         """Refuse an image listed twice: one patient's image must not stand for another's.
 
         Sequences of one patient may share a mask, since they often share a grid.
         """
-        first = self._seen_files.setdefault(path, (self._number, column))
-        is_first = first == (self._number, column) and path not in self._own
-        shares_mask = first[0] == self._number and column[:5] == first[1][:5] == "mask_"
-        if is_first or shares_mask:
+        own = (self._number, column, shared)
+        first = self._seen_files.setdefault(path, own)
+        is_first = first == own and path not in self._own
+        if is_first or (shared and first[0] == self._number and first[2]):
             self._own.add(path)
             return True
         what = f"the same image is already listed on row {first[0]} in '{first[1]}'"
         self._problem(column, cell, what, "list each image once, for the patient it shows")
         return False
 
-    def _clinical(self, name: str) -> Value:
-        cell = self._cell(f"clinical_{name}")
-        if cell.lower() in _CLINICAL_MISSING:
+    def _value(self, column: str) -> Value:
+        cell = self._cell(column)
+        if cell.lower() in _VALUE_MISSING:
             return None
         try:
             float(cell)
@@ -157,7 +160,7 @@ class RowReader:
         try:
             return parse_number(cell)
         except ValueError as error:
-            self._problem(f"clinical_{name}", cell, str(error), "correct it or leave it empty")
+            self._problem(column, cell, str(error), "correct it or leave it empty")
             return None
 
     def _binary(self, column: str) -> int | None:

@@ -10,18 +10,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from common.errors import ManifestError, RowProblem
+from common.study.modalities import COLUMNS
 
 SIMPLE_COLUMNS = (
     "patient_id",
-    "slides",
-    "rna",
-    "response",
-    "time",
-    "time_unit",
-    "time_months",
-    "event",
+    *(column.name for column in COLUMNS if not column.each),
+    *("response", "time", "time_unit", "time_months", "event"),
 )
-PREFIXES = ("volume_", "mask_", "clinical_")
+PREFIXES = tuple(column.name for column in COLUMNS if column.each)
 NAME_PATTERN = "[A-Za-z0-9][A-Za-z0-9_]*"
 """Names of sequences and clinical variables."""
 
@@ -39,12 +35,18 @@ class RawTable:
 
 @dataclass(frozen=True)
 class Header:
-    """Where each known column stands, and what is wrong with the header."""
+    """Where each known column stands, and what is wrong with the header.
+
+    Attributes:
+        width: Number of columns.
+        position: Column -> where it stands.
+        named: Prefix -> sequences or variables that have such a column.
+        problems: What is wrong.
+    """
 
     width: int
     position: dict[str, int]
-    sequences: list[str]
-    clinical: list[str]
+    named: dict[str, list[str]]
     problems: list[RowProblem] = field(default_factory=list)
 
 
@@ -81,16 +83,15 @@ def check_header(table: RawTable) -> Header:
             problems.append(RowProblem(None, name, name, "unknown column", _unknown_cure(name)))
     problems += _missing_columns(position, table.columns)
     named = {p: [c[len(p) :] for c in position if c.startswith(p)] for p in PREFIXES}
-    for sequence in named["mask_"]:
-        if sequence not in named["volume_"]:
-            what = f"a mask column without the column 'volume_{sequence}'"
-            cure = f"add 'volume_{sequence}' or remove this column"
-            problems.append(RowProblem(None, f"mask_{sequence}", "", what, cure))
+    for column in (column for column in COLUMNS if column.needs):
+        for name in (n for n in named[column.name] if n not in named[column.needs]):
+            what = f"a {column.holds} column without the column '{column.needs}{name}'"
+            cure = f"add '{column.needs}{name}' or remove this column"
+            problems.append(RowProblem(None, f"{column.name}{name}", "", what, cure))
     return Header(
         width=len(table.columns),
         position=position,
-        sequences=named["volume_"],
-        clinical=named["clinical_"],
+        named=named,
         problems=problems,
     )
 

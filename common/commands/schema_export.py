@@ -13,6 +13,7 @@ from common.cohort.outcomes import MONTHS_PER_UNIT
 from common.contract import Contract
 from common.errors import ConfigError
 from common.storage.atomic_file import write_text
+from common.study.modalities import COLUMNS, Column
 from common.study.site_policy import SitePolicy
 from common.study.study import Study
 
@@ -29,14 +30,9 @@ def manifest_row_schema() -> Schema:
     """
     binary: Schema = {"type": "string", "enum": ["", "0", "1"]}
     number: Schema = {"type": "string", "pattern": r"^$|^[0-9]+([.][0-9]+)?$"}
-    path: Schema = {
-        "type": "string",
-        "description": "relative to the manifest's folder, or absolute",
-    }
     cells: dict[str, Schema] = {
         "patient_id": {"type": "string", "pattern": f"^{PATIENT_ID_PATTERN}$"},
-        "slides": {"type": "string", "description": "whole-slide images, several with ';'"},
-        "rna": {**path, "description": "the site's table, patients x genes"},
+        **{column.name: _cell(column) for column in COLUMNS if not column.each},
         "response": {**binary, "description": "1 = responder"},
         "time": {**number, "description": "follow-up in time_unit"},
         "time_unit": {"type": "string", "enum": ["", *MONTHS_PER_UNIT]},
@@ -49,9 +45,7 @@ def manifest_row_schema() -> Schema:
         "type": "object",
         "properties": {**cells},
         "patternProperties": {
-            f"^volume_{NAME_PATTERN}$": {**path, "description": "NIfTI, NRRD or DICOM folder"},
-            f"^mask_{NAME_PATTERN}$": {**path, "description": "NIfTI, NRRD, RTSTRUCT or SEG"},
-            f"^clinical_{NAME_PATTERN}$": {"type": "string"},
+            f"^{column.name}{NAME_PATTERN}$": _cell(column) for column in COLUMNS if column.each
         },
         "required": ["patient_id"],
         "dependentRequired": {
@@ -62,6 +56,11 @@ def manifest_row_schema() -> Schema:
         "not": {"required": ["time", "time_months"]},
         "additionalProperties": False,
     }
+
+
+def _cell(column: Column) -> Schema:
+    about: Schema = {"description": column.meaning} if column.meaning else {}
+    return {"type": "string", **about}
 
 
 def _of(contract: type[Contract]) -> Callable[[], Schema]:

@@ -20,7 +20,8 @@ from common.secure_sum.messages import (
     UnmaskReply,
     UnmaskRequest,
 )
-from common.study.study import Identifier, Modality, Task
+from common.study.modalities import Modality
+from common.study.study import Identifier, Task
 from common.trust.site_proof import CHALLENGE
 from common.wire import Arrays, WireMessage
 

@@ -17,13 +17,9 @@ from common.privacy.collusion import Collusion
 from common.privacy.plan import PrivacyPlan
 from common.study.catalogue import RULES
 from common.study.federated_method import AggregationRule, check_method
+from common.study.modalities import MODALITIES, Modality
 from common.study.plugin import Plugin
 from common.study.subgroups import Subgroup, SubgroupName
-
-Modality = Literal["pathology", "radiology", "genomics", "clinical"]
-MODALITIES: tuple[Modality, ...] = ("pathology", "radiology", "genomics", "clinical")
-BLOCKS: tuple[str, ...] = (*MODALITIES, "fusion", "heads")
-"""First component of every parameter name of a fused model."""
 
 Task = Literal["response", "survival"]
 TASKS: tuple[Task, ...] = ("response", "survival")

@@ -11,17 +11,15 @@ from collections.abc import Sequence
 import numpy as np
 
 from common.models.base.parameters import block_of
-from common.study.study import MODALITIES, Study, TrainingPlan
+from common.study.study import Study, TrainingPlan
 from common.wire import Arrays
 from server.aggregate.contribution import Contribution
 
 
 def nominal_count(block: str, plan: TrainingPlan) -> float:
     """Return the public count that divides the gradient sum of `block`."""
-    for modality in MODALITIES:
-        if modality == block:
-            return float(plan.nominal_by_modality.get(modality, plan.nominal_patients))
-    return float(plan.nominal_patients)
+    own = (count for modality, count in plan.nominal_by_modality.items() if modality == block)
+    return float(next(own, plan.nominal_patients))
 
 
 def gradient_sum(contributions: Sequence[Contribution]) -> Arrays:

@@ -18,7 +18,8 @@ from common.errors import ErrorCode, ProtocolError
 from common.models.base.parameters import block_of
 from common.protocol.protocol import EvaluateReply, EvaluateRequest, TrainReply, TrainRequest
 from common.study.federated_method import stays_local
-from common.study.study import MODALITIES, Modality, Study
+from common.study.modalities import MODALITIES, Modality
+from common.study.study import Study
 from common.wire import Arrays, joint_norm
 
 MAX_BLOCK_PATIENTS = 1e6

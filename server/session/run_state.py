@@ -18,7 +18,8 @@ from common.contract import Contract
 from common.errors import ErrorCode, RunError
 from common.privacy.plan import Release
 from common.storage.atomic_file import write_text
-from common.study.study import Identifier, Modality
+from common.study.modalities import Modality
+from common.study.study import Identifier
 
 RunPhase = Literal["enrolling", "ready", "round", "evaluating", "done", "failed", "stopped"]
 

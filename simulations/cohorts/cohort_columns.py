@@ -10,7 +10,8 @@ from pydantic import Field, model_validator
 
 from common.cohort.outcomes import TimeUnit
 from common.contract import Contract
-from common.study.study import Modality, PublicScaling
+from common.study.modalities import Modality
+from common.study.study import PublicScaling
 
 
 class TableFeatures(Contract):

@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import expit
 
-from common.study.study import MODALITIES, Modality
-from simulations.synthetic.spec import ConsortiumSpec, Signal, SiteSpec
+from common.study.modalities import Modality
+from simulations.synthetic.spec import FACTORS, ConsortiumSpec, Signal, SiteSpec
 from simulations.synthetic.streams import stream
 
 FloatArray = npt.NDArray[np.float64]
@@ -25,7 +25,7 @@ class SiteCohort:
     Attributes:
         site: The hospital.
         patient_ids: n ids, unique over the consortium.
-        latent: (n, 4) factors in the order of `MODALITIES`.
+        latent: (n, 4) factors in the order of `FACTORS`.
         present: (n, 4) bool, whether the raw files exist.
         response_probability: (n,) true probability given all four factors.
         risk: (n,) true log hazard ratio, higher is worse.
@@ -48,19 +48,23 @@ class SiteCohort:
 
     def has(self, modality: Modality) -> BoolArray:
         """Return (n,) bool: who has this modality."""
-        return self.present[:, MODALITIES.index(modality)]
+        return self.present[:, FACTORS.index(modality)]
+
+    def factor(self, modality: Modality) -> FloatArray:
+        """Return (n,) latent factors of this modality."""
+        return self.latent[:, FACTORS.index(modality)]
 
 
 def weights(by_modality: dict[Modality, float]) -> FloatArray:
-    """Return (4,) weights in the order of `MODALITIES`; 0 where not named."""
-    return np.array([by_modality.get(name, 0.0) for name in MODALITIES])
+    """Return (4,) weights in the order of `FACTORS`; 0 where not named."""
+    return np.array([by_modality.get(name, 0.0) for name in FACTORS])
 
 
 def draw_cohort(spec: ConsortiumSpec, site: SiteSpec) -> SiteCohort:
     """Draw the patients of one hospital; depends on `spec.seed` and the site alone."""
     n = site.patients
     generator = stream(spec.seed, site.site_id, "cohort")
-    latent = generator.standard_normal((n, len(MODALITIES))) + weights(site.case_mix)
+    latent = generator.standard_normal((n, len(FACTORS))) + weights(site.case_mix)
     probability = expit(spec.signal.intercept + latent @ weights(spec.signal.response))
     response = (generator.random(n) < probability).astype(np.float64)
     risk = latent @ weights(spec.signal.survival)
@@ -101,12 +105,12 @@ def _draw_present(
     spec: ConsortiumSpec, site: SiteSpec, generator: np.random.Generator
 ) -> BoolArray:
     """Return (n, 4) bool; nobody is left without any modality."""
-    shares = np.full(len(MODALITIES), spec.missing_modality)
-    shares[MODALITIES.index("clinical")] *= 0.25
-    present = generator.random((site.patients, len(MODALITIES))) >= shares
+    shares = np.full(len(FACTORS), spec.missing_modality)
+    shares[FACTORS.index("clinical")] *= 0.25
+    present = generator.random((site.patients, len(FACTORS))) >= shares
     for name in site.lacks:
-        present[:, MODALITIES.index(name)] = False
-    present[~present.any(axis=1), MODALITIES.index("clinical")] = True
+        present[:, FACTORS.index(name)] = False
+    present[~present.any(axis=1), FACTORS.index("clinical")] = True
     return present
 
 

@@ -13,7 +13,6 @@ import numpy.typing as npt
 from pydantic import Field
 
 from common.contract import Contract
-from common.study.study import MODALITIES
 from simulations.synthetic.clinical_record import HISTOLOGIES, SEXES, STAGES
 from simulations.synthetic.cohort import SiteCohort, draw_cohort
 from simulations.synthetic.expression import pathway_tokens, transcriptome
@@ -100,8 +99,9 @@ def _site_features(spec: ConsortiumSpec, shape: FeatureShape, cohort: SiteCohort
         "radiomics": [_radiomics(spec, shape, cohort, index) for index in range(n)],
         "clinical_table": [_encode(record) for record in clinical_records(spec, cohort)],
     }
-    of = {"tiles": 0, "slices": 1, "radiomics": 1, "clinical_table": 3}
-    present = {name: cohort.present[:, column] for name, column in of.items()}
+    imaged = cohort.has("radiology")
+    present = {"tiles": cohort.has("pathology"), "slices": imaged, "radiomics": imaged}
+    present["clinical_table"] = cohort.has("clinical")
     features: dict[str, list[FloatArray | None]] = {
         name: [bag if here else None for bag, here in zip(bags, present[name], strict=True)]
         for name, bags in drawn.items()
@@ -138,7 +138,7 @@ def _tiles(spec: ConsortiumSpec, shape: FeatureShape, cohort: SiteCohort, index:
     n_informative = max(2, round(count * generator.uniform(*shape.informative)))
     bag = 0.4 * generator.standard_normal((count, dim))
     bag[:, :] -= 1.0 * _direction("tumour tissue", dim)
-    shown = cohort.latent[index, MODALITIES.index("pathology")]
+    shown = cohort.factor("pathology")[index]
     bag[:n_informative] += 3.0 * _direction("tumour tissue", dim)
     bag[:n_informative] += 1.4 * shown * _direction("lymphocytes", dim)
     generator.shuffle(bag)
@@ -151,7 +151,7 @@ def _slices(
     patient, dim = cohort.patient_ids[index], shape.slice_dim
     generator = stream(spec.seed, patient, "slice-features")
     bag = 0.6 * generator.standard_normal((shape.slices, dim))
-    bag += cohort.latent[index, MODALITIES.index("radiology")] * _direction("ring", dim)
+    bag += cohort.factor("radiology")[index] * _direction("ring", dim)
     return bag.astype(np.float32) + _offset(spec, shape, cohort.site.site_id, "slices", dim)
 
 
@@ -162,7 +162,7 @@ def _radiomics(
     patient, dim = cohort.patient_ids[index], shape.radiomics_dim
     row = stream(spec.seed, patient, "radiomics-features").standard_normal((1, dim))
     sign = np.where(np.arange(dim) % 2 == 0, 1.0, -1.0)
-    shown = cohort.latent[index, MODALITIES.index("radiology")]
+    shown = cohort.factor("radiology")[index]
     telling = np.arange(dim) < dim // 4
     row = np.where(telling, 0.55 * row + 0.8 * sign * shown, row)
     return row.astype(np.float32) + _offset(spec, shape, cohort.site.site_id, "radiomics", dim)

@@ -13,10 +13,9 @@ from pathlib import Path
 import pandas as pd
 
 from common.errors import DataError
-from common.study.study import MODALITIES
 from simulations.comparison.comparison import concordance, response_auc
 from simulations.synthetic.cohort import SiteCohort, attainable
-from simulations.synthetic.spec import Signal
+from simulations.synthetic.spec import FACTORS, Signal
 
 TRUTH_FILE = Path("truth") / "truth.parquet"
 
@@ -30,7 +29,7 @@ def truth_table(cohorts: Collection[SiteCohort], signal: Signal) -> pd.DataFrame
             "site_id": cohort.site.site_id,
             "patient_id": cohort.patient_ids,
         }
-        for index, name in enumerate(MODALITIES):
+        for index, name in enumerate(FACTORS):
             columns[f"z_{name}"] = cohort.latent[:, index]
             columns[f"has_{name}"] = cohort.present[:, index]
         columns |= {

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 
 from common.optional import require
-from common.study.study import MODALITIES
 from simulations.synthetic.cohort import SiteCohort, draw_cohort
 from simulations.synthetic.dicom_masks import write_rtstruct, write_seg
 from simulations.synthetic.dicom_series import SeriesIdentity, write_series
@@ -93,7 +92,7 @@ def write_patient_images(job: PatientJob) -> str:
 
 def _write_slides(job: PatientJob, cohort: SiteCohort, paths: PatientPaths) -> None:
     spec, site, patient = job.spec, cohort.site, cohort.patient_ids[job.index]
-    latent = float(cohort.latent[job.index, MODALITIES.index("pathology")])
+    latent = float(cohort.factor("pathology")[job.index])
     histology = draw_histology(latent, stream(spec.seed, patient, "histology"))
     shift = draw_shift(spec.seed, site.site_id, spec.site_shift)
     for name in paths.slides:
@@ -124,7 +123,7 @@ def _slide_description(site: SiteSpec, side_px: int) -> str:
 
 def _write_volumes(job: PatientJob, cohort: SiteCohort, paths: PatientPaths) -> None:
     spec, site, patient = job.spec, cohort.site, cohort.patient_ids[job.index]
-    latent = float(cohort.latent[job.index, MODALITIES.index("radiology")])
+    latent = float(cohort.factor("radiology")[job.index])
     scan = render_head(
         draw_lesion(latent, stream(spec.seed, patient, "lesion")),
         shape=spec.volume_shape,

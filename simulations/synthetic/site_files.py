@@ -13,7 +13,7 @@ from common.cohort.outcomes import MONTHS_PER_UNIT
 from common.privacy.plan import Mode
 from common.storage.atomic_file import write_text
 from common.study.site_policy import Approval, SitePolicy
-from common.study.study import MODALITIES, Study
+from common.study.study import Study
 from simulations.synthetic.clinical_record import COLUMNS, draw_record, empty_record
 from simulations.synthetic.cohort import SiteCohort
 from simulations.synthetic.expression import draw_batch, draw_expression, transcriptome
@@ -30,7 +30,7 @@ def clinical_records(
     spec: ConsortiumSpec, cohort: SiteCohort
 ) -> list[dict[str, str | float | None]]:
     """Return the clinical columns of every patient; all empty where the modality is absent."""
-    latent = cohort.latent[:, MODALITIES.index("clinical")]
+    latent = cohort.factor("clinical")
     records = []
     for index, patient in enumerate(cohort.patient_ids):
         generator = stream(spec.seed, patient, "clinical")
@@ -44,7 +44,7 @@ def rna_table(spec: ConsortiumSpec, cohort: SiteCohort) -> pd.DataFrame:
     site_id = cohort.site.site_id
     scale = draw_shift(spec.seed, site_id, spec.site_shift).batch_scale
     batch = draw_batch(spec.seed, site_id, scale)
-    latent = cohort.latent[:, MODALITIES.index("genomics")]
+    latent = cohort.factor("genomics")
     rows = {
         cohort.patient_ids[index]: draw_expression(
             float(latent[index]), batch, stream(spec.seed, cohort.patient_ids[index], "rna")

@@ -7,7 +7,11 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from common.contract import Contract
-from common.study.study import Identifier, Modality
+from common.study.modalities import Modality
+from common.study.study import Identifier
+
+FACTORS: tuple[Modality, ...] = ("pathology", "radiology", "genomics", "clinical")
+"""Modalities that are simulated, each with a latent factor; one more would change every draw."""
 
 TimeUnit = Literal["days", "months", "years"]
 

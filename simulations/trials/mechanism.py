@@ -17,8 +17,9 @@ from common.models.base.base import FusedModel
 from common.models.base.build import build_model
 from common.models.base.parameters import block_of, load_arrays, to_arrays
 from common.privacy.integer_encoding import flatten, unflatten
+from common.study.modalities import MODALITIES
 from common.study.private_round import encoding_of
-from common.study.study import MODALITIES, Study
+from common.study.study import Study
 from common.wire import Arrays
 from server.aggregate.gradient_mean import descent
 from server.run.round_step import advance, final_model

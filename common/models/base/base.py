@@ -8,6 +8,7 @@ and a token only where `mask` is true.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable
 from typing import ClassVar
 
 import torch
@@ -16,7 +17,8 @@ from torch import Tensor, nn
 from common.cohort.batch import Outputs, PatientBatch
 from common.contract import Contract
 from common.errors import ConfigError
-from common.study.study import FeatureSpec, Modality, Study
+from common.study.modalities import MODALITIES, Modality
+from common.study.study import FeatureSpec, Study
 
 
 class ModelOptions(Contract):
@@ -31,8 +33,8 @@ class ModelOptions(Contract):
 class FusedModel(nn.Module, ABC):
     """Tokens of several modalities in, response logit and hazard logits out.
 
-    Every parameter name begins with one of `common.study.study.BLOCKS`. The parameters of a
-    modality's block get an exactly zero gradient from a patient who lacks it.
+    Every parameter name begins with a block (`common.models.base.parameters.BLOCKS`). The
+    parameters of a modality's block get an exactly zero gradient from a patient who lacks it.
 
     Attributes:
         options: Contract of the options.
@@ -50,6 +52,24 @@ class FusedModel(nn.Module, ABC):
         self.features = select_features(study, options.modalities)
         self.n_intervals = study.n_intervals
         self.has_response = study.endpoints.response is not None
+
+    def add_parts(
+        self, make: Callable[[FeatureSpec], nn.Module], order: Iterable[str] = MODALITIES
+    ) -> None:
+        """Add a module for every feature set, named `<modality>.<feature set>`.
+
+        Args:
+            make: Returns the module of a feature set.
+            order: Modalities in the order their weights are drawn.
+        """
+        for modality in order:
+            sets = {n: s for n, s in self.features.items() if s.modality == modality}
+            if sets:
+                self.add_module(modality, nn.ModuleDict({n: make(s) for n, s in sets.items()}))
+
+    def part(self, name: str) -> nn.Module:
+        """Return the module of a feature set that `add_parts` added."""
+        return self.get_submodule(f"{self.features[name].modality}.{name}")
 
     def prepare(self, batch: PatientBatch) -> PatientBatch:
         """Return the batch after the part of the model that has no trained parameter.

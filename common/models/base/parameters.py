@@ -7,8 +7,11 @@ import torch
 from torch import nn
 
 from common.errors import ErrorCode, ProtocolError
-from common.study.study import BLOCKS
+from common.study.modalities import MODALITIES
 from common.wire import Arrays
+
+BLOCKS: tuple[str, ...] = (*MODALITIES, "fusion", "heads")
+"""First part of every parameter name of a fused model."""
 
 
 def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
@@ -48,7 +51,7 @@ def block_of(name: str) -> str:
     """Return the block of a parameter: the first part of its name.
 
     Raises:
-        ProtocolError: It is none of `common.study.study.BLOCKS`.
+        ProtocolError: It is none of `BLOCKS`.
 
     >>> block_of("pathology.tiles.weight")
     'pathology'

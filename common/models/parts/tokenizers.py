@@ -13,6 +13,7 @@ from torch.nn import functional
 from common.cohort.batch import PatientBatch
 from common.models.base.base import read_tokens
 from common.models.parts.encoders import PathwayTokens, PathwayWeights, is_pathway_set
+from common.study.modalities import MODALITY_ENTRIES
 from common.study.study import FeatureSpec
 
 
@@ -84,11 +85,11 @@ def make_tokenizer(
         pathway_hidden: Width of a pathway's own layer.
         pathway_weights: Whether pathways share their layer.
         dropout: Dropout on pathway tokens.
-        columns: Whether a clinical table becomes one token a column; else one token in all.
+        columns: Whether a table becomes one token per column; else one token in all.
     """
     if is_pathway_set(spec):
         return PathwayRowTokens(spec, width, pathway_hidden, pathway_weights, dropout)
-    if columns and spec.modality == "clinical" and spec.max_tokens == 1:
+    if columns and spec.max_tokens == 1 and MODALITY_ENTRIES.get(spec.modality).tabular:
         return ColumnTokens(spec, width)
     return LinearTokens(spec, width)
 

@@ -16,7 +16,8 @@ from common.models.base.base import FusedModel, ModelOptions, read_tokens
 from common.models.parts.attention_pooling import GatedAttention
 from common.models.parts.towers import Towers
 from common.models.systems.moemil import AbsentVectors
-from common.study.study import Modality, Study
+from common.study.modalities import MODALITIES, Modality
+from common.study.study import Study
 
 
 class AbmilOptions(ModelOptions):
@@ -35,13 +36,7 @@ class Abmil(FusedModel):
 
     def __init__(self, study: Study, options: AbmilOptions) -> None:
         super().__init__(study, options)
-        for modality in sorted({spec.modality for spec in self.features.values()}):
-            pools = {
-                name: _Pool(spec.dim, options)
-                for name, spec in self.features.items()
-                if spec.modality == modality
-            }
-            self.add_module(modality, nn.ModuleDict(pools))
+        self.add_parts(lambda spec: _Pool(spec.dim, options), sorted(MODALITIES))
         n_sets = len(self.features)
         self.fusion = nn.ModuleDict(
             {
@@ -55,9 +50,8 @@ class Abmil(FusedModel):
     def forward_prepared(self, batch: PatientBatch) -> Outputs:
         """Return the outputs; `embedding` is the pooled vector after Linear and ReLU."""
         vectors, attention = {}, {}
-        for name, spec in self.features.items():
-            pool = self.get_submodule(f"{spec.modality}.{name}")
-            vectors[name], attention[name] = pool(*read_tokens(batch, name))
+        for name in self.features:
+            vectors[name], attention[name] = self.part(name)(*read_tokens(batch, name))
         joined = self.fusion["linear"](self.fusion["absent"](vectors, batch.present))
         embedding = self.fusion["dropout"](functional.relu(joined))
         mixed = dict.fromkeys(("response", "survival"), embedding)

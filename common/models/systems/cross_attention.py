@@ -19,6 +19,7 @@ from common.models.parts.encoders import PathwayWeights
 from common.models.parts.token_attention import FeedForward, TokenAttention
 from common.models.parts.tokenizers import Tokens, make_tokenizer, tokens_of
 from common.models.parts.towers import Towers
+from common.study.modalities import MODALITIES
 from common.study.study import Study
 
 
@@ -47,25 +48,22 @@ class CrossAttention(FusedModel):
                 cure="choose a width that all heads share evenly",
             )
         self._width = options.width
-        for modality in sorted({spec.modality for spec in self.features.values()}):
-            tokenizers = {
-                name: make_tokenizer(
-                    spec,
-                    options.width,
-                    pathway_hidden=options.pathway_hidden,
-                    pathway_weights=options.pathway_weights,
-                    dropout=options.dropout,
-                )
-                for name, spec in self.features.items()
-                if spec.modality == modality
-            }
-            self.add_module(modality, nn.ModuleDict(tokenizers))
+        self.add_parts(
+            lambda spec: make_tokenizer(
+                spec,
+                options.width,
+                pathway_hidden=options.pathway_hidden,
+                pathway_weights=options.pathway_weights,
+                dropout=options.dropout,
+            ),
+            sorted(MODALITIES),
+        )
         self.fusion = _CrossFusion(options)
         self.heads = Towers(study, options.width, hidden=0)
 
     def _side(self, batch: PatientBatch, *, clinical: bool) -> Tokens:
         named = {
-            name: self.get_submodule(f"{spec.modality}.{name}")
+            name: self.part(name)
             for name, spec in self.features.items()
             if (spec.modality == "clinical") == clinical
         }

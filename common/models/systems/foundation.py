@@ -21,6 +21,7 @@ from common.models.parts.lora import add_lora
 from common.models.parts.token_attention import FeedForward, TokenAttention
 from common.models.parts.tokenizers import Tokenizer, make_tokenizer, share_of_attention
 from common.models.parts.towers import Towers
+from common.study.modalities import MODALITIES
 from common.study.study import FeatureSpec, Study
 
 
@@ -52,11 +53,7 @@ class Foundation(FusedModel):
                 where="study.model.options",
                 why="width must be a multiple of heads, and weights need their sha256",
             )
-        for modality in sorted({spec.modality for spec in self.features.values()}):
-            sets = {n: s for n, s in self.features.items() if s.modality == modality}
-            self.add_module(
-                modality, nn.ModuleDict({n: _FeatureTokens(s, options) for n, s in sets.items()})
-            )
+        self.add_parts(lambda spec: _FeatureTokens(spec, options), sorted(MODALITIES))
         self.fusion = _Trunk(options)
         self.heads = Towers(study, options.width, hidden=0)
         if options.weights is not None and options.sha256 is not None:
@@ -69,10 +66,8 @@ class Foundation(FusedModel):
     def forward_prepared(self, batch: PatientBatch) -> Outputs:
         """Return the outputs; attention is what CLS reads of a set in the last layer."""
         tokens, masks, sources = [], [], {}
-        for name, spec in self.features.items():
-            own, mask, source = self.get_submodule(f"{spec.modality}.{name}")(
-                *read_tokens(batch, name)
-            )
+        for name in self.features:
+            own, mask, source = self.part(name)(*read_tokens(batch, name))
             tokens.append(own)
             masks.append(mask)
             sources[name] = source

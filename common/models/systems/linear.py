@@ -17,7 +17,7 @@ from common.models.base.base import FusedModel, ModelOptions, read_tokens
 from common.models.base.baseline import hazard_biases, response_bias
 from common.models.parts.pooling import bound_norm, pool_tokens
 from common.models.parts.row_linear import RowLinear
-from common.study.study import MODALITIES, FeatureSpec, Study
+from common.study.study import FeatureSpec, Study
 
 
 class LinearOptions(ModelOptions):
@@ -53,14 +53,7 @@ class LinearHeads(FusedModel):
         n_scores = self.n_intervals if options.per_interval else min(self.n_intervals, 1)
         self._n_outputs = int(self.has_response) + n_scores
         flag = int(options.presence_flags)
-        for modality in MODALITIES:
-            maps = {
-                name: RowLinear(spec.pooled_dim + flag, self._n_outputs)
-                for name, spec in self.features.items()
-                if spec.modality == modality
-            }
-            if maps:
-                self.add_module(modality, nn.ModuleDict(maps))
+        self.add_parts(lambda spec: RowLinear(spec.pooled_dim + flag, self._n_outputs))
         self.heads = nn.ParameterDict()
         if self.has_response:
             self.heads["response_bias"] = nn.Parameter(response_bias(study))
@@ -97,9 +90,8 @@ class LinearHeads(FusedModel):
     def forward_prepared(self, batch: PatientBatch) -> Outputs:
         """Return the outputs from pooled vectors; `embedding` holds the scores (B, R)."""
         scores = batch.response.new_zeros((len(batch), self._n_outputs))
-        for name, spec in self.features.items():
-            linear = self.get_submodule(f"{spec.modality}.{name}")
-            scores = scores + linear(batch.tokens[name].squeeze(1))
+        for name in self.features:
+            scores = scores + self.part(name)(batch.tokens[name].squeeze(1))
         response = scores[:, 0] if self.has_response else torch.zeros_like(batch.response)
         if self.has_response:
             response = response + self.heads["response_bias"]

@@ -26,7 +26,7 @@ from common.models.parts.encoders import (
 from common.models.parts.experts import MultiGateExperts
 from common.models.parts.instance_loss import InstanceLoss
 from common.models.parts.towers import Towers
-from common.study.study import MODALITIES, Study
+from common.study.study import Study
 
 SMALL = {
     "width": 16,
@@ -84,7 +84,7 @@ class Moemil(FusedModel):
             pathway_weights=options.pathway_weights,
             dropout=options.dropout,
         )
-        self._add_encoders(sizes)
+        self.add_parts(lambda spec: make_encoder(spec, sizes))
         fused_width = len(self.features) * (options.width + 1)
         self.fusion = nn.ModuleDict(
             {
@@ -102,33 +102,20 @@ class Moemil(FusedModel):
         self.heads = Towers(study, options.expert_width, options.tower_hidden)
         self._add_instance_losses(options)
 
-    def _add_encoders(self, sizes: EncoderSizes) -> None:
-        for modality in MODALITIES:
-            encoders = {
-                name: make_encoder(spec, sizes)
-                for name, spec in self.features.items()
-                if spec.modality == modality
-            }
-            if encoders:
-                self.add_module(modality, nn.ModuleDict(encoders))
-
     def _add_instance_losses(self, options: MoemilOptions) -> None:
         self._instance_weight = options.instance_weight if self.has_response else 0.0
         self._instances: dict[str, str] = {}
         if self._instance_weight == 0:
             return
         for name, spec in self.features.items():
-            encoder = self.get_submodule(f"{spec.modality}.{name}")
+            encoder = self.part(name)
             if spec.modality == "pathology" and isinstance(encoder, BagEncoder):
                 loss = InstanceLoss(options.bag_hidden, options.instance_patches)
                 self._instances[name] = f"{spec.modality}.{name}.instances"
                 encoder.add_module("instances", loss)
 
     def _encode(self, batch: PatientBatch) -> dict[str, Encoded]:
-        return {
-            name: self.get_submodule(f"{spec.modality}.{name}")(*read_tokens(batch, name))
-            for name, spec in self.features.items()
-        }
+        return {name: self.part(name)(*read_tokens(batch, name)) for name in self.features}
 
     def _fuse(self, encoded: dict[str, Encoded], batch: PatientBatch) -> Outputs:
         vectors = {name: one.vector for name, one in encoded.items()}

@@ -27,7 +27,8 @@ from common.models.parts.encoders import PathwayWeights
 from common.models.parts.token_attention import FeedForward
 from common.models.parts.tokenizers import Tokens, make_tokenizer, masked_mean, tokens_of
 from common.models.parts.towers import Towers
-from common.study.study import MODALITIES, Modality, Study
+from common.study.modalities import MODALITIES, Modality
+from common.study.study import Study
 
 
 class SurvPgcOptions(ModelOptions):
@@ -91,7 +92,15 @@ class SurvPgc(FusedModel):
                 cure="add such feature sets, change options.paths, or choose moemil",
             )
         self.features = {n: s for n, s in self.features.items() if n in self._read_names()}
-        self._add_tokenizers(options)
+        self.add_parts(
+            lambda spec: make_tokenizer(
+                spec,
+                options.width,
+                pathway_hidden=options.pathway_hidden,
+                pathway_weights=options.pathway_weights,
+                dropout=options.dropout,
+            )
+        )
         width, out = options.width, options.attention_width
         self.fusion = _PathFusion(self._paths, width, out, options.dropout)
         self.heads = Towers(study, 2 * out * len(self._paths), options.tower_hidden)
@@ -99,24 +108,8 @@ class SurvPgc(FusedModel):
     def _read_names(self) -> set[str]:
         return {name for names in self._sets.values() for name in names}
 
-    def _add_tokenizers(self, options: SurvPgcOptions) -> None:
-        for modality, names in self._sets.items():
-            tokenizers = {
-                name: make_tokenizer(
-                    self.features[name],
-                    options.width,
-                    pathway_hidden=options.pathway_hidden,
-                    pathway_weights=options.pathway_weights,
-                    dropout=options.dropout,
-                )
-                for name in names
-            }
-            if tokenizers:
-                self.add_module(modality, nn.ModuleDict(tokenizers))
-
     def _tokens(self, modality: Modality, batch: PatientBatch) -> Tokens:
-        module = self.get_submodule(modality)
-        named = {name: module.get_submodule(name) for name in self._sets[modality]}
+        named = {name: self.part(name) for name in self._sets[modality]}
         return tokens_of(named, batch, self._width)
 
     def read_paths(self, batch: PatientBatch) -> dict[Modality, PathRead]:

@@ -23,7 +23,6 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import torch
 
-from common.study.study import MODALITIES
 from simulations.benchmarks.parts.check import Check, progress, run
 from simulations.benchmarks.parts.paired_bootstrap import (
     Difference,
@@ -36,6 +35,7 @@ from simulations.benchmarks.parts.paired_bootstrap import (
 from simulations.benchmarks.parts.synthetic_trial import (
     ARMS,
     EPSILON,
+    MODALITY_FEATURES,
     ArmName,
     FloatArray,
     Scores,
@@ -145,7 +145,7 @@ def _metric_checks(metric: str, by_seed: Sequence[Ranked]) -> Iterator[Check]:
         f"oracle that sees missing modalities {_values(overall, 'full oracle')}; "
         f"differences {_told(gaps)}",
     )
-    for modality in MODALITIES:
+    for modality in MODALITY_FEATURES:
         yield _is_above_zero(
             f"{name}: fused minus {modality} alone",
             overall,

@@ -84,7 +84,7 @@ BASE = "patient_id,slides,volume_ct,mask_ct,clinical_age,response,time,time_unit
         (",here.nii,,,,,,,", "patient_id", "no identifier"),
         ("p1,,,", "patient_id", "4 cells, the header 9"),
         ("p1,here.nii;here.nii,,,,,,,", "slides", "already listed on row 2"),
-        ("p1,here.nii,here.nii,,,,,,", "slides", "already listed on row 2"),
+        ("p1,here.nii,here.nii,,,,,,", "volume_ct", "already listed on row 2"),
         ("p1,,here.nii,here.nii,,,,,", "mask_ct", "already listed on row 2"),
     ],
 )
@@ -135,7 +135,7 @@ def test_an_image_of_two_patients_is_refused(tmp_path: Path) -> None:
     touch(tmp_path, "a.tif", "m.nii", "v1.nii", "v2.nii")
     text = "patient_id,slides,volume_ct,mask_ct\np1,a.tif,v1.nii,m.nii\np2,./a.tif,v2.nii,m.nii\n"
     found = problems(tmp_path, text)
-    assert [(p.row, p.column) for p in found] == [(3, "mask_ct"), (3, "slides")]
+    assert [(p.row, p.column) for p in found] == [(3, "slides"), (3, "mask_ct")]
 
 
 @pytest.mark.parametrize("text", ["", "patient_id\n", "patient_id,slides\n\n,\n"])

@@ -6,7 +6,7 @@ from client.data.dataset import PatientDataset
 from client.extract.kinds.extractor import create_extractor
 from common.errors import ConfigError, DataError
 from common.models.base.build import build_model
-from common.study.study import MODALITIES
+from common.study.modalities import MODALITIES
 from simulations.synthetic import public_reference
 from simulations.synthetic.clinical_record import COLUMNS, draw_record
 from simulations.synthetic.cohort import draw_cohort

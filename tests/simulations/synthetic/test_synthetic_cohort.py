@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from scipy.special import expit
 from sklearn.metrics import roc_auc_score
 
-from common.study.study import MODALITIES
+from common.study.modalities import MODALITIES
 from simulations.synthetic.cohort import attainable, draw_cohort, weights
 from simulations.synthetic.oracle import oracle_metrics, truth_table
 from simulations.synthetic.public_reference import public_hazards, public_prevalence

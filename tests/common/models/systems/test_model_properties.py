@@ -12,11 +12,11 @@ from torch.utils import _pytree as pytree
 from common.cohort.batch import Outputs, PatientBatch
 from common.models.base.base import FusedModel
 from common.models.base.build import build_model
-from common.models.base.parameters import block_of
+from common.models.base.parameters import BLOCKS, block_of
 from common.models.base.validators import check_private
 from common.models.losses.multitask import PatientObjective
 from common.study.catalogue import MODELS
-from common.study.study import BLOCKS, MODALITIES
+from common.study.modalities import MODALITIES
 
 every_model = pytest.mark.parametrize("name", sorted(SMALL_MODELS))
 
