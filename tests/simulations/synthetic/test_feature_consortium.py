@@ -6,13 +6,12 @@ from client.data.dataset import PatientDataset
 from client.extract.kinds.extractor import create_extractor
 from common.errors import ConfigError, DataError
 from common.models.base.build import build_model
-from common.study.modalities import MODALITIES
 from simulations.synthetic import public_reference
 from simulations.synthetic.clinical_record import COLUMNS, draw_record
 from simulations.synthetic.cohort import draw_cohort
 from simulations.synthetic.feature_cohort import FeatureShape, feature_consortium
 from simulations.synthetic.feature_sets import SCALED_BY_REFERENCE, raw_feature_sets
-from simulations.synthetic.spec import demo_spec
+from simulations.synthetic.spec import FACTORS, demo_spec
 from simulations.synthetic.streams import stream
 from simulations.synthetic.study_template import demo_study, feature_study
 
@@ -40,12 +39,12 @@ def test_each_factor_can_be_read_from_its_features(complete, name):
     spec, sites = complete
     x = np.stack([pooled(name, bag) for site in sites.values() for bag in site.features[name]])
     latent = np.concatenate([draw_cohort(spec, site).latent for site in spec.sites])
-    z = latent[:, MODALITIES.index(SHOWN[name])]
+    z = latent[:, FACTORS.index(SHOWN[name])]
     train = np.arange(len(z)) % 2 == 0
     model = RidgeCV(np.logspace(-2, 4, 7)).fit(x[train], z[train])
     assert model.score(x[~train], z[~train]) > 0.8
-    for other in set(MODALITIES) - {SHOWN[name]}:
-        w = latent[:, MODALITIES.index(other)]
+    for other in set(FACTORS) - {SHOWN[name]}:
+        w = latent[:, FACTORS.index(other)]
         model = RidgeCV(np.logspace(-2, 4, 7)).fit(x[train], w[train])
         assert model.score(x[~train], w[~train]) < 0.1
 
@@ -132,7 +131,7 @@ def test_missing_constants_are_told(monkeypatch, tmp_path):
 
 
 def test_raw_feature_sets_cover_all_modalities():
-    assert {spec.modality for spec in raw_feature_sets().values()} == set(MODALITIES)
+    assert {spec.modality for spec in raw_feature_sets().values()} == set(FACTORS)
 
 
 @pytest.mark.parametrize("features", [None, ["tiles"], ["slices", "clinical_table"]])

@@ -5,11 +5,10 @@ from hypothesis import strategies as st
 from scipy.special import expit
 from sklearn.metrics import roc_auc_score
 
-from common.study.modalities import MODALITIES
 from simulations.synthetic.cohort import attainable, draw_cohort, weights
 from simulations.synthetic.oracle import oracle_metrics, truth_table
 from simulations.synthetic.public_reference import public_hazards, public_prevalence
-from simulations.synthetic.spec import ConsortiumSpec, Signal, SiteSpec, demo_spec
+from simulations.synthetic.spec import FACTORS, ConsortiumSpec, Signal, SiteSpec, demo_spec
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +34,7 @@ def test_oracle_lies_where_the_docstring_says(large):
 def test_no_single_factor_comes_near_the_oracle(large):
     spec, cohorts = large
     truth = truth_table(cohorts, spec.signal)
-    for name in MODALITIES:
+    for name in FACTORS:
         auc = roc_auc_score(truth["response"], truth[f"z_{name}"])
         assert 0.62 < max(auc, 1 - auc) < 0.75, name
 
