@@ -60,16 +60,16 @@ def explain_patients(
     """
     writable_folder(folder, key="--explain")
     privacy = training_privacy(done.study, done.policy)
-    written: dict[str, Explained] = {}
+    explained: dict[str, Explained] = {}
     with output.progress(len(done.predictions), "explaining patients") as progress:
         for prediction in done.predictions:
             target = folder / prediction.patient_id
             with patient_folder(target) as waiting:
                 names, notes = _explain_one(done, prediction, privacy, waiting)
             files = [target / name for name in names]
-            written[prediction.patient_id] = Explained(files, notes)
+            explained[prediction.patient_id] = Explained(files, notes)
             progress.advance(note=prediction.patient_id)
-    return written
+    return explained
 
 
 def _explain_one(
@@ -142,13 +142,13 @@ def _strongest(
     attribution: Attribution, views: list[BagView]
 ) -> dict[str, list[tuple[str, float]]]:
     """Return feature set -> its named inputs with the largest attribution."""
-    found = {}
+    strongest = {}
     for view in views:
         names = input_names(view.name, view.spec, view.file, view.kept)
-        ranked = ranked_inputs(attribution.inputs[view.name], names, TOP)
-        if ranked:
-            found[view.name] = ranked
-    return found
+        names_ranked = ranked_inputs(attribution.inputs[view.name], names, TOP)
+        if names_ranked:
+            strongest[view.name] = names_ranked
+    return strongest
 
 
 def _risk_rank(

@@ -41,7 +41,7 @@ def patient_folder(target: Path) -> Iterator[Path]:
 
 def _written_before(target: Path) -> set[str]:
     try:
-        named = json.loads((target / RECORD).read_text(encoding="utf-8"))["files"]
-        return {str(name) for name in named if Path(str(name)).name == str(name)}
+        files = json.loads((target / RECORD).read_text(encoding="utf-8"))["files"]
+        return {str(name) for name in files if Path(str(name)).name == str(name)}
     except (OSError, ValueError, KeyError, TypeError):
         return set()

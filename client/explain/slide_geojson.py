@@ -62,22 +62,22 @@ def qupath_origin(slide: Path) -> tuple[int, int]:
         ConfigError: openslide is not installed (extra `pathology`).
     """
     openslide = require("openslide", extra="pathology")
-    with openslide.OpenSlide(str(slide)) as opened:
-        stated = [opened.properties.get(name) for name in (*_BOUNDS, "openslide.bounds-height")]
+    with openslide.OpenSlide(str(slide)) as reader:
+        bounds = [reader.properties.get(name) for name in (*_BOUNDS, "openslide.bounds-height")]
     try:
-        x, y, _width, _height = (int(value) for value in stated)
+        x, y, _width, _height = (int(value) for value in bounds)
     except (TypeError, ValueError):
         return 0, 0
     return x, y
 
 
 def _measurements(layers: Sequence[Layer], t: int) -> dict[str, float]:
-    found: dict[str, float] = {}
+    measurements: dict[str, float] = {}
     for layer in layers:
-        found[layer.name] = float(layer.values[t])
+        measurements[layer.name] = float(layer.values[t])
         if not layer.signed:
-            found[f"{layer.name} percentile"] = round(100 * float(layer.shown()[t]), 2)
-    return found
+            measurements[f"{layer.name} percentile"] = round(100 * float(layer.shown()[t]), 2)
+    return measurements
 
 
 def _square(x: int, y: int, side: int) -> list[list[int]]:

@@ -136,9 +136,9 @@ def _same_place(figure: Any, panel: Any) -> None:
 
 def _scale_bar(panel: Any, image: npt.NDArray[np.uint8], width_um: float) -> None:
     """Draw a bar of a round length, about a fifth of the width of the slide."""
-    wanted = width_um / 5
-    step = 10.0 ** math.floor(math.log10(wanted))
-    length_um = max(m * step for m in (1, 2, 5) if m * step <= wanted)
+    target_um = width_um / 5
+    step = 10.0 ** math.floor(math.log10(target_um))
+    length_um = max(m * step for m in (1, 2, 5) if m * step <= target_um)
     text = f"{length_um / 1000:g} mm" if length_um >= 1000 else f"{length_um:g} µm"
     rows, columns = image.shape[:2]
     length = length_um / width_um * columns

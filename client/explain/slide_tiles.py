@@ -75,12 +75,12 @@ def tiles_by_slide(
 
 def _slide_of(entry: SlideEntry, slides: Sequence[Path], where: str) -> Path:
     """Return the slide by its name; its place in the manifest may have changed."""
-    named = [slide for slide in slides if slide.name == entry.file]
-    if entry.index < len(slides) and slides[entry.index] in named:
+    matches = [slide for slide in slides if slide.name == entry.file]
+    if entry.index < len(slides) and slides[entry.index] in matches:
         return slides[entry.index]
-    if len(named) != 1:
+    if len(matches) != 1:
         raise _nowhere(f"the manifest does not name the slide {entry.file} of the features", where)
-    return named[0]
+    return matches[0]
 
 
 def _foreign_entry(file: FeatureFile, slides: Sequence[Path], where: str) -> SlideEntry:

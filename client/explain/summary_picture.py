@@ -97,9 +97,9 @@ def _survival(
 def _contributions(
     axis: Any, attribution: Attribution, features: Mapping[str, FeatureSpec]
 ) -> None:
-    moved = contributions(attribution, features)
-    names = list(moved)[::-1]
-    values = [moved[modality] for modality in moved][::-1]
+    shares = contributions(attribution, features)
+    names = list(shares)[::-1]
+    values = [shares[modality] for modality in shares][::-1]
     colours = [TOWARDS if value > 0 else AGAINST for value in values]
     axis.barh(names, values, color=colours, height=0.55)
     axis.axvline(0, color=INK, linewidth=0.8)

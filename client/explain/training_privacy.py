@@ -36,10 +36,10 @@ def _spent(study: Study, policy: SitePolicy) -> str:
     except LedgerError as error:
         return f"What this hospital spent is not known: its ledger cannot be read ({error.code})."
     digest = study.digest()
-    spent = [a for a in view.accounts if a.study_digest == digest and a.partition == "train"]
-    if not spent:
+    accounts = [a for a in view.accounts if a.study_digest == digest and a.partition == "train"]
+    if not accounts:
         return "This hospital's ledger holds no training of this study."
     return (
-        f"This hospital's ledger: epsilon {spent[0].epsilon:.3g} at delta {view.delta:g} spent "
-        f"in {spent[0].releases} releases."
+        f"This hospital's ledger: epsilon {accounts[0].epsilon:.3g} at delta {view.delta:g} spent "
+        f"in {accounts[0].releases} releases."
     )

@@ -80,8 +80,8 @@ class Participants:
     @property
     def digest(self) -> str:
         """SHA-256 of context and all signed keys."""
-        told = [self.context.digest(), *(a.signed_bytes().decode() for a in self.adverts)]
-        return sha256_hex(canonical_json(told))
+        parts = [self.context.digest(), *(a.signed_bytes().decode() for a in self.adverts)]
+        return sha256_hex(canonical_json(parts))
 
     @property
     def collusion(self) -> Collusion:
@@ -122,7 +122,7 @@ def check_adverts(
         ProtocolError: A key is unsigned, of a stranger, for another purpose or used twice.
         PrivacyError: Too few sites for n_min and t.
     """
-    seen: set[str] = set()
+    names: set[str] = set()
     for advert in adverts:
         if advert.site_id not in roster:
             raise refused(f"site '{advert.site_id}' is not on the roster")
@@ -136,11 +136,11 @@ def check_adverts(
                 f"the keys of '{advert.site_id}' are not signed by its registered identity"
             ) from None
         values = {advert.site_id, advert.mask_key, advert.channel_key}
-        if len(values) != 3 or values & seen:
+        if len(values) != 3 or values & names:
             raise refused(f"a key or name of '{advert.site_id}' is used twice")
-        seen |= values
-    ordered = tuple(sorted(adverts, key=lambda advert: advert.site_id))
-    participants = Participants(context, ordered)
+        names |= values
+    by_site = tuple(sorted(adverts, key=lambda advert: advert.site_id))
+    participants = Participants(context, by_site)
     _ = participants.collusion
     return participants
 

@@ -54,11 +54,11 @@ def lock(
     """
     key = os.urandom(32)
     parts = shares.split(key, len(channels), threshold)
-    covered, tokens = {}, {}
+    masks, tokens = {}, {}
     for (site, channel), part in zip(channels.items(), parts, strict=True):
-        covered[site] = part if site == owner else _xor(part, _cover(channel, owner, about))
+        masks[site] = part if site == owner else _xor(part, _cover(channel, owner, about))
         tokens[site] = bytes(len(part)) if site == owner else _cover(channel, site, about)
-    return LockedAnswer(AESGCM(key).encrypt(_NONCE, answer, about.encode()), covered, tokens)
+    return LockedAnswer(AESGCM(key).encrypt(_NONCE, answer, about.encode()), masks, tokens)
 
 
 def unlock(

@@ -86,14 +86,14 @@ def commitment(
     participants: Participants, owner: str, peer: str, number: int, seed: bytes
 ) -> bytes:
     """Return what a site publishes of a seed, so that a wrong share is noticed, 32 bytes."""
-    told = f"{participants.digest}|{owner}|{peer}|round {number}|{seed.hex()}"
-    return bytes.fromhex(sha256_hex(told))
+    text = f"{participants.digest}|{owner}|{peer}|round {number}|{seed.hex()}"
+    return bytes.fromhex(sha256_hex(text))
 
 
 def commitments(keys: SiteKeys, number: int, seeds: Mapping[str, bytes]) -> Bytes:
     """Return the commitments to all seeds of a site, (N, 32)."""
-    told = [commitment(keys.participants, keys.site_id, p, number, s) for p, s in seeds.items()]
-    return _rows(told)
+    digests = [commitment(keys.participants, keys.site_id, p, number, s) for p, s in seeds.items()]
+    return _rows(digests)
 
 
 def seal_shares(keys: SiteKeys, number: int, seeds: Mapping[str, bytes]) -> Bytes:

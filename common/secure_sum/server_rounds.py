@@ -103,9 +103,9 @@ class SecureSumServer:
             "commitments": (count, 32),
         }
         kind = {"masked": np.int64 if self.context.modulus_bits == 64 else np.int32}
-        for name, wanted in shape.items():
+        for name, size in shape.items():
             array = upload.get(name)
-            if array is None or array.shape != wanted or array.dtype != kind.get(name, np.uint8):
+            if array is None or array.shape != size or array.dtype != kind.get(name, np.uint8):
                 raise refused(f"the array '{name}' of '{site_id}' is not what was declared")
         if site_id not in names or site_id in current.sealed or current.survivors is not None:
             raise refused(f"an upload of '{site_id}' is not expected now")
@@ -150,32 +150,32 @@ class SecureSumServer:
         if current.survivors is None:
             raise refused("the uploads are still open")
         survivors = current.survivors
-        lost = [name for name in participants.site_ids if name not in survivors]
+        missing = [name for name in participants.site_ids if name not in survivors]
         answers = self._answers(replies, survivors)
         threshold = participants.collusion.threshold
         if len(answers) < threshold:
             raise _void(f"{len(answers)} survivors have answered", threshold)
-        seeds = self._seeds(current, answers, lost)
+        seeds = self._seeds(current, answers, missing)
         words = current.total.copy()
         for (sender, peer), seed in seeds.items():
             apply_mask(words, seed, add=peer < sender)
         current.total = np.zeros(0, dtype=words.dtype)
-        unanswered = [name for name in survivors if name not in answers]
-        return OpenedSum(to_signed(words), list(survivors), lost, unanswered)
+        silent = [name for name in survivors if name not in answers]
+        return OpenedSum(to_signed(words), list(survivors), missing, silent)
 
     def _answers(
         self, replies: Sequence[UnmaskReply], survivors: Sequence[str]
     ) -> dict[str, LockedAnswer]:
         """Return the answers about this round and list that are of the declared shape."""
         participants, current = self._agreed(), self._current()
-        told = list_digest(participants.digest, current.number, survivors)
+        digest = list_digest(participants.digest, current.number, survivors)
         names = participants.site_ids
         answers = {}
         for reply in sorted(replies, key=lambda r: r.site_id):
             sealed, covered, tokens = (
                 reply.arrays.get(name) for name in ("sealed", "covered", "tokens")
             )
-            if reply.site_id not in survivors or reply.list_digest != told or sealed is None:
+            if reply.site_id not in survivors or reply.list_digest != digest or sealed is None:
                 continue
             if not (_is_share_table(covered, len(names)) and _is_share_table(tokens, len(names))):
                 continue
@@ -185,18 +185,18 @@ class SecureSumServer:
         return answers
 
     def _seeds(
-        self, current: _Round, answers: Mapping[str, LockedAnswer], lost: Sequence[str]
+        self, current: _Round, answers: Mapping[str, LockedAnswer], missing: Sequence[str]
     ) -> dict[tuple[str, str], bytes]:
         """Return the seeds to remove: (sender, sender) self and (sender, lost) pairwise."""
         survivors = current.survivors or []
-        told = list_digest(self._agreed().digest, current.number, survivors)
-        wanted = [(sender, peer) for sender in survivors for peer in (sender, *lost)]
+        digest = list_digest(self._agreed().digest, current.number, survivors)
+        pairs = [(sender, peer) for sender in survivors for peer in (sender, *missing)]
         for helpers in _groups(list(answers), self._agreed().collusion.threshold):
             numbers = [self._agreed().number(name) for name in helpers]
             weights = shares.weights_at_zero(numbers)
-            named = dict(zip(helpers, weights, strict=True))
-            opened = [unlock(name, answers, named, told) for name in helpers]
-            seeds = _combine(wanted, opened, weights)
+            weight_of = dict(zip(helpers, weights, strict=True))
+            rows = [unlock(name, answers, weight_of, digest) for name in helpers]
+            seeds = _combine(pairs, rows, weights)
             if seeds is not None and self._as_committed(current, seeds):
                 return seeds
         raise refused("the survivors' shares contradict what was committed to")
@@ -236,15 +236,15 @@ def _groups(names: list[str], threshold: int) -> list[list[str]]:
 
 
 def _combine(
-    wanted: Sequence[tuple[str, str]], opened: Sequence[bytes | None], weights: Sequence[int]
+    pairs: Sequence[tuple[str, str]], rows: Sequence[bytes | None], weights: Sequence[int]
 ) -> dict[tuple[str, str], bytes] | None:
     size = shares.SHARE_BYTES
-    if any(part is None or len(part) != size * len(wanted) for part in opened):
+    if any(part is None or len(part) != size * len(pairs) for part in rows):
         return None
     seeds = {}
-    for index, pair in enumerate(wanted):
+    for index, pair in enumerate(pairs):
         cut = slice(index * size, (index + 1) * size)
-        secret = shares.combine([part[cut] for part in opened if part is not None], weights)
+        secret = shares.combine([part[cut] for part in rows if part is not None], weights)
         if secret is None:
             return None
         seeds[pair] = secret

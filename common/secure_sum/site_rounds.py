@@ -157,31 +157,31 @@ class SecureSumSite:
         keys = self._agreed()
         names = keys.participants.site_ids
         survivors = self._check_list(request, names)
-        told = list_digest(keys.participants.digest, request.round, survivors)
-        if self._state.answered not in (None, told):
+        digest = list_digest(keys.participants.digest, request.round, survivors)
+        if self._state.answered not in (None, digest):
             raise refused("another list of survivors was already answered in this round")
         rows = request.arrays.get("sealed_shares")
         if rows is None or rows.dtype != np.uint8 or rows.shape[:1] != (len(survivors),):
             raise refused("the survivors' shares are missing")
-        lost = [name for name in names if name not in survivors]
+        missing = [name for name in names if name not in survivors]
         answer = b""
         for sender, row in zip(survivors, rows, strict=True):
-            held = open_shares(keys, request.round, sender, row)
-            answer += b"".join(held[name] for name in (sender, *lost))
-        self._change(answered=told)
+            shares = open_shares(keys, request.round, sender, row)
+            answer += b"".join(shares[name] for name in (sender, *missing))
+        self._change(answered=digest)
         locked = lock(
             answer,
             self.site_id,
             keys.channels,
             keys.participants.collusion.threshold,
-            told,
+            digest,
         )
         reply = UnmaskReply(
             site_id=self.site_id,
             run_id=self.context.run_id,
             session=self.context.session,
             round=request.round,
-            list_digest=told,
+            list_digest=digest,
         )
         arrays = {
             "sealed": np.frombuffer(locked.sealed, dtype=np.uint8),
@@ -249,5 +249,5 @@ def list_digest(participants_digest: str, round_number: int, survivors: Sequence
 
 
 def _rows(parts: Iterable[bytes]) -> npt.NDArray[np.uint8]:
-    joined = list(parts)
-    return np.frombuffer(b"".join(joined), dtype=np.uint8).reshape(len(joined), -1)
+    rows = list(parts)
+    return np.frombuffer(b"".join(rows), dtype=np.uint8).reshape(len(rows), -1)

@@ -55,20 +55,20 @@ def verified_digest(entry: EncoderEntry, path: Path, params: Mapping[str, object
         ConfigError: The digest differs from `params.sha256`, or the study states none although
             the weights are the hospital's own copy.
     """
-    expected = params.get("sha256")
+    stated_digest = params.get("sha256")
     actual = weights_sha256(path)
-    if expected is None and not entry.embedded:
+    if stated_digest is None and not entry.embedded:
         raise ConfigError(
             f"the study does not say which weights of encoder '{entry.name}' to use",
             where="extractor.params.sha256",
             why="hospitals with different weights would mix incomparable features unseen",
             cure=f"write the digest into the study; the file here has {actual}",
         )
-    if expected is not None and expected != actual:
+    if stated_digest is not None and stated_digest != actual:
         raise ConfigError(
             f"the weights of encoder '{entry.name}' are not those of the study",
             where=str(path),
-            why=f"the study asks for SHA-256 {expected}, this file has {actual}",
+            why=f"the study asks for SHA-256 {stated_digest}, this file has {actual}",
             cure="get the file the study names, or agree on a new version of the study",
             code=ErrorCode.FEATURE_FINGERPRINT,
         )

@@ -51,15 +51,15 @@ def resolve_device(device: Device = "auto") -> Literal["cpu", "cuda"]:
     Raises:
         ConfigError: CUDA is asked for and there is none.
     """
-    wanted = _preferred[0] if device == "auto" else device
+    name = _preferred[0] if device == "auto" else device
     has_driver = Path("/dev/nvidiactl").exists() or Path("/dev/dxg").exists()
-    if wanted == "cpu" or (wanted == "auto" and not has_driver):
+    if name == "cpu" or (name == "auto" and not has_driver):
         return "cpu"  # without importing torch
     import torch
 
     if torch.cuda.is_available():
         return "cuda"
-    if wanted == "cuda":
+    if name == "cuda":
         raise ConfigError(
             "no CUDA device is usable",
             where="device",
@@ -97,12 +97,12 @@ def load_encoder(
     entry = encoder_entry(name)
     path = locate_weights(entry, params)
     digest = verified_digest(entry, path, params)
-    chosen = resolve_device(device)
-    if entry.embedded and chosen == "cuda":
+    target = resolve_device(device)
+    if entry.embedded and target == "cuda":
         return TorchEncoder(entry, digest)
     if entry.embedded:
         path = cached_efficientnet_lite0(digest)
-    return OnnxEncoder(entry, path, digest, device=chosen, threads=threads)
+    return OnnxEncoder(entry, path, digest, device=target, threads=threads)
 
 
 class OnnxEncoder:
@@ -184,15 +184,15 @@ def _session(path: Path, device: str, threads: int) -> Any:
     options = runtime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     options.log_severity_level = 3
-    wanted = "CUDAExecutionProvider" if device == "cuda" else "CPUExecutionProvider"
-    if wanted not in runtime.get_available_providers():
+    provider = "CUDAExecutionProvider" if device == "cuda" else "CPUExecutionProvider"
+    if provider not in runtime.get_available_providers():
         raise ConfigError(
             "the installed ONNX Runtime cannot use CUDA",
             where=str(path),
             cure="pip install onnxruntime-gpu in place of onnxruntime, or set device: cpu",
         )
     try:
-        return runtime.InferenceSession(str(path), options, providers=[wanted])
+        return runtime.InferenceSession(str(path), options, providers=[provider])
     except Exception as error:
         raise ConfigError(
             "the encoder's file cannot be loaded by ONNX Runtime",

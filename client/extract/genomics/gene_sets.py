@@ -31,14 +31,14 @@ def read_gene_sets(path: Path) -> GeneSets:
     """
     try:
         if path.suffix.lower() == ".gmt":
-            named = _read_gmt(path)
+            sets = _read_gmt(path)
         elif path.suffix.lower() == ".csv":
-            named = _read_csv(path)
+            sets = _read_csv(path)
         else:
             raise _refused(path, f"the ending is '{path.suffix}'", "use .gmt or .csv")
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise _refused(path, " ".join(str(error).split()), "check the path") from error
-    return clean_gene_sets(named, where=str(path))
+    return clean_gene_sets(sets, where=str(path))
 
 
 def clean_gene_sets(named: Sequence[tuple[str, Sequence[str]]], *, where: str) -> GeneSets:

@@ -90,12 +90,12 @@ def load_sets(params: PathwayParams, *, where: str) -> GeneSets:
                 cure="name each set once, as the gene sets do",
             )
         sets = {name: sets[name] for name in params.pathways}
-    expected = params.gene_sets_sha256
-    if expected is not None and gene_sets_digest(sets) != expected:
+    digest = params.gene_sets_sha256
+    if digest is not None and gene_sets_digest(sets) != digest:
         raise ConfigError(
             "these are not the gene sets the study was frozen with",
             where=f"{where}.gene_sets_sha256",
-            why=f"found {gene_sets_digest(sets):.16}, expected {expected:.16}",
+            why=f"found {gene_sets_digest(sets):.16}, expected {digest:.16}",
             cure="use the file that the coordinator sent",
         )
     return sets

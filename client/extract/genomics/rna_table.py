@@ -42,12 +42,12 @@ class RnaTable:
         return values
 
 
-def rna_table(path: Path, wanted: tuple[str, ...]) -> RnaTable:
+def rna_table(path: Path, genes: tuple[str, ...]) -> RnaTable:
     """Return the table of the wanted genes, from memory if the file has not changed.
 
     Args:
         path: CSV (also .csv.gz) or Parquet; the first column names the patients.
-        wanted: Gene symbols, as the columns are named.
+        genes: Gene symbols, as the columns are named.
 
     Raises:
         ExtractionError: The table is unreadable, names a patient or gene twice, or holds text
@@ -57,26 +57,26 @@ def rna_table(path: Path, wanted: tuple[str, ...]) -> RnaTable:
         stat = path.stat()
     except OSError as error:
         raise _refused(path, str(error), "check the path in the manifest") from error
-    return _cached(path, stat.st_mtime_ns, stat.st_size, wanted)
+    return _cached(path, stat.st_mtime_ns, stat.st_size, genes)
 
 
 @lru_cache(maxsize=4)
-def _cached(path: Path, _mtime_ns: int, _size: int, wanted: tuple[str, ...]) -> RnaTable:
-    return RnaTable(path, wanted)
+def _cached(path: Path, _mtime_ns: int, _size: int, genes: tuple[str, ...]) -> RnaTable:
+    return RnaTable(path, genes)
 
 
-def _read_frame(path: Path, wanted: Sequence[str]) -> pd.DataFrame:
+def _read_frame(path: Path, genes: Sequence[str]) -> pd.DataFrame:
     try:
         if path.suffix.lower() in (".parquet", ".pq"):
             import pyarrow.parquet
 
             columns = pyarrow.parquet.read_schema(path).names
-            chosen = _chosen(path, [str(name) for name in columns], wanted)
-            return pd.read_parquet(path, columns=chosen)[chosen]
+            usecols = _chosen(path, [str(name) for name in columns], genes)
+            return pd.read_parquet(path, columns=usecols)[usecols]
         header = pd.read_csv(path, nrows=1, header=None, dtype=str).iloc[0].fillna("")
         columns = [str(name).strip() for name in header]
-        chosen = _chosen(path, columns, wanted)
-        positions = [columns.index(name) for name in chosen]
+        usecols = _chosen(path, columns, genes)
+        positions = [columns.index(name) for name in usecols]
         frame = pd.read_csv(path, usecols=positions, dtype={columns[0]: str}, low_memory=False)
         frame.columns = pd.Index([columns[i] for i in sorted(positions)])
         return frame
@@ -85,14 +85,14 @@ def _read_frame(path: Path, wanted: Sequence[str]) -> pd.DataFrame:
         raise _refused(path, " ".join(str(error).split()), cure) from error
 
 
-def _chosen(path: Path, columns: list[str], wanted: Sequence[str]) -> list[str]:
+def _chosen(path: Path, columns: list[str], genes: Sequence[str]) -> list[str]:
     """Return the patient column, then the wanted genes in the order of the table."""
-    keep = set(wanted)
-    chosen = [columns[0], *(name for name in columns[1:] if name in keep)]
-    if len(set(chosen)) != len(chosen):
-        twice = next(name for name in chosen if chosen.count(name) > 1)
+    keep = set(genes)
+    usecols = [columns[0], *(name for name in columns[1:] if name in keep)]
+    if len(set(usecols)) != len(usecols):
+        twice = next(name for name in usecols if usecols.count(name) > 1)
         raise _refused(path, f"gene '{twice}' has two columns", "keep one column a gene")
-    return chosen
+    return usecols
 
 
 def _numbers(path: Path, values: pd.DataFrame, ids: pd.Series) -> npt.NDArray[np.float64]:

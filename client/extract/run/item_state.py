@@ -123,7 +123,7 @@ class StateStore:
         state = self.load(feature, patient_id)
         if state.last is None:
             return
-        ended = state.last.model_copy(
+        attempt = state.last.model_copy(
             update={
                 "outcome": outcome,
                 "seconds": round((datetime.now(UTC) - state.last.started).total_seconds(), 3),
@@ -131,7 +131,7 @@ class StateStore:
                 "problems": problems or [],
             }
         )
-        self._save(state.model_copy(update={"attempts": [*state.attempts[:-1], ended]}))
+        self._save(state.model_copy(update={"attempts": [*state.attempts[:-1], attempt]}))
 
     def _save(self, state: ItemState) -> None:
         text = state.model_dump_json(indent=1)

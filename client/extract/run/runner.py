@@ -97,26 +97,26 @@ class _Plan:
             ThreadPoolExecutor(max_workers=max(1, 2 * workers)) as threads,
             output.progress(len(pairs), "checking raw files") as progress,
         ):
-            for (name, row), found in zip(pairs, threads.map(digest, pairs), strict=True):
-                self._sort(name, row, found)
+            for (name, row), digest_or_error in zip(pairs, threads.map(digest, pairs), strict=True):
+                self._sort(name, row, digest_or_error)
                 progress.advance()
 
-    def _sort(self, name: str, row: PatientRow, found: str | OSError | None) -> None:
-        if found is None:
+    def _sort(self, name: str, row: PatientRow, digest: str | OSError | None) -> None:
+        if digest is None:
             self.summary.absent += 1
-        elif isinstance(found, OSError):
-            self._unreadable(name, row, found)
-        elif self._up_to_date(name, row, found):
+        elif isinstance(digest, OSError):
+            self._unreadable(name, row, digest)
+        elif self._up_to_date(name, row, digest):
             self.summary.skipped += 1
         else:
-            self.items.append(WorkItem(name, row, found))
+            self.items.append(WorkItem(name, row, digest))
 
     def _up_to_date(self, name: str, row: PatientRow, digest: str) -> bool:
         """Return whether nothing is to be done; repeat what was wrong with the item before."""
         fingerprint = self.extractors[name].fingerprint
-        settled = self.states.load(name, row.patient_id).settled(digest, fingerprint)
-        if settled and settled.outcome == "empty":
-            self._name(self.summary.empty, name, row.patient_id, settled.problems)
+        outcome = self.states.load(name, row.patient_id).settled(digest, fingerprint)
+        if outcome and outcome.outcome == "empty":
+            self._name(self.summary.empty, name, row.patient_id, outcome.problems)
             return True
         path = feature_path(self.store, name, row.patient_id)
         if not path.is_file():
@@ -128,8 +128,8 @@ class _Plan:
         if FINGERPRINT not in attrs:
             return True  # brought ready-made
         same = (attrs[FINGERPRINT], attrs.get(INPUT_DIGEST)) == (fingerprint, digest)
-        if same and settled:
-            self._name(self.summary.set_aside, name, row.patient_id, settled.problems)
+        if same and outcome:
+            self._name(self.summary.set_aside, name, row.patient_id, outcome.problems)
         return same
 
     def _unreadable(self, name: str, row: PatientRow, error: OSError) -> None:
@@ -173,8 +173,8 @@ class _Plan:
         into: list[ItemFailure], feature: str, patient: str, problems: list[ItemProblem]
     ) -> None:
         for problem in problems:
-            told = (problem.code, problem.reason, problem.where, problem.cure)
-            into.append(ItemFailure(patient, feature, *told))
+            key = (problem.code, problem.reason, problem.where, problem.cure)
+            into.append(ItemFailure(patient, feature, *key))
 
 
 def _results(

@@ -37,13 +37,13 @@ def extract_all(
     """
     waiting = deque(items)
     while waiting:
-        started = len(waiting)
-        unfinished = yield from _until_broken(waiting, setup, workers)
-        suspects = [item for item in unfinished if was_running(item)]
-        waiting.extendleft(item for item in reversed(unfinished) if item not in suspects)
+        n_before = len(waiting)
+        rest = yield from _until_broken(waiting, setup, workers)
+        suspects = [item for item in rest if was_running(item)]
+        waiting.extendleft(item for item in reversed(rest) if item not in suspects)
         for item in suspects:
             yield item, _alone(item, setup)
-        if unfinished and not suspects and len(waiting) == started:
+        if rest and not suspects and len(waiting) == n_before:
             raise ExtractionError(
                 "worker processes die as soon as they start",
                 why="none of them reached its first item",

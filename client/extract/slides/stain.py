@@ -29,12 +29,12 @@ def fit_macenko(tiles: NDArray[np.uint8]) -> StainNormaliser | None:
         tiles: (N, H, W, 3) RGB uint8 of the slide; about a million pixels suffice.
     """
     density = _optical_density(tiles)
-    stained = density[(density > _OD_FLOOR).all(axis=1)]
-    if len(stained) < _MIN_PIXELS:
+    tissue = density[(density > _OD_FLOOR).all(axis=1)]
+    if len(tissue) < _MIN_PIXELS:
         return None
-    stained = stained[:: max(1, len(stained) // 200_000)]
-    vectors = stain_vectors(stained)
-    concentrations = np.linalg.lstsq(vectors, stained.T, rcond=None)[0]
+    tissue = tissue[:: max(1, len(tissue) // 200_000)]
+    vectors = stain_vectors(tissue)
+    concentrations = np.linalg.lstsq(vectors, tissue.T, rcond=None)[0]
     strongest = np.percentile(concentrations, 99, axis=1)
     if not np.isfinite(strongest).all() or (strongest <= 0.05).any():
         return None
@@ -44,8 +44,8 @@ def fit_macenko(tiles: NDArray[np.uint8]) -> StainNormaliser | None:
     def normalise(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
         mixed = _optical_density(images) @ colour.T
         pixels = _LIGHT * np.exp(-mixed)
-        rounded = np.clip(np.rint(pixels), 0, 255).astype(np.uint8)
-        return np.asarray(rounded.reshape(images.shape))
+        levels = np.clip(np.rint(pixels), 0, 255).astype(np.uint8)
+        return np.asarray(levels.reshape(images.shape))
 
     return normalise
 
@@ -59,8 +59,8 @@ def stain_vectors(density: NDArray[np.float64]) -> NDArray[np.float64]:
     _, basis = np.linalg.eigh(np.cov(density.T))
     plane = basis[:, [2, 1]]
     plane = plane * np.where(plane[0] < 0, -1.0, 1.0)
-    projected = density @ plane
-    angles = np.arctan2(projected[:, 1], projected[:, 0])
+    plane_density = density @ plane
+    angles = np.arctan2(plane_density[:, 1], plane_density[:, 0])
     low, high = np.percentile(angles, [_PERCENTILE, 100 - _PERCENTILE])
     pair = [plane @ np.array([np.cos(angle), np.sin(angle)]) for angle in (low, high)]
     first, second = pair if pair[0][0] > pair[1][0] else pair[::-1]

@@ -91,8 +91,8 @@ def thinned(grid: TileGrid, max_tiles: int | None) -> TileGrid:
     """Return at most `max_tiles` tiles, evenly spread in reading order."""
     if max_tiles is None or len(grid.corners) <= max_tiles:
         return grid
-    chosen = np.linspace(0, len(grid.corners) - 1, max_tiles).round().astype(int)
-    return TileGrid(grid.corners[chosen], grid.side_px, grid.tile_px)
+    indices = np.linspace(0, len(grid.corners) - 1, max_tiles).round().astype(int)
+    return TileGrid(grid.corners[indices], grid.side_px, grid.tile_px)
 
 
 def reject_reason(tile: NDArray[np.uint8], params: QualityParams) -> Reject | None:

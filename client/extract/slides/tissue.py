@@ -117,22 +117,22 @@ def _filter_areas(
     cap = _SHARE_OF_SLIDE * mask.size
     smallest = min(params.min_tissue_mm2 * px_per_mm2, cap)
     smallest_hole = min(params.min_hole_mm2 * px_per_mm2, cap)
-    kept = np.zeros_like(mask)
+    filtered_mask = np.zeros_like(mask)
     contours, tree = cv2.findContours(mask, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
     if not contours:
-        return kept.astype(bool)
+        return filtered_mask.astype(bool)
     parents = tree[0][:, 3]
     for index in np.flatnonzero(parents < 0):
         holes = [contours[i] for i in np.flatnonzero(parents == index)]
         if cv2.contourArea(contours[index]) - sum(map(cv2.contourArea, holes)) <= smallest:
             continue
-        cv2.drawContours(kept, contours, int(index), 255, cv2.FILLED)
+        cv2.drawContours(filtered_mask, contours, int(index), 255, cv2.FILLED)
         large = [hole for hole in holes if cv2.contourArea(hole) > smallest_hole]
         for hole in sorted(large, key=cv2.contourArea, reverse=True)[: params.max_holes]:
             inner = np.zeros_like(mask)
             cv2.drawContours(inner, [hole], 0, 255, cv2.FILLED)
-            kept[(inner > 0) & (mask == 0)] = 0
-    return kept.astype(bool)
+            filtered_mask[(inner > 0) & (mask == 0)] = 0
+    return filtered_mask.astype(bool)
 
 
 def _integral(total: NDArray[np.float64], y: Any, x: Any) -> NDArray[np.float64]:

@@ -148,9 +148,9 @@ def resolution_um_per_px(properties: Mapping[str, str], path: Path) -> float:
 
 
 def _axis_resolution(properties: Mapping[str, str], axis: str) -> float | None:
-    stated = _positive(properties.get(f"openslide.mpp-{axis}"))
-    if stated is not None:
-        return stated
+    resolution = _positive(properties.get(f"openslide.mpp-{axis}"))
+    if resolution is not None:
+        return resolution
     per_unit = _positive(properties.get(f"tiff.{axis.upper()}Resolution"))
     unit = _UM_PER_UNIT.get(properties.get("tiff.ResolutionUnit", ""))
     return None if per_unit is None or unit is None else unit / per_unit
@@ -214,5 +214,5 @@ def _resized(rgb: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]
     cv2 = require("cv2", extra="pathology")
     shrinks = rgb.shape[1] >= size[0] and rgb.shape[0] >= size[1]
     how = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-    resized: NDArray[np.uint8] = cv2.resize(np.ascontiguousarray(rgb), size, interpolation=how)
-    return resized
+    image: NDArray[np.uint8] = cv2.resize(np.ascontiguousarray(rgb), size, interpolation=how)
+    return image

@@ -121,6 +121,6 @@ def _check_complete(path: Path, dataset: Any, rest: int) -> None:
     if str(dataset.file_meta.get("TransferSyntaxUID", "")) not in _UNCOMPRESSED:
         return
     samples = int(dataset.Rows) * int(dataset.Columns) * int(dataset.get("SamplesPerPixel", 1))
-    expected = samples * int(dataset.get("BitsAllocated", 16)) // 8
-    if rest < expected:
-        raise _unreadable(path, f"it is cut short: {rest} of {expected} bytes of pixels are there")
+    n_bytes = samples * int(dataset.get("BitsAllocated", 16)) // 8
+    if rest < n_bytes:
+        raise _unreadable(path, f"it is cut short: {rest} of {n_bytes} bytes of pixels are there")

@@ -49,10 +49,10 @@ def read_seg(
     check_frame(volume, str(dataset.get("FrameOfReferenceUID", "") or ""), path)
     segments = list(dataset.get("SegmentSequence", []))
     labels = [str(segment.get("SegmentLabel", "")) for segment in segments]
-    chosen = choose_rois(labels, roi, path)
-    name = "+".join(labels[i] for i in chosen)
+    indices = choose_rois(labels, roi, path)
+    name = "+".join(labels[i] for i in indices)
     try:
-        drawn = _segments_image(dataset, {int(segments[i].SegmentNumber) for i in chosen})
+        segments_image = _segments_image(dataset, {int(segments[i].SegmentNumber) for i in indices})
     except (AttributeError, KeyError, IndexError, ValueError, TypeError, RuntimeError) as error:
         raise ExtractionError(
             "the segmentation cannot be read",
@@ -60,7 +60,7 @@ def read_seg(
             why=f"pixels, positions or segment numbers are missing or damaged ({error})",
             cure="export the segmentation again, as DICOM SEG or NIfTI",
         ) from error
-    array, outside = _onto_grid(drawn, volume)
+    array, outside = _onto_grid(segments_image, volume)
     check_outside(outside, max_outside, f"segment '{name}'", path, volume)
     return make_mask(array, volume, path, roi=name, outside=outside)
 
@@ -104,11 +104,11 @@ def _steps(dataset: Any, positions: list[npt.NDArray[np.float64]]) -> list[npt.N
     plane = _group(dataset, 0, "PlaneOrientationSequence").ImageOrientationPatient
     measures = _group(dataset, 0, "PixelMeasuresSequence")
     row_mm, column_mm = (float(value) for value in measures.PixelSpacing)
-    declared = measures.get("SpacingBetweenSlices") or measures.get("SliceThickness") or 1.0
+    thickness = measures.get("SpacingBetweenSlices") or measures.get("SliceThickness") or 1.0
     across, down = np.array(plane, dtype=np.float64).reshape(2, 3)
     normal = np.cross(across, down) / np.linalg.norm(np.cross(across, down))
     depths = np.unique(np.round([position @ normal for position in positions], 3))
-    step = float(np.diff(depths).min()) if len(depths) > 1 else float(declared)
+    step = float(np.diff(depths).min()) if len(depths) > 1 else float(thickness)
     return [across * column_mm, down * row_mm, normal * step]
 
 
@@ -145,12 +145,12 @@ def _onto_grid(drawn: Any, volume: Volume) -> tuple[npt.NDArray[np.bool_], float
         return array, 0.0
     matrix = index_to_point(drawn)
     indices = to_index(volume.image, ijk @ matrix[:3, :3].T + matrix[:3, 3])
-    rounded = np.round(indices).astype(np.int64)
-    inside = ((rounded >= 0) & (rounded < volume.image.GetSize())).all(axis=1)
-    i, j, k = rounded[inside].T
+    voxels = np.round(indices).astype(np.int64)
+    inside = ((voxels >= 0) & (voxels < volume.image.GetSize())).all(axis=1)
+    i, j, k = voxels[inside].T
     array[k, j, i] = True
     steps = np.abs(np.linalg.solve(index_to_point(volume.image)[:3, :3], matrix[:3, :3]))
     same_steps = np.abs(steps.sum(axis=0) - 1).max() < GRID_TOLERANCE / 10
-    if np.abs(indices - rounded).max() > GRID_TOLERANCE or not same_steps:
+    if np.abs(indices - voxels).max() > GRID_TOLERANCE or not same_steps:
         array = resample_mask(drawn, volume.image)
     return array, float(1 - inside.mean())

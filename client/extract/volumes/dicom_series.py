@@ -61,9 +61,9 @@ def read_series(folder: Path, *, series_uids: Collection[str] = ()) -> Volume:
             repeated, of different shapes or orientations, or a tilted gantry.
     """
     headers = _choose(scan_series(folder), series_uids, folder)
-    ordered, step = _ordered(headers, folder)
-    image = _read_pixels([header.path for header in ordered], folder)
-    first = ordered[0]
+    slices, step = _ordered(headers, folder)
+    image = _read_pixels([header.path for header in slices], folder)
+    first = slices[0]
     across, down, normal = _axes(first.orientation)
     image.SetOrigin(first.position)
     image.SetSpacing((first.spacing_mm[1], first.spacing_mm[0], step))
@@ -76,14 +76,14 @@ def _choose(
 ) -> Sequence[SliceHeader]:
     if len(series) == 1:
         return next(iter(series.values()))
-    chosen = [uid for uid in series if uid in wanted]
-    if len(chosen) == 1:
-        return series[chosen[0]]
+    uids = [uid for uid in series if uid in wanted]
+    if len(uids) == 1:
+        return series[uids[0]]
     raise ExtractionError(
         f"the folder holds {len(series)} DICOM series",
         where=str(folder),
         why="it is not known which is meant; "
-        + (f"the mask refers to {len(chosen)} of them" if wanted else "no mask says so"),
+        + (f"the mask refers to {len(uids)} of them" if wanted else "no mask says so"),
         cure="keep one series a folder. Found: "
         + ", ".join(f"{uid} ({len(headers)} slices)" for uid, headers in sorted(series.items())),
     )

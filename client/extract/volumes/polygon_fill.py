@@ -79,18 +79,18 @@ def fill_slice(polygons: Sequence[Polygon], shape: tuple[int, int]) -> npt.NDArr
         (J, I) mask.
     """
     region = np.zeros(shape, dtype=bool)
-    seen: set[bytes] = set()
+    digests: set[bytes] = set()
     for polygon in sorted(polygons, key=lambda p: -p.area):
         key = np.unique(np.round(polygon.points, 2), axis=0).tobytes()
-        if key in seen:
+        if key in digests:
             continue
-        seen.add(key)
-        drawn = fill(polygon.points, shape)
-        nested = drawn.any() and (region & drawn).sum() >= _NESTED * drawn.sum()
+        digests.add(key)
+        area = fill(polygon.points, shape)
+        is_nested = area.any() and (region & area).sum() >= _NESTED * area.sum()
         if polygon.exclusive:
-            region ^= drawn
-        elif nested:
-            region &= ~drawn
+            region ^= area
+        elif is_nested:
+            region &= ~area
         else:
-            region |= drawn
+            region |= area
     return region

@@ -34,9 +34,9 @@ def choose_rois(names: Sequence[str], wanted: str | None, source: Path) -> list[
         >>> choose_rois(["GTV-1", "GTV-2"], "GTV-.*", Path("rs.dcm"))
         [0, 1]
     """
-    lowered = [name.strip().lower() for name in names]
-    if wanted is not None and wanted.strip().lower() in lowered:
-        return [i for i, name in enumerate(lowered) if name == wanted.strip().lower()]
+    lower_names = [name.strip().lower() for name in names]
+    if wanted is not None and wanted.strip().lower() in lower_names:
+        return [i for i, name in enumerate(lower_names) if name == wanted.strip().lower()]
     try:
         pattern = re.compile(wanted or DEFAULT_ROI, re.IGNORECASE)
     except re.error as error:
@@ -46,13 +46,13 @@ def choose_rois(names: Sequence[str], wanted: str | None, source: Path) -> list[
             why=str(error),
             cure="write a region's name, or an expression such as GTV.*",
         ) from error
-    found = [i for i, name in enumerate(names) if pattern.fullmatch(name.strip())]
-    if not found or (wanted is None and len(found) > 1):
+    indices = [i for i, name in enumerate(names) if pattern.fullmatch(name.strip())]
+    if not indices or (wanted is None and len(indices) > 1):
         raise ExtractionError(
-            f"{len(found)} regions match '{wanted or DEFAULT_ROI}'",
+            f"{len(indices)} regions match '{wanted or DEFAULT_ROI}'",
             where=str(source),
             why="the tumour must be named, never guessed",
             cure=f"set extractor.params.roi; the file holds: {', '.join(names) or 'none'}",
             code=ErrorCode.EXTRACTION,
         )
-    return found
+    return indices

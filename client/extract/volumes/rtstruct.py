@@ -50,12 +50,12 @@ class Contour:
 def referenced_series(path: Path) -> set[str]:
     """Return the UIDs of the image series that a structure set or segmentation refers to."""
     dataset = read_dataset(path)
-    found = {str(item.SeriesInstanceUID) for item in dataset.get("ReferencedSeriesSequence", [])}
+    uids = {str(item.SeriesInstanceUID) for item in dataset.get("ReferencedSeriesSequence", [])}
     for frame in dataset.get("ReferencedFrameOfReferenceSequence", []):
         for study in frame.get("RTReferencedStudySequence", []):
             series = study.get("RTReferencedSeriesSequence", [])
-            found |= {str(item.SeriesInstanceUID) for item in series}
-    return found
+            uids |= {str(item.SeriesInstanceUID) for item in series}
+    return uids
 
 
 def read_contours(dataset: Any, source: Path, roi: str | None) -> dict[str, list[Contour]]:
@@ -71,10 +71,12 @@ def read_contours(dataset: Any, source: Path, roi: str | None) -> dict[str, list
     """
     regions = list(dataset.get("StructureSetROISequence", []))
     names = [str(region.get("ROIName", "")) for region in regions]
-    chosen = {int(regions[i].ROINumber): f"{names[i]}" for i in choose_rois(names, roi, source)}
+    names_by_number = {
+        int(regions[i].ROINumber): f"{names[i]}" for i in choose_rois(names, roi, source)
+    }
     contours: dict[str, list[Contour]] = {}
     for item in dataset.get("ROIContourSequence", []):
-        name = chosen.get(int(item.ReferencedROINumber))
+        name = names_by_number.get(int(item.ReferencedROINumber))
         for contour in item.get("ContourSequence", []) if name else []:
             kind = str(contour.get("ContourGeometricType", ""))
             points = np.array(contour.get("ContourData", []), dtype=np.float64)
@@ -84,7 +86,7 @@ def read_contours(dataset: Any, source: Path, roi: str | None) -> dict[str, list
     if not contours:
         raise ExtractionError(
             "the chosen region holds no closed contour",
-            where=f"{source}, {', '.join(chosen.values())}",
+            where=f"{source}, {', '.join(names_by_number.values())}",
             why="points and open lines enclose nothing",
             cure="choose a region that was drawn, or export it again",
         )
@@ -129,22 +131,22 @@ def _frame_of_reference(dataset: Any) -> str:
 
 def _area_mm2(points: npt.NDArray[np.float64]) -> float:
     """Return the area of a planar polygon in space (length of its vector area)."""
-    centred = points - points[0]
-    return float(np.linalg.norm(np.cross(centred, np.roll(centred, -1, axis=0)).sum(axis=0)) / 2)
+    offsets = points - points[0]
+    return float(np.linalg.norm(np.cross(offsets, np.roll(offsets, -1, axis=0)).sum(axis=0)) / 2)
 
 
 def _outside_fraction(contours: list[Contour], volume: Volume) -> float:
     """Return the share of drawn area whose contours leave the volume by over a voxel."""
     size = np.array(volume.image.GetSize())
-    total = lost = 0.0
+    total = outside = 0.0
     for contour in contours:
         index = to_index(volume.image, contour.points_mm)
         area = _area_mm2(contour.points_mm)
         total += area
         margin = np.array([1.5, 1.5, 0.5])
         leaves = ((index < -margin) | (index > size - 1 + margin)).any()
-        lost += area if leaves else 0.0
-    return lost / total if total else 0.0
+        outside += area if leaves else 0.0
+    return outside / total if total else 0.0
 
 
 def _on_slices(contours: list[Contour], volume: Volume) -> bool:
@@ -185,8 +187,8 @@ def _fill_on_own_grid(contours: list[Contour], volume: Volume) -> npt.NDArray[np
 def _grid_of_contours(contours: list[Contour], volume: Volume) -> Any:
     """Return an empty image whose slices are the planes of the contours."""
     largest = max(contours, key=lambda c: _area_mm2(c.points_mm)).points_mm
-    centred = largest - largest[0]
-    normal = np.cross(centred, np.roll(centred, -1, axis=0)).sum(axis=0)
+    offsets = largest - largest[0]
+    normal = np.cross(offsets, np.roll(offsets, -1, axis=0)).sum(axis=0)
     normal /= np.linalg.norm(normal)
     helper = np.eye(3)[np.abs(normal).argmin()]
     across = np.cross(helper, normal)

@@ -72,10 +72,10 @@ def cut_slices(
         limits: Intensities that become 0 and 255.
         size_px: Side P of a picture; the cut square is resized to it, in mm, not in voxels.
     """
-    turned = sitk().DICOMOrient(volume.image, "LPS")
-    array = sitk().GetArrayFromImage(turned)
+    oriented_image = sitk().DICOMOrient(volume.image, "LPS")
+    array = sitk().GetArrayFromImage(oriented_image)
     region = sitk().GetArrayFromImage(sitk().DICOMOrient(mask.image, "LPS")) != 0
-    spacing = np.array(turned.GetSpacing()[::-1])
+    spacing = np.array(oriented_image.GetSpacing()[::-1])
     axis = _slice_axis(spacing, choice)
     array, region = np.moveaxis(array, axis, 0), np.moveaxis(region, axis, 0)
     spacing = np.delete(spacing, axis)
@@ -125,9 +125,9 @@ def _picture(
     image = require("PIL.Image", extra="radiology")
     around = (k - 1, k, k + 1) if choice.channels == "adjacent" else (k, k, k)
     planes = [_cut(scaled[min(max(n, 0), len(scaled) - 1)], box) for n in around]
-    stacked = np.round(np.stack(planes, axis=-1)).astype(np.uint8)
-    resized: Any = image.fromarray(stacked).resize((size_px, size_px), image.Resampling.BILINEAR)
-    return np.asarray(resized, dtype=np.uint8)
+    pixels = np.round(np.stack(planes, axis=-1)).astype(np.uint8)
+    picture: Any = image.fromarray(pixels).resize((size_px, size_px), image.Resampling.BILINEAR)
+    return np.asarray(picture, dtype=np.uint8)
 
 
 def _cut(plane: npt.NDArray[np.float32], box: tuple[slice, slice]) -> npt.NDArray[np.float32]:

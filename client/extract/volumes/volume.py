@@ -154,8 +154,8 @@ def check_frame(volume: Volume, frame_of_reference: str, source: Path) -> None:
     Raises:
         ExtractionError: Both are known and differ (code IMAGE_MASK_MISMATCH).
     """
-    known = volume.frame_of_reference and frame_of_reference
-    if known and volume.frame_of_reference != frame_of_reference:
+    both = volume.frame_of_reference and frame_of_reference
+    if both and volume.frame_of_reference != frame_of_reference:
         raise ExtractionError(
             "image and mask have different frames of reference",
             where=f"{source} against {volume.source}",
@@ -184,7 +184,7 @@ def check_outside(share: float, allowed: float, what: str, source: Path, volume:
 
 def resample_mask(mask_image: Any, reference: Any) -> npt.NDArray[np.bool_]:
     """Return a mask image on another grid as (K, J, I), nearest neighbour, 0 outside."""
-    filtered = sitk().Resample(
+    image = sitk().Resample(
         mask_image, reference, sitk().Transform(), sitk().sitkNearestNeighbor, 0
     )
-    return np.asarray(sitk().GetArrayViewFromImage(filtered) != 0)
+    return np.asarray(sitk().GetArrayViewFromImage(image) != 0)

@@ -200,7 +200,9 @@ def resample_around(volume: Volume, mask: Mask, spacing_mm: float) -> tuple[Any,
     if np.allclose(volume.image.GetSpacing(), grid.GetSpacing()):
         return _crop(volume.image, mask.image, 5)
     identity = sitk().Transform()
-    moved = sitk().Resample(image, grid, identity, sitk().sitkBSpline, 0.0, sitk().sitkFloat32)
+    image_on_grid = sitk().Resample(
+        image, grid, identity, sitk().sitkBSpline, 0.0, sitk().sitkFloat32
+    )
     new_mask = sitk().Resample(region, grid, identity, sitk().sitkNearestNeighbor, 0)
     if not sitk().GetArrayViewFromImage(new_mask).any():
         raise ExtractionError(
@@ -210,7 +212,7 @@ def resample_around(volume: Volume, mask: Mask, spacing_mm: float) -> tuple[Any,
             cure="use a smaller extractor.params.preprocess.spacing_mm",
             code=ErrorCode.EXTRACTION,
         )
-    return moved, new_mask
+    return image_on_grid, new_mask
 
 
 def _bounds(array: npt.NDArray[np.bool_]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
