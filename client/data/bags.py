@@ -110,8 +110,8 @@ class BagStore:
             where = str(raw) if isinstance(raw, Path) else f"patient {patient_id}"
             values = read_features(raw).features if isinstance(raw, Path) else raw
             check_shape(self.name, self.spec, values.shape, where)
-            kept = kept_tokens(self.name, patient_id, len(values), self.spec.max_tokens)
-            self._ready[patient_id] = torch.from_numpy(scale(values[kept], self.spec.scaling))
+            indices = kept_tokens(self.name, patient_id, len(values), self.spec.max_tokens)
+            self._ready[patient_id] = torch.from_numpy(scale(values[indices], self.spec.scaling))
             del self._bags[patient_id]
         return self._ready[patient_id]
 

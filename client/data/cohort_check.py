@@ -36,8 +36,8 @@ def open_points(policy: SitePolicy, study: Study, funnel: Funnel) -> list[str]:
     if policy.site_id not in {entry.site_id for entry in study.sites}:
         points.append(f"the study's roster does not name '{policy.site_id}'")
     if study.privacy.mode not in policy.allowed_modes:
-        allowed = ", ".join(policy.allowed_modes)
-        points.append(f"site.yaml allows {allowed}, not the study's mode '{study.privacy.mode}'")
+        modes = ", ".join(policy.allowed_modes)
+        points.append(f"site.yaml allows {modes}, not the study's mode '{study.privacy.mode}'")
     if policy.approval_of(study.digest()) is None:
         points.append("this hospital has not approved the study (`tumorboard site approve`)")
     fraction = study.training.test_fraction

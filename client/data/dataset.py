@@ -104,8 +104,8 @@ class PatientDataset:
             for name in ("response", "time_months", "event")
         ]
         levels = level_indices(study.subgroups, [row.clinical for row in rows])
-        labelled = sum(any(map(row.outcome.observed, study.tasks)) for row in manifest.rows)
-        screened = (len(manifest), labelled)
+        n_labelled = sum(any(map(row.outcome.observed, study.tasks)) for row in manifest.rows)
+        screened = (len(manifest), n_labelled)
         return cls(study, ids, stores, (labels[0], labels[1], labels[2]), levels, screened)
 
     @classmethod
@@ -145,10 +145,10 @@ class PatientDataset:
             name: BagStore(name, spec, check_bags(name, spec, ids, features.get(name, ())))
             for name, spec in study.features.items()
         }
-        made = cls(study, ids, stores, labels, level_indices(study.subgroups, records), (0, 0))
-        labelled = np.any([made.observed(task) for task in study.tasks], axis=0)
-        made.screened = (len(ids), int(labelled.sum()))
-        return made
+        dataset = cls(study, ids, stores, labels, level_indices(study.subgroups, records), (0, 0))
+        labelled = np.any([dataset.observed(task) for task in study.tasks], axis=0)
+        dataset.screened = (len(ids), int(labelled.sum()))
+        return dataset
 
     def __len__(self) -> int:
         """Return the number of patients."""
@@ -157,8 +157,8 @@ class PatientDataset:
     @property
     def modalities(self) -> tuple[Modality, ...]:
         """Modalities that at least one patient has, in canonical order."""
-        found = {self.study.features[name].modality for name, n in self._counts().items() if n}
-        return tuple(m for m in MODALITIES if m in found)
+        modalities = {self.study.features[name].modality for name, n in self._counts().items() if n}
+        return tuple(m for m in MODALITIES if m in modalities)
 
     @property
     def records(self) -> CohortSummary:
@@ -186,13 +186,13 @@ class PatientDataset:
 
     def select(self, indices: Sequence[int] | npt.NDArray[np.int64]) -> PatientDataset:
         """Return some patients, in the given order; bags in memory are shared."""
-        chosen = np.asarray(indices, dtype=np.int64).reshape(-1)
+        rows = np.asarray(indices, dtype=np.int64).reshape(-1)
         return PatientDataset(
             self.study,
-            [self.patient_ids[i] for i in chosen],
+            [self.patient_ids[i] for i in rows],
             self._stores,
-            (self.response[chosen], self.time_months[chosen], self.event[chosen]),
-            {name: levels[chosen] for name, levels in self.subgroups.items()},
+            (self.response[rows], self.time_months[rows], self.event[rows]),
+            {name: levels[rows] for name, levels in self.subgroups.items()},
             self.screened,
         )
 
@@ -212,10 +212,10 @@ class PatientDataset:
             FeatureError: A feature file is damaged.
             DataError: No patient is asked for, or `pad` is False and lengths differ.
         """
-        chosen = [int(i) for i in indices]
-        if not chosen:
+        rows = [int(i) for i in indices]
+        if not rows:
             raise DataError("an empty batch was asked for", where="PatientDataset.batch")
-        patients = [self.patient_ids[i] for i in chosen]
+        patients = [self.patient_ids[i] for i in rows]
         tokens, mask, present = {}, {}, {}
         for name, store in self._stores.items():
             tokens[name], mask[name], present[name] = _stack(store, patients, pad=pad)
@@ -223,10 +223,10 @@ class PatientDataset:
             tokens=tokens,
             mask=mask,
             present=present,
-            response=_known(self.response[chosen]),
-            time_months=_known(self.time_months[chosen]),
-            event=_known(self.event[chosen]),
-            observed={task: torch.from_numpy(self.observed(task)[chosen]) for task in TASKS},
+            response=_known(self.response[rows]),
+            time_months=_known(self.time_months[rows]),
+            event=_known(self.event[rows]),
+            observed={task: torch.from_numpy(self.observed(task)[rows]) for task in TASKS},
         )
 
     def _counts(self) -> dict[str, int]:
@@ -280,9 +280,9 @@ def _kept_rows(
             if any(has_feature(feature, row.patient_id) for feature in study.features)
         ]
     if not rows:
-        needed = "features and an outcome" if require_outcome else "features"
+        requirement = "features and an outcome" if require_outcome else "features"
         raise DataError(
-            f"no patient has {needed}",
+            f"no patient has {requirement}",
             where=str(manifest.path),
             why="; ".join(" ".join(line.split()) for line in funnel.lines()),
             cure="run `tumorboard site extract`, and look at the counts above",

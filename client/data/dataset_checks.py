@@ -105,14 +105,14 @@ def check_table(
     problems += [f"patient '{patient}' stands twice" for patient in twice]
     for name, bags in features.items():
         if name not in study.features:
-            known = ", ".join(sorted(study.features))
-            problems.append(f"feature set '{name}' is not in the study (it has {known})")
+            names = ", ".join(sorted(study.features))
+            problems.append(f"feature set '{name}' is not in the study (it has {names})")
         elif len(bags) != n:
             problems.append(f"feature set '{name}' has {len(bags)} bags for {n} patients")
     if n_records != n:
         problems.append(f"{n_records} clinical records for {n} patients")
-    named = zip(("response", "time_months", "event"), labels, strict=True)
-    for name, values in named:
+    columns = zip(("response", "time_months", "event"), labels, strict=True)
+    for name, values in columns:
         problems += _check_label(name, values, n)
     if problems:
         raise DataError(
@@ -126,9 +126,9 @@ def check_table(
 def _check_label(name: str, values: Labels, n: int) -> list[str]:
     if values.shape != (n,):
         return [f"{name} has shape {values.shape}, expected ({n},)"]
-    known = values[~np.isnan(values)]
+    observed = values[~np.isnan(values)]
     if name == "time_months":
-        bad = known[~((known >= 0) & np.isfinite(known))]
+        bad = observed[~((observed >= 0) & np.isfinite(observed))]
         return [f"{name} holds {bad[0]}; it must be finite and >= 0"] if len(bad) else []
-    bad = known[(known != 0) & (known != 1)]
+    bad = observed[(observed != 0) & (observed != 1)]
     return [f"{name} holds {bad[0]}; it must be 0, 1 or NaN"] if len(bad) else []

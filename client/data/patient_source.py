@@ -56,16 +56,16 @@ def uniform_chunks(
     to train on them.
     """
     key = (id(dataset), id(study), str(device), size)
-    kept = _KEPT.get(key)
-    if kept is not None and kept[0]() is dataset and kept[1] is study:
-        return kept[2]
+    entry = _KEPT.get(key)
+    if entry is not None and entry[0]() is dataset and entry[1] is study:
+        return entry[2]
     with torch.no_grad():
         parts = [model.prepare(dataset.batch([i]).to(device)) for i in sorted_indices(dataset)]
     chunks = []
     for start in range(0, len(parts), size):
-        chosen = parts[start : start + size]
-        filler = chosen[:1] * (size - len(chosen))
-        chunks.append((concatenate([*chosen, *filler]), len(chosen)))
+        block = parts[start : start + size]
+        filler = block[:1] * (size - len(block))
+        chunks.append((concatenate([*block, *filler]), len(block)))
     _KEPT[key] = (weakref.ref(dataset, lambda _gone: _KEPT.pop(key, None)), study, chunks)
     return chunks
 
@@ -74,6 +74,6 @@ def concatenate(parts: Sequence[PatientBatch]) -> PatientBatch:
     """Return one batch of several whose tensors have equal trailing shapes."""
     flat = [torch.utils._pytree.tree_flatten(part) for part in parts]
     columns = zip(*(leaves for leaves, _spec in flat), strict=True)
-    merged = torch.utils._pytree.tree_unflatten([torch.cat(c) for c in columns], flat[0][1])
-    assert isinstance(merged, PatientBatch)
-    return merged
+    batch = torch.utils._pytree.tree_unflatten([torch.cat(c) for c in columns], flat[0][1])
+    assert isinstance(batch, PatientBatch)
+    return batch

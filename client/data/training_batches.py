@@ -21,15 +21,15 @@ def batch_order(
 ) -> Iterator[list[int]]:
     """Yield the indices of every batch: shuffled epochs, or as many steps as the plan states."""
     per_epoch = math.ceil(n_patients / plan.batch_size)
-    wanted = plan.steps if plan.steps is not None else plan.epochs * per_epoch
-    given = 0
-    while given < wanted:
+    n_steps = plan.steps if plan.steps is not None else plan.epochs * per_epoch
+    n_given = 0
+    while n_given < n_steps:
         order = torch.randperm(n_patients, generator=generator).tolist()
         for start in range(0, n_patients, plan.batch_size):
-            if given == wanted:
+            if n_given == n_steps:
                 return
             yield order[start : start + plan.batch_size]
-            given += 1
+            n_given += 1
 
 
 def batch_preparer(
@@ -76,14 +76,14 @@ def drop_modalities(
     kinds: list[Modality] = sorted({spec.modality for spec in model.features.values()})
     members = {k: [n for n, spec in model.features.items() if spec.modality == k] for k in kinds}
     has = torch.stack([torch.stack([batch.present[n] for n in members[k]]).any(0) for k in kinds])
-    kept = has & (torch.rand(has.shape, generator=generator) >= rate).to(has.device)
+    keep = has & (torch.rand(has.shape, generator=generator) >= rate).to(has.device)
     draws = torch.rand(has.shape, generator=generator).to(has.device)
     spared = torch.where(has, draws, -1.0).argmax(0)
     rows = torch.arange(len(kinds), device=has.device).unsqueeze(1)
-    kept = kept | (has & ~kept.any(0) & (rows == spared))
+    keep = keep | (has & ~keep.any(0) & (rows == spared))
     present = dict(batch.present)
     for row, kind in enumerate(kinds):
-        present.update({name: batch.present[name] & kept[row] for name in members[kind]})
+        present.update({name: batch.present[name] & keep[row] for name in members[kind]})
     return PatientBatch(
         tokens=batch.tokens,
         mask=batch.mask,

@@ -87,9 +87,9 @@ class AuditWatch:
         """Return the lines added since, of a kind; waits a while for the first."""
         deadline = time.monotonic() + LOG_S
         while True:
-            found = [record for record in self.records()[self._known :] if holds(record)]
-            if found or time.monotonic() > deadline:
-                return found
+            records = [record for record in self.records()[self._known :] if holds(record)]
+            if records or time.monotonic() > deadline:
+                return records
             time.sleep(0.2)
 
     def where(self, event: str, code: str = "", **facts: str) -> str:
@@ -100,8 +100,8 @@ class AuditWatch:
             same = all(facts[name] in str(told.get(name)) for name in facts)
             return record.event == event and record.code == code and same
 
-        found = self.added(holds)
-        return f"audit log, {event} {code}".strip() if found else ""
+        records = self.added(holds)
+        return f"audit log, {event} {code}".strip() if records else ""
 
 
 def in_log(text: str, parts: Mapping[str, str]) -> Iterator[str]:

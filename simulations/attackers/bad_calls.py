@@ -67,14 +67,14 @@ def _signed(key: ec.EllipticCurvePrivateKey, request: bytes) -> bytes:
     """Return a question as a hospital's own SuperNode signed it ten minutes ago."""
     stamp = (datetime.now(UTC) - timedelta(seconds=OLD_S)).isoformat()
     pem = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
-    changed = {
+    headers = {
         b"flwr-timestamp": stamp.encode(),
         b"flwr-public-key": b64encode(pem),
         b"flwr-signature": b64encode(key.sign(stamp.encode(), ec.ECDSA(hashes.SHA256()))),
     }
     head, _, body = request.partition(b"\r\n\r\n")
-    lines = [line for line in head.split(b"\r\n") if line.partition(b":")[0].lower() not in changed]
-    return b"\r\n".join([*lines, *(name + b": " + v for name, v in changed.items()), b"", body])
+    lines = [line for line in head.split(b"\r\n") if line.partition(b":")[0].lower() not in headers]
+    return b"\r\n".join([*lines, *(name + b": " + v for name, v in headers.items()), b"", body])
 
 
 def interfaces(stage: Stage) -> Iterator[Attempt]:
@@ -85,24 +85,24 @@ def interfaces(stage: Stage) -> Iterator[Attempt]:
     code = str(ErrorCode.INTERFACE)
     for name, status in (("control", 403), ("runtime", 401)):
         paths = interface_paths(name)
-        seen = {_call(port, folder.ca_cert, path) for path in paths}
+        statuses = {_call(port, folder.ca_cert, path) for path in paths}
         where = watch.where("caller_refused", code, path=f"/v1/{name}/", address=ELSEWHERE)
         yield Attempt(
             f"{len(paths)} calls to /v1/{name} with the CA file",
             frozenset({f"HTTP {status}"}),
-            frozenset(f"HTTP {each}" for each in seen),
+            frozenset(f"HTTP {each}" for each in statuses),
             where,
             NO_HOSPITAL,
         )
-    seen = {_call(port, folder.ca_cert, PULL)}
+    statuses = {_call(port, folder.ca_cert, PULL)}
     where = watch.where("caller_refused", str(ErrorCode.NODE_KEY), path=PULL, said="401")
-    told = frozenset(f"HTTP {each}" for each in seen)
-    yield Attempt("fleet without a signature", frozenset({"HTTP 401"}), told, where, NO_HOSPITAL)
+    answers = frozenset(f"HTTP {each}" for each in statuses)
+    yield Attempt("fleet without a signature", frozenset({"HTTP 401"}), answers, where, NO_HOSPITAL)
     for address in _outer_addresses()[:1]:
         with socket.socket() as outside:
-            refused = outside.connect_ex((address, port)) != 0
-        seen_from = frozenset({"refused"} if refused else {"open"})
-        where = "bound to loopback" if refused else ""
+            is_refused = outside.connect_ex((address, port)) != 0
+        seen_from = frozenset({"refused"} if is_refused else {"open"})
+        where = "bound to loopback" if is_refused else ""
         yield Attempt(
             "the port from another address", frozenset({"refused"}), seen_from, where, NO_HOSPITAL
         )
@@ -122,12 +122,12 @@ def _through_proxy(folder: ConsortiumFolder) -> Attempt:
     ]
     with tempfile.TemporaryDirectory(prefix="tb") as name:
         with shipped_proxy(Path(name), folder, port) as log:
-            seen = {_call(port, folder.ca_cert, path) for path in paths}
+            statuses = {_call(port, folder.ca_cert, path) for path in paths}
         lines = log.read_text(encoding="utf-8").count('" 403 ')
     return Attempt(
         f"{len(paths)} calls through the shipped proxy",
         frozenset({"HTTP 403"}),
-        frozenset(f"HTTP {each}" for each in seen),
+        frozenset(f"HTTP {each}" for each in statuses),
         f"access log of the proxy, {lines} lines" if lines == len(paths) else "",
         NO_HOSPITAL,
     )
@@ -146,7 +146,7 @@ def _call(port: int, authority: Path, path: str) -> int:
 
 
 def _outer_addresses() -> list[str]:
-    found = [
+    addresses = [
         a.address for all_of in psutil.net_if_addrs().values() for a in all_of if a.family == 2
     ]
-    return [address for address in found if not address.startswith("127.")]
+    return [address for address in addresses if not address.startswith("127.")]

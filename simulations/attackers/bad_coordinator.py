@@ -87,10 +87,10 @@ def main(grid: Grid, context: Context) -> None:
     private = Study.from_yaml(Path(config["private"]))
     nodes = [int(node) for node in config["nodes"].split(",")]
     signed = SignedRoster.model_validate_json(Path(config["roster"]).read_text(encoding="utf-8"))
-    told = _ask(grid, nodes, handshakes(running, private, signed))
+    answers = _ask(grid, nodes, handshakes(running, private, signed))
     if config["run"]:
-        told |= _ask(grid, nodes, demands(running, private, config["run"]))
-    write_text(Path(config["out"]), json.dumps(told))
+        answers |= _ask(grid, nodes, demands(running, private, config["run"]))
+    write_text(Path(config["out"]), json.dumps(answers))
 
 
 def handshakes(running: Study, private: Study, signed: SignedRoster) -> Wave:
@@ -99,9 +99,9 @@ def handshakes(running: Study, private: Study, signed: SignedRoster) -> Wave:
         update={"training": running.training.model_copy(update={"rounds": 10_000})}
     )
     later = signed.roster.model_copy(update={"version": signed.roster.version + 1})
-    altered = signed.model_copy(update={"roster": later}).text()
+    altered_text = signed.model_copy(update={"roster": later}).text()
     return {
-        "roster altered on the line": _handshake(running, "forged-5", roster_json=altered),
+        "roster altered on the line": _handshake(running, "forged-5", roster_json=altered_text),
         "altered study under the approved digest": _handshake(
             looser, "forged-1", study_digest=running.digest()
         ),
@@ -116,8 +116,8 @@ def demands(running: Study, private: Study, run: str) -> Wave:
     """Return what is asked for in the run under way, and in the stolen one."""
     arrays = to_arrays(build_model(running))
     secret = to_arrays(build_model(private))
-    moved = {name: array + np.float32(0.5) for name, array in secret.items()}
-    broken = {name: np.full_like(array, np.nan) for name, array in arrays.items()}
+    shifted_arrays = {name: array + np.float32(0.5) for name, array in secret.items()}
+    nan_arrays = {name: np.full_like(array, np.nan) for name, array in arrays.items()}
     exact = {"label": "x", "release": "internal", "round": 1, "run_id": "stolen"}
     evaluate = EvaluateRequest(**exact, model_digest=arrays_digest(secret))
     wave = {
@@ -126,14 +126,14 @@ def demands(running: Study, private: Study, run: str) -> Wave:
         "run nobody opened": _train("never-opened", 1, arrays),
         "round beyond the plan": _train(run, running.training.rounds + 1, arrays),
         "model that is not its digest's": _train(run, 1, arrays, digest="ab" * 32),
-        "model of NaN": _train(run, 1, broken),
+        "model of NaN": _train(run, 1, nan_arrays),
         "truncated message": _cut(_train(run, 1, arrays)),
         "keys for another study": _encoded(
             "advertise_keys", AdvertiseRequest(run_id=run, session=1, study_digest="cd" * 32)
         ),
         "first round, private study": _train("stolen", 1, secret),
         "first round again": _train("stolen", 1, secret),
-        "first round, other model": _train("stolen", 1, moved),
+        "first round, other model": _train("stolen", 1, shifted_arrays),
     }
     if private.privacy.evaluation.release != "internal":
         evaluate = evaluate.model_copy(update={"arrays": secret})
@@ -167,16 +167,16 @@ def run_bad(
 
 def _ask(grid: Grid, nodes: list[int], wave: Wave) -> dict[str, dict[str, str]]:
     """Send a wave to every node at once; return name -> node -> code, or what else came."""
-    sent: dict[str, tuple[str, int]] = {}
-    for name, told in wave.items():
-        messages = [Message(pack(*told), node, "query", ttl=LIMIT_S) for node in nodes]
+    pending: dict[str, tuple[str, int]] = {}
+    for name, request in wave.items():
+        messages = [Message(pack(*request), node, "query", ttl=LIMIT_S) for node in nodes]
         ids = grid.push_messages(messages)
-        sent |= {message: (name, node) for message, node in zip(ids, nodes, strict=True)}
+        pending |= {message: (name, node) for message, node in zip(ids, nodes, strict=True)}
     answers = {name: dict.fromkeys(map(str, nodes), SILENT) for name in wave}
     deadline = time.monotonic() + LIMIT_S
-    while sent and time.monotonic() < deadline:
-        for reply in grid.pull_messages(list(sent)):
-            name, node = sent.pop(reply.metadata.reply_to_message_id)
+    while pending and time.monotonic() < deadline:
+        for reply in grid.pull_messages(list(pending)):
+            name, node = pending.pop(reply.metadata.reply_to_message_id)
             failed = reply.has_error()
             answers[name][str(node)] = "error" if failed else _said(wave[name][0], reply)
         time.sleep(0.1)
@@ -184,12 +184,12 @@ def _ask(grid: Grid, nodes: list[int], wave: Wave) -> dict[str, dict[str, str]]:
 
 
 def _said(method: str, reply: Message) -> str:
-    told = read_reply(method if method in METHODS else "status", reply.content)
-    if isinstance(told, Refusal):
-        return told.code
-    if isinstance(told, HandshakeReply) and not told.accepted:
-        return str(told.refusal_code)
-    arrays = getattr(told, "arrays", None)
+    reply_fields = read_reply(method if method in METHODS else "status", reply.content)
+    if isinstance(reply_fields, Refusal):
+        return reply_fields.code
+    if isinstance(reply_fields, HandshakeReply) and not reply_fields.accepted:
+        return str(reply_fields.refusal_code)
+    arrays = getattr(reply_fields, "arrays", None)
     return f"{ANSWERED} {arrays_digest(arrays)}" if arrays else ANSWERED
 
 

@@ -44,9 +44,9 @@ def strangers(stage: Stage) -> Iterator[Attempt]:
     watch = AuditWatch.of_coordinator(folder)
     stranger = Outsider.make(stage.root / "stranger", kit, listen)
     code, own = str(ErrorCode.NODE_KEY), "its supernode.log"
-    seen = frozenset(in_log(stranger.knock(), UNKNOWN_KEY))
+    codes = frozenset(in_log(stranger.knock(), UNKNOWN_KEY))
     where = watch.where("caller_refused", code, said="2004")
-    yield Attempt("unregistered key", frozenset(UNKNOWN_KEY), seen, where, own if seen else "")
+    yield Attempt("unregistered key", frozenset(UNKNOWN_KEY), codes, where, own if codes else "")
     yield from _revoked(stage, kit, listen)
     watch = AuditWatch.of_coordinator(folder)
     deceived = Outsider.make(stage.root / "deceived", kit, listen)
@@ -59,8 +59,8 @@ def _revoked(stage: Stage, kit: SiteConnection, listen: str) -> Iterator[Attempt
     watch = AuditWatch.of_coordinator(folder)
     visitor = Outsider.make(stage.root / "visitor", kit, listen)
     visitor.be_admitted(folder)
-    admitted = len(folder.roster().admitted)
-    wait_until(lambda: len(registered_nodes(folder)) == admitted, "the visitor's key")
+    n_admitted = len(folder.roster().admitted)
+    wait_until(lambda: len(registered_nodes(folder)) == n_admitted, "the visitor's key")
     key = public_keys(load_policy(visitor.home)).node_key
     node = registered_nodes(folder)[key]
     with visitor.supernode() as running:
@@ -72,12 +72,12 @@ def _revoked(stage: Stage, kit: SiteConnection, listen: str) -> Iterator[Attempt
     code = str(ErrorCode.NODE_KEY)
     out = watch.where("node_unregistered")
     put_out = watch.where("caller_refused", code, said="401", site="visitor")
-    expected, own = frozenset({"HTTP 401"}), "its supernode.log"
-    seen = expected if put_out else frozenset()
-    yield Attempt("revoked key, node that was in", expected, seen, out and put_out, own)
-    seen = frozenset(in_log(visitor.knock(), UNKNOWN_KEY))
+    expected_codes, own = frozenset({"HTTP 401"}), "its supernode.log"
+    codes = expected_codes if put_out else frozenset()
+    yield Attempt("revoked key, node that was in", expected_codes, codes, out and put_out, own)
+    codes = frozenset(in_log(visitor.knock(), UNKNOWN_KEY))
     where = watch.where("caller_refused", code, said="2004", site="visitor")
-    yield Attempt("revoked key, a new start", frozenset(UNKNOWN_KEY), seen, where, own)
+    yield Attempt("revoked key, a new start", frozenset(UNKNOWN_KEY), codes, where, own)
 
 
 def expired(stage: Stage) -> Iterator[Attempt]:
@@ -94,14 +94,14 @@ def expired(stage: Stage) -> Iterator[Attempt]:
             doctor = ""
         except ConfigError as error:
             doctor = str(error.code)
-        told = any("expired" in finding.found for finding in certificate_findings(folder))
+        is_reported = any("expired" in finding.found for finding in certificate_findings(folder))
     yield attempt
-    expected = frozenset({str(ErrorCode.CERTIFICATE)})
+    expected_codes = frozenset({str(ErrorCode.CERTIFICATE)})
     yield Attempt(
         "expired certificate, seen by the doctors",
-        expected,
+        expected_codes,
         frozenset({doctor}),
-        "server doctor" if told else "",
+        "server doctor" if is_reported else "",
         "site doctor" if doctor else "",
     )
 
@@ -109,9 +109,9 @@ def expired(stage: Stage) -> Iterator[Attempt]:
 def _distrusts(what: str, caller: Outsider, watch: AuditWatch, alert: str, said: str) -> Attempt:
     """Return what a hospital says that does not trust the certificate it is shown."""
     expected = {"TLS alert": said}
-    seen = frozenset(in_log(caller.knock(), expected))
+    alerts = frozenset(in_log(caller.knock(), expected))
     where = watch.where("caller_refused", str(ErrorCode.CERTIFICATE), said=alert)
-    return Attempt(what, frozenset(expected), seen, where, "its supernode.log" if seen else "")
+    return Attempt(what, frozenset(expected), alerts, where, "its supernode.log" if alerts else "")
 
 
 @contextmanager
@@ -120,13 +120,13 @@ def _second_superlink(stage: Stage) -> Iterator[ConsortiumFolder]:
     own = stage.consortium.folder
     folder = ConsortiumFolder(stage.root / "expired")
     shutil.copytree(own.root, folder.root, ignore=shutil.ignore_patterns("superlink", "runs"))
-    told = yaml.safe_load(folder.config.read_text(encoding="utf-8"))
+    config = yaml.safe_load(folder.config.read_text(encoding="utf-8"))
     port = free_port()
-    write_text(folder.config, yaml.safe_dump(told | {"listen": f"{LOOPBACK}:{port}"}))
-    certified = load_certified(own.ca_cert, own.ca_key)
-    made = issue_server_certificate(certified, [LOOPBACK], days=0)
-    folder.server_cert.write_bytes(made.certificate_pem())
-    folder.server_key.write_bytes(made.key_pem())
+    write_text(folder.config, yaml.safe_dump(config | {"listen": f"{LOOPBACK}:{port}"}))
+    authority = load_certified(own.ca_cert, own.ca_key)
+    certificate = issue_server_certificate(authority, [LOOPBACK], days=0)
+    folder.server_cert.write_bytes(certificate.certificate_pem())
+    folder.server_key.write_bytes(certificate.key_pem())
     child = server_processes(folder)[0][0]
     with child.log.open("ab") as log:
         running = subprocess.Popen(

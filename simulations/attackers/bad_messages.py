@@ -56,23 +56,27 @@ def bad_bundles(stage: Stage, made: RunFolder, private: Study) -> Iterator[Attem
     study.write_text(private.model_dump_json(), "utf-8")
     state = made.state()
     nodes = _nodes(stage)
-    told = {"study": str(made.study_file), "private": str(study)}
-    told["roster"] = str(folder.roster_file)
-    told |= {"run": "", "nodes": ",".join(nodes.values())}
+    config = {"study": str(made.study_file), "private": str(study)}
+    config["roster"] = str(folder.roster_file)
+    config |= {"run": "", "nodes": ",".join(nodes.values())}
     code = str(ErrorCode.BUNDLE)
     watch = AuditWatch.of_coordinator(folder)
     bundle = write_bundle(stage.root / "bad-code", marker)
     with _allowed(stage, bundle, list(nodes)):
-        answers = run_bad(folder, bundle, told)
-    seen = {each for said in answers.values() for each in said.values()}
-    seen |= {"its code ran"} if marker.exists() else set()
+        answers = run_bad(folder, bundle, config)
+    codes = {each for replies in answers.values() for each in replies.values()}
+    codes |= {"its code ran"} if marker.exists() else set()
     at_sites = all("it holds code" in _relay_log(stage, site) for site in nodes)
-    started = watch.where(STARTED, path="/v1/control/start-run")
+    start_records = watch.where(STARTED, path="/v1/control/start-run")
     where = "relay.log of each" if at_sites else ""
     yield Attempt(
-        "bundle with code, its digest allowed", frozenset({code}), frozenset(seen), started, where
+        "bundle with code, its digest allowed",
+        frozenset({code}),
+        frozenset(codes),
+        start_records,
+        where,
     )
-    yield from _without_code(stage, told | {"run": state.run_id if state else ""}, nodes)
+    yield from _without_code(stage, config | {"run": state.run_id if state else ""}, nodes)
 
 
 def _without_code(stage: Stage, told: dict[str, str], nodes: dict[str, str]) -> Iterator[Attempt]:
@@ -83,16 +87,18 @@ def _without_code(stage: Stage, told: dict[str, str], nodes: dict[str, str]) -> 
     watch = AuditWatch.of_coordinator(folder)
     with _allowed(stage, bundle, allowing):
         answers = run_bad(folder, bundle, told)
-    started = watch.where(STARTED, path="/v1/control/start-run")
-    refused = {said[nodes[strict]] for said in answers.values()}
+    start_records = watch.where(STARTED, path="/v1/control/start-run")
+    refusals = {replies[nodes[strict]] for replies in answers.values()}
     where = "relay.log" if "is not allowed here" in _relay_log(stage, strict) else ""
     gate = frozenset({str(ErrorCode.BUNDLE)})
-    yield Attempt("bundle whose digest is not allowed", gate, frozenset(refused), started, where)
+    yield Attempt(
+        "bundle whose digest is not allowed", gate, frozenset(refusals), start_records, where
+    )
     for what, code in DEMANDS.items():
-        seen = {answers[what][nodes[site]] for site in allowing}
-        logged = all(_logged(watch, str(code)) for watch in watches.values())
-        where = f"audit log of each, call {code}" if logged else ""
-        yield Attempt(what, frozenset({str(code)}), frozenset(seen), started, where)
+        codes = {answers[what][nodes[site]] for site in allowing}
+        is_logged = all(_logged(watch, str(code)) for watch in watches.values())
+        where = f"audit log of each, call {code}" if is_logged else ""
+        yield Attempt(what, frozenset({str(code)}), frozenset(codes), start_records, where)
     twice = [
         (answers["first round, private study"][nodes[s]], answers["first round again"][nodes[s]])
         for s in allowing
@@ -102,7 +108,7 @@ def _without_code(stage: Stage, told: dict[str, str], nodes: dict[str, str]) -> 
         "request of a round again: the stored reply, nothing new",
         frozenset({"the same bytes"}),
         frozenset({"the same bytes"} if same else {str(twice)}),
-        started,
+        start_records,
         "audit log of each, call" if all(_logged(w, "") for w in watches.values()) else "",
     )
 
@@ -115,16 +121,16 @@ def altered_rosters(stage: Stage) -> Iterator[Attempt]:
     write_kit(folder, site_id, kit.root, bundle_digest=bundle_digest())
     kit.roster_file.write_text(_promoted(kit.roster_file), "utf-8")
     code = str(ErrorCode.ROSTER)
-    watch, said = AuditWatch.of_site(home), ""
+    watch, message = AuditWatch.of_site(home), ""
     try:
         stage.consortium.command(
             *("site", "install-kit", "--site", str(home), "--kit", str(kit.root))
         )
     except ConfigError as error:
-        said = error.why
-    seen = frozenset({code} if code in said else {"installed"})
+        message = error.why
+    codes = frozenset({code} if code in message else {"installed"})
     where = watch.where("kit_refused", code)
-    yield Attempt("kit with an altered roster", frozenset({code}), seen, NO_COORDINATOR, where)
+    yield Attempt("kit with an altered roster", frozenset({code}), codes, NO_COORDINATOR, where)
     own = folder.roster_file.read_text("utf-8")
     watcher = AuditWatch.of_coordinator(folder)
     try:
@@ -132,17 +138,17 @@ def altered_rosters(stage: Stage) -> Iterator[Attempt]:
         where = watcher.where("roster_refused", code)
     finally:
         folder.roster_file.write_text(own, "utf-8")
-    seen = frozenset({code} if where else {"taken"})
-    yield Attempt("roster altered at the coordinator", frozenset({code}), seen, where, NO_HOSPITAL)
+    codes = frozenset({code} if where else {"taken"})
+    yield Attempt("roster altered at the coordinator", frozenset({code}), codes, where, NO_HOSPITAL)
 
 
 def _promoted(roster: Path) -> str:
     """Return a signed roster in which everybody ever revoked is admitted again, and newer."""
-    told = json.loads(roster.read_text("utf-8"))
-    told["roster"]["version"] += 1
-    for member in told["roster"]["members"]:
+    fields = json.loads(roster.read_text("utf-8"))
+    fields["roster"]["version"] += 1
+    for member in fields["roster"]["members"]:
         member["status"] = "admitted"
-    return json.dumps(told)
+    return json.dumps(fields)
 
 
 def _logged(watch: AuditWatch, code: str) -> bool:
@@ -150,9 +156,9 @@ def _logged(watch: AuditWatch, code: str) -> bool:
 
 
 def _nodes(stage: Stage) -> dict[str, str]:
-    known = registered_nodes(stage.consortium.folder)
+    nodes = registered_nodes(stage.consortium.folder)
     sites = stage.consortium.sites.items()
-    return {site: known[public_keys(load_policy(home)).node_key] for site, home in sites}
+    return {site: nodes[public_keys(load_policy(home)).node_key] for site, home in sites}
 
 
 def _relay_log(stage: Stage, site_id: str) -> str:

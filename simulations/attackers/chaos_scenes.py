@@ -66,9 +66,9 @@ class Stage:
         for site_id, home in consortium.sites.items():
             load_or_create_split_key(load_policy(home).split_key_file)
             config = SiteConnection.of_site(home).config
-            told = yaml.safe_load(config.read_text(encoding="utf-8"))
+            settings = yaml.safe_load(config.read_text(encoding="utf-8"))
             address = f"127.0.0.1:{lines[site_id].port}"
-            write_text(config, yaml.safe_dump(told | {"superlink": address}))
+            write_text(config, yaml.safe_dump(settings | {"superlink": address}))
         shutil.copytree(root / "sites", root / "untouched")
         return cls(root, consortium, lines)
 
@@ -157,11 +157,11 @@ def restart_with_older_ledger(stage: Stage, site_id: str, older: Path) -> None:
 
 def keep_ledger(stage: Stage, site_id: str) -> Path:
     """Keep a copy of a hospital's ledger as it is; return its folder."""
-    kept = stage.root / f"kept-{site_id}"
-    kept.mkdir()
+    copy_folder = stage.root / f"kept-{site_id}"
+    copy_folder.mkdir()
     for path in _ledger_files(load_policy(stage.consortium.sites[site_id])):
-        shutil.copy(path, kept / path.name)
-    return kept
+        shutil.copy(path, copy_folder / path.name)
+    return copy_folder
 
 
 def _ledger_files(policy: SitePolicy) -> list[Path]:

@@ -104,11 +104,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m simulations.attackers.hostile_agent")
     parser.add_argument("--site", type=Path, required=True)
     parser.add_argument("--socket", type=Path, required=True)
-    given = parser.parse_args()
-    reload = partial(load_policy, given.site)
+    arguments = parser.parse_args()
+    reload = partial(load_policy, arguments.site)
     policy = reload()
     journal = CallJournal(policy.site_id, site_audit_log(policy))
-    serve(HostileAgent(policy, reload=reload), given.socket, journal=journal)
+    serve(HostileAgent(policy, reload=reload), arguments.socket, journal=journal)
 
 
 if __name__ == "__main__":

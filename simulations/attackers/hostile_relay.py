@@ -89,12 +89,14 @@ def _requests(study: Study, run: str, rng: random.Random) -> Iterator[tuple[str,
     arrays = to_arrays(build_model(study))
     generator = np.random.default_rng(rng.randrange(2**32))
     for number in (1, 1, 2, study.training.rounds, study.training.rounds + 1, 10**6):
-        moved = {n: a + generator.normal(size=a.shape).astype(a.dtype) for n, a in arrays.items()}
-        facts = {"run_id": run, "round": number, "model_digest": arrays_digest(moved)}
+        noisy_arrays = {
+            n: a + generator.normal(size=a.shape).astype(a.dtype) for n, a in arrays.items()
+        }
+        facts = {"run_id": run, "round": number, "model_digest": arrays_digest(noisy_arrays)}
         train = TrainRequest.model_validate(facts)
-        yield "train", train.model_copy(update={"arrays": moved})
+        yield "train", train.model_copy(update={"arrays": noisy_arrays})
         ask = EvaluateRequest.model_validate(facts | {"label": "stolen", "release": "internal"})
-        yield "evaluate", ask.model_copy(update={"arrays": moved})
+        yield "evaluate", ask.model_copy(update={"arrays": noisy_arrays})
         yield "unmask", UnmaskRequest(run_id=run, session=1, round=number, survivors=["a", "b"])
     yield "advertise_keys", AdvertiseRequest(run_id=run, session=1, study_digest=study.digest())
     yield "agree_keys", AgreeKeysRequest(run_id=run, session=1, adverts=[])
@@ -104,7 +106,7 @@ def _forged_handshakes(socket: Path, study: Study, loot: Loot) -> None:
     looser = study.model_copy(
         update={"privacy": study.privacy.model_copy(update={"epsilon": 1000.0})}
     )
-    forged = {
+    requests = {
         "altered study under the approved digest": _handshake(
             looser, "forged", study_digest=study.digest()
         ),
@@ -113,8 +115,8 @@ def _forged_handshakes(socket: Path, study: Study, loot: Loot) -> None:
         "head of another ledger": _handshake(study, "forged", ledger_head="f" * 64),
     }
     for what, roster in _forged_rosters(socket.parent.parent):
-        forged[what] = _handshake(study, "forged", roster_json=roster)
-    for what, request in forged.items():
+        requests[what] = _handshake(study, "forged", roster_json=roster)
+    for what, request in requests.items():
         reply = _call(socket, loot, "handshake", _frame(request))
         accepted = reply is not None and METHODS["handshake"][1].decode(*reply)
         if accepted and getattr(accepted, "accepted", False):
@@ -123,10 +125,10 @@ def _forged_handshakes(socket: Path, study: Study, loot: Loot) -> None:
 
 def _forged_rosters(site: Path) -> Iterator[tuple[str, str]]:
     """Yield rosters as somebody makes them who has seen all earlier ones, and no roster key."""
-    known = SiteConnection.of_site(site).roster_file
-    if not known.is_file():
+    roster_file = SiteConnection.of_site(site).roster_file
+    if not roster_file.is_file():
         return
-    signed = SignedRoster.model_validate_json(known.read_text(encoding="utf-8"))
+    signed = SignedRoster.model_validate_json(roster_file.read_text(encoding="utf-8"))
     later = signed.roster.model_copy(update={"version": signed.roster.version + 1})
     yield "altered roster", signed.model_copy(update={"roster": later}).text()
     yield "roster of another key", SignedRoster.make(later, Ed25519PrivateKey.generate()).text()
@@ -171,7 +173,7 @@ def _call(socket: Path, loot: Loot, method: str, frame: bytes) -> tuple[str, byt
         try:
             return from_frame(channel.unary_unary(f"/{SERVICE}/{method}")(frame, timeout=CALL_S))
         except grpc.RpcError as error:
-            refused = error.code() == grpc.StatusCode.FAILED_PRECONDITION
-            code = str(error.details()) if refused else error.code().name
+            is_refused = error.code() == grpc.StatusCode.FAILED_PRECONDITION
+            code = str(error.details()) if is_refused else error.code().name
             loot.refused[code] = loot.refused.get(code, 0) + 1
             return None

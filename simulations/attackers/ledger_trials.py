@@ -74,14 +74,14 @@ def crash_trials(folder: Path, cuts: int, *, seed: int, rounds: int = 4) -> Cras
         seed: Of the moments and the losses; noise and ledger know no seed.
         rounds: Rounds the budget admits; one more is always tried.
     """
-    dice, seen = random.Random(seed), CrashCount()
-    while seen.cuts < cuts:
-        home = folder / f"site-{seen.studies}"
+    dice, count = random.Random(seed), CrashCount()
+    while count.cuts < cuts:
+        home = folder / f"site-{count.studies}"
         home.mkdir()
-        touched: set[int] = set()
-        sent: dict[int, str] = {}
+        touched_rounds: set[int] = set()
+        digests: dict[int, str] = {}
         done = False
-        while not done and seen.cuts < cuts:
+        while not done and count.cuts < cuts:
             try:
                 lines, killed = survive(
                     _site(home, rounds),
@@ -89,21 +89,21 @@ def crash_trials(folder: Path, cuts: int, *, seed: int, rounds: int = 4) -> Cras
                     dice=random.Random(dice.random()),
                 )
             except RuntimeError as error:
-                seen.refusals += 1
-                seen.told.append(str(error))
+                count.refusals += 1
+                count.told.append(str(error))
                 break
-            seen.cuts += killed
+            count.cuts += killed
             done = not killed
-            _note(lines, touched, sent, seen)
-            _compare(home, rounds, touched, sent, seen)
-        seen.studies += 1
-    return seen
+            _note(lines, touched_rounds, digests, count)
+            _compare(home, rounds, touched_rounds, digests, count)
+        count.studies += 1
+    return count
 
 
 def _site(home: Path, rounds: int) -> Callable[[Callable[[str], None]], None]:
     def serve(tell: Callable[[str], None]) -> None:
         ledger = Ledger(home / "ledger.jsonl", "trial-site", budget_for(rounds))
-        sealed = SealedReplies(home / "replies")
+        replies = SealedReplies(home / "replies")
         for number in range(1, rounds + 2):
             key = ("train", "trial", number, "cd" * 32)
             try:
@@ -111,12 +111,12 @@ def _site(home: Path, rounds: int) -> Callable[[Callable[[str], None]], None]:
             except BudgetError:
                 tell(f"refused {number}")
                 continue
-            stored = sealed.load(key)
-            if stored is None:
+            reply = replies.load(key)
+            if reply is None:
                 tell(f"touched {number}")
-                stored = sealed.store(key, "{}", random.SystemRandom().randbytes(64))
-            ledger.commit(reservation, payload_digest(*stored))
-            tell(f"sent {number} {payload_digest(*stored)}")
+                reply = replies.store(key, "{}", random.SystemRandom().randbytes(64))
+            ledger.commit(reservation, payload_digest(*reply))
+            tell(f"sent {number} {payload_digest(*reply)}")
 
     return serve
 
@@ -144,14 +144,16 @@ def _compare(
         return
     for record in records:
         state.apply(record, str(path))
-    booked = {r.entry.round: r for r in state.reservations()}
-    seen.overspends += len(booked) > rounds
-    seen.overspends += len(touched - set(booked))
+    reservations = {r.entry.round: r for r in state.reservations()}
+    seen.overspends += len(reservations) > rounds
+    seen.overspends += len(touched - set(reservations))
     for number, digest in sent.items():
-        held = booked.get(number)
-        stored = SealedReplies(home / "replies").load(("train", "trial", number, "cd" * 32))
-        kept = held is not None and held.payload_digest == digest and stored is not None
-        if not kept or stored is None or payload_digest(*stored) != digest:
+        reservation = reservations.get(number)
+        reply = SealedReplies(home / "replies").load(("train", "trial", number, "cd" * 32))
+        is_kept = (
+            reservation is not None and reservation.payload_digest == digest and reply is not None
+        )
+        if not is_kept or reply is None or payload_digest(*reply) != digest:
             seen.lost_commits += 1
             seen.told.append(f"round {number} was lost")
 

@@ -51,8 +51,8 @@ class Outsider:
         make_keys(load_policy(home))
         own = SiteConnection.of_site(home)
         shutil.copytree(kit.root, own.root)
-        told = yaml.safe_load(own.config.read_text(encoding="utf-8"))
-        write_text(own.config, yaml.safe_dump(told | {"superlink": superlink}))
+        settings = yaml.safe_load(own.config.read_text(encoding="utf-8"))
+        write_text(own.config, yaml.safe_dump(settings | {"superlink": superlink}))
         return cls(home)
 
     @property

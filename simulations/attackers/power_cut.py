@@ -38,11 +38,11 @@ class _Disk:
             if not path.is_file() or path.stat().st_size <= safe:
                 continue  # folders are opened to be synced; on tmpfs they grow with their files
             data = path.read_bytes()
-            kept = dice.randint(safe, len(data))
+            length = dice.randint(safe, len(data))
             if dice.random() < 0.3:
-                path.write_bytes(data[:safe] + bytes(kept - safe) + data[kept:])
+                path.write_bytes(data[:safe] + bytes(length - safe) + data[length:])
             else:
-                path.write_bytes(data[:kept])
+                path.write_bytes(data[:length])
 
 
 class _Cut:

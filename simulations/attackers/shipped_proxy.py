@@ -34,8 +34,8 @@ def shipped_proxy(folder: Path, consortium: ConsortiumFolder, port: int) -> Iter
     """
     if NGINX is None:
         raise ConfigError("nginx is not installed", cure="`apt-get install nginx`")
-    written, log = _configuration(folder, consortium, port), folder / LOG
-    command = [NGINX, "-p", str(folder), "-c", str(written), "-g", "daemon off;"]
+    configuration, log = _configuration(folder, consortium, port), folder / LOG
+    command = [NGINX, "-p", str(folder), "-c", str(configuration), "-g", "daemon off;"]
     with log.open("ab") as stream:  # nginx opens it a second time: neither may write over the other
         running = subprocess.Popen(command, stdout=stream, stderr=stream)
     try:
@@ -53,12 +53,12 @@ def shipped_proxy(folder: Path, consortium: ConsortiumFolder, port: int) -> Iter
 def _configuration(folder: Path, consortium: ConsortiumFolder, port: int) -> Path:
     """Write the shipped files with other paths and ports; return the main one."""
     site = (deploy_file("proxy") / "tumorboard.conf").read_text("utf-8")
-    changed = (
+    text = (
         ("127.0.0.1:8443", consortium.consortium().listen),
         ("listen 443 ssl", f"listen 127.0.0.1:{port} ssl"),
         ("/srv/tumorboard/consortium", str(consortium.root)),
     )
-    for old, new in changed:
+    for old, new in text:
         if old not in site:
             raise ConfigError(f"the shipped proxy configuration lacks '{old}'")
         site = site.replace(old, new)

@@ -100,9 +100,9 @@ async def _pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> Non
 def with_other_request(captured: bytes, path: str, body: bytes) -> bytes:
     """Return another request behind the signed headers of a captured one."""
     head = captured.partition(b"\r\n\r\n")[0].split(b"\r\n")[1:]
-    kept = [line for line in head if not line.lower().startswith(b"content-length:")]
+    headers = [line for line in head if not line.lower().startswith(b"content-length:")]
     first = b"POST %s HTTP/1.1" % path.encode()
-    return b"\r\n".join([first, *kept, b"content-length: %d" % len(body), b"", body])
+    return b"\r\n".join([first, *headers, b"content-length: %d" % len(body), b"", body])
 
 
 def send_raw(port: int, authority: Path, request: bytes, *, source: str) -> tuple[int, str]:

@@ -100,12 +100,12 @@ def select_features(study: Study, modalities: list[Modality] | None) -> dict[str
     Raises:
         ConfigError: None is left, or a name cannot be part of a parameter name.
     """
-    kept = {
+    features = {
         name: spec
         for name, spec in sorted(study.features.items())
         if modalities is None or spec.modality in modalities
     }
-    for name in kept:
+    for name in features:
         if "." in name or hasattr(nn.ModuleDict, name):
             raise ConfigError(
                 f"'{name}' cannot name a feature set",
@@ -113,7 +113,7 @@ def select_features(study: Study, modalities: list[Modality] | None) -> dict[str
                 why="the name becomes part of parameter names",
                 cure="use letters, digits and underscores, and no Python method name",
             )
-    if not kept:
+    if not features:
         raise ConfigError(
             "the model has nothing to read",
             where="study.model.options.modalities",
@@ -121,7 +121,7 @@ def select_features(study: Study, modalities: list[Modality] | None) -> dict[str
             f"{', '.join(study.modalities)}",
             cure="name modalities of the study's features, or choose another model",
         )
-    return kept
+    return features
 
 
 def read_tokens(batch: PatientBatch, name: str) -> tuple[Tensor, Tensor]:

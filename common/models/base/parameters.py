@@ -16,8 +16,8 @@ BLOCKS: tuple[str, ...] = (*MODALITIES, "fusion", "heads")
 
 def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
     """Return the parameters that are trained, by name, in name order."""
-    named = dict(model.named_parameters())
-    return {name: named[name] for name in sorted(named) if named[name].requires_grad}
+    parameters = dict(model.named_parameters())
+    return {name: parameters[name] for name in sorted(parameters) if parameters[name].requires_grad}
 
 
 def to_arrays(model: nn.Module) -> Arrays:

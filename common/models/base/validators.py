@@ -117,7 +117,7 @@ def random_patients(model: FusedModel, n_patients: int, seed: int = 0) -> Patien
         mask[name] = torch.arange(length) < ends
         tokens[name] = torch.where(mask[name].unsqueeze(-1), tokens[name], 0.0)
         present[name] = torch.ones(n_patients, dtype=torch.bool)
-    seen = torch.ones(n_patients, dtype=torch.bool)
+    observed = torch.ones(n_patients, dtype=torch.bool)
     return PatientBatch(
         tokens=tokens,
         mask=mask,
@@ -125,7 +125,7 @@ def random_patients(model: FusedModel, n_patients: int, seed: int = 0) -> Patien
         response=torch.randint(0, 2, (n_patients,), generator=generator).float(),
         time_months=torch.rand(n_patients, generator=generator) * 60,
         event=torch.randint(0, 2, (n_patients,), generator=generator).float(),
-        observed={"response": seen, "survival": seen},
+        observed={"response": observed, "survival": observed},
     )
 
 
@@ -134,9 +134,9 @@ def _layer_problems(model: nn.Module) -> Iterator[str]:
     for path, layer in model.named_modules():
         if inside_named and path.startswith(inside_named):
             continue
-        found = _problem_of(layer)
-        if found is not None:
-            why, replacement = found
+        problem = _problem_of(layer)
+        if problem is not None:
+            why, replacement = problem
             yield f"{path or '(model)'} ({type(layer).__name__}): {why}; use {replacement}"
             inside_named = (*inside_named, f"{path}.")
 
@@ -168,10 +168,10 @@ def _check_by_running(model: FusedModel) -> None:
             cure="remove every operation over the batch axis from forward and from further losses",
             code=ErrorCode.LAYER_NOT_PRIVATE,
         )
-    changed = _changing_buffers(model, batch)
-    if changed:
+    buffers = _changing_buffers(model, batch)
+    if buffers:
         raise PrivacyError(
-            f"buffers change while training: {', '.join(changed)}",
+            f"buffers change while training: {', '.join(buffers)}",
             where=type(model).__name__,
             why="they are statistics of patients, kept without noise",
             cure="remove the buffers, or compute them from public data",
@@ -201,21 +201,21 @@ def _speech(model: FusedModel, batch: PatientBatch) -> Tensor:
     """Return all that the model says, (B, anything)."""
     outputs: Outputs
     outputs, extra = model.training_outputs(model.prepare(batch))
-    said = [outputs.response_logit.unsqueeze(1), outputs.hazard_logits, outputs.embedding]
-    said += [weights.flatten(1) for weights in outputs.attention.values()]
-    return torch.cat([*said, extra.unsqueeze(1)] if extra is not None else said, dim=1)
+    columns = [outputs.response_logit.unsqueeze(1), outputs.hazard_logits, outputs.embedding]
+    columns += [weights.flatten(1) for weights in outputs.attention.values()]
+    return torch.cat([*columns, extra.unsqueeze(1)] if extra is not None else columns, dim=1)
 
 
 def _gradient_reaches_others(model: FusedModel, batch: PatientBatch) -> bool:
     tokens = {name: value.clone().requires_grad_() for name, value in batch.tokens.items()}
-    watched: PatientBatch = copy.copy(batch)
-    watched.tokens = tokens
+    probe: PatientBatch = copy.copy(batch)
+    probe.tokens = tokens
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        said = _speech(model, watched)[0]
-    weights = torch.linspace(0.5, 1.5, len(said), device=said.device)
+        output = _speech(model, probe)[0]
+    weights = torch.linspace(0.5, 1.5, len(output), device=output.device)
     gradients = torch.autograd.grad(
-        (said * weights).sum(), list(tokens.values()), allow_unused=True
+        (output * weights).sum(), list(tokens.values()), allow_unused=True
     )
     return any(gradient is not None and bool((gradient[1:] != 0).any()) for gradient in gradients)
 

@@ -48,11 +48,11 @@ def load_weights(model: nn.Module, path: str, sha256: str, *, skip: tuple[str, .
         if name.startswith(skip):
             continue
         if name not in tensors or tensors[name].shape != parameter.shape:
-            found = tuple(tensors[name].shape) if name in tensors else "nothing"
+            shape = tuple(tensors[name].shape) if name in tensors else "nothing"
             raise ConfigError(
                 "the weights do not fit the model",
                 where=f"{file}: {name}",
-                why=f"the model needs shape {tuple(parameter.shape)}, the file has {found}",
+                why=f"the model needs shape {tuple(parameter.shape)}, the file has {shape}",
                 cure="use the model options the weights were trained with",
             )
         with torch.no_grad():

@@ -39,9 +39,9 @@ def predicted_distribution(outputs: Outputs, task: Task) -> Tensor:
 
 def divergence(teacher: Tensor, student: Tensor, temperature: float = 1.0) -> Tensor:
     """Return t^2 KL(teacher^(1/t) || student^(1/t)), (...,), of distributions (..., C)."""
-    wanted = torch.log_softmax(teacher.clamp(min=_TINY).log() / temperature, dim=-1)
-    given = torch.log_softmax(student.clamp(min=_TINY).log() / temperature, dim=-1)
-    return temperature**2 * (wanted.exp() * (wanted - given)).sum(-1)
+    target_log = torch.log_softmax(teacher.clamp(min=_TINY).log() / temperature, dim=-1)
+    student_log = torch.log_softmax(student.clamp(min=_TINY).log() / temperature, dim=-1)
+    return temperature**2 * (target_log.exp() * (target_log - student_log)).sum(-1)
 
 
 def trust_in_teacher(

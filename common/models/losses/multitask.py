@@ -19,19 +19,19 @@ def task_losses(outputs: Outputs, batch: PatientBatch, study: Study) -> dict[Tas
     """
     losses: dict[Task, Tensor] = {}
     if study.endpoints.response is not None:
-        seen = batch.observed["response"]
-        label = torch.where(seen, batch.response, 0.0).to(outputs.response_logit.dtype)
-        losses["response"] = torch.where(seen, binary_nll(outputs.response_logit, label), 0.0)
+        observed = batch.observed["response"]
+        label = torch.where(observed, batch.response, 0.0).to(outputs.response_logit.dtype)
+        losses["response"] = torch.where(observed, binary_nll(outputs.response_logit, label), 0.0)
     if study.endpoints.survival is not None:
-        seen = batch.observed["survival"]
+        observed = batch.observed["survival"]
         logits = outputs.hazard_logits
         edges = torch.tensor(
             study.endpoints.survival.edges_months, dtype=logits.dtype, device=logits.device
         )
-        time_months = torch.where(seen, batch.time_months, 0.0).to(logits.dtype)
-        event = torch.where(seen, batch.event, 0.0)
+        time_months = torch.where(observed, batch.time_months, 0.0).to(logits.dtype)
+        event = torch.where(observed, batch.event, 0.0)
         value = discrete_time.nll(logits, time_months, event, edges)
-        losses["survival"] = torch.where(seen, value, 0.0)
+        losses["survival"] = torch.where(observed, value, 0.0)
     return losses
 
 

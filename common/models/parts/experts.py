@@ -51,10 +51,10 @@ class MultiGateExperts(nn.Module):
         hidden = functional.gelu(self.first(fused)).reshape(len(fused), len(self.second), -1)
         experts = torch.einsum("beh,eho->beo", hidden, self.second) + self.second_bias
         experts = functional.gelu(experts)
-        kept = self._kept(fused)
+        draws = self._kept(fused)
         mixed = {}
         for task, gate in self.gates.items():
-            weights = torch.softmax(gate(fused), dim=-1) * kept
+            weights = torch.softmax(gate(fused), dim=-1) * draws
             weights = weights / weights.sum(-1, keepdim=True)
             mixed[task] = torch.einsum("be,beo->bo", weights, experts)
         return mixed
@@ -63,5 +63,5 @@ class MultiGateExperts(nn.Module):
         if not self.training or self._drop == 0:
             return fused.new_ones(len(self.second))
         draws = torch.rand(len(fused), len(self.second), device=fused.device)
-        kept = draws >= self._drop
-        return (kept | ~kept.any(-1, keepdim=True)).to(fused.dtype)
+        mask = draws >= self._drop
+        return (mask | ~mask.any(-1, keepdim=True)).to(fused.dtype)

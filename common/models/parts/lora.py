@@ -37,20 +37,20 @@ class LoraLinear(nn.Module):
     def forward(self, rows: Tensor) -> Tensor:
         """Return (..., out_features)."""
         change = nn.functional.linear(nn.functional.linear(rows, self.down), self.up)
-        changed: Tensor = self.base(rows) + self._scale * change
-        return changed
+        rows_out: Tensor = self.base(rows) + self._scale * change
+        return rows_out
 
 
 def add_lora(module: nn.Module, rank: int, names: tuple[str, ...]) -> int:
     """Give every linear layer of these names inside a module a low-rank change; return how many."""
-    found = [
+    layers = [
         (parent, name)
         for parent in list(module.modules())
         for name, child in list(parent.named_children())
         if name in names and isinstance(child, nn.Linear)
     ]
-    for parent, name in found:
+    for parent, name in layers:
         linear = parent.get_submodule(name)
         if isinstance(linear, nn.Linear):
             setattr(parent, name, LoraLinear(linear, rank))
-    return len(found)
+    return len(layers)

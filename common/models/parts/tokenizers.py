@@ -115,12 +115,12 @@ class Tokens:
             reading: (B, T) non-negative weights on the joined tokens.
             batch: The batch that the tokens were made of.
         """
-        found = {}
+        shares = {}
         for name, columns in self.columns.items():
             mask = batch.mask[name] & batch.present[name].unsqueeze(1)
             own = pad_to(reading[:, columns], mask.shape[1])
-            found[name] = share_of_attention(own, mask)
-        return found
+            shares[name] = share_of_attention(own, mask)
+        return shares
 
 
 def tokens_of(tokenizers: dict[str, nn.Module], batch: PatientBatch, width: int) -> Tokens:
@@ -150,10 +150,10 @@ def share_of_attention(weights: Tensor, mask: Tensor) -> Tensor:
     Uniform over the real tokens where all weights are 0; 0 where no token is real.
     """
     real = mask.to(weights.dtype)
-    kept = weights * real
-    total = kept.sum(-1, keepdim=True)
+    real_weights = weights * real
+    total = real_weights.sum(-1, keepdim=True)
     uniform = real / real.sum(-1, keepdim=True).clamp(min=1.0)
-    return torch.where(total > 0, kept / total.clamp(min=1e-30), uniform)
+    return torch.where(total > 0, real_weights / total.clamp(min=1e-30), uniform)
 
 
 def pad_to(weights: Tensor, length: int) -> Tensor:

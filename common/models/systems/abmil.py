@@ -52,8 +52,8 @@ class Abmil(FusedModel):
         vectors, attention = {}, {}
         for name in self.features:
             vectors[name], attention[name] = self.part(name)(*read_tokens(batch, name))
-        joined = self.fusion["linear"](self.fusion["absent"](vectors, batch.present))
-        embedding = self.fusion["dropout"](functional.relu(joined))
+        fused_vector = self.fusion["linear"](self.fusion["absent"](vectors, batch.present))
+        embedding = self.fusion["dropout"](functional.relu(fused_vector))
         mixed = dict.fromkeys(("response", "survival"), embedding)
         response, hazards = self.heads(mixed, embedding[:, 0])
         return Outputs(response, hazards, embedding, attention)

@@ -111,20 +111,20 @@ class AmkdStudent(FusedModel):
         outputs, genes, queried = self._read(batch)
         teacher = self.fusion.teacher
         with torch.no_grad():
-            told = teacher.forward_prepared(batch)
+            teacher_outputs = teacher.forward_prepared(batch)
             read = teacher.read_paths(batch)["genomics"]
         options = self._options
-        weight, distilled = self._distil(outputs, told, batch)
+        weight, distilled = self._distil(outputs, teacher_outputs, batch)
         near = 1 - functional.cosine_similarity(genes, read.tokens[:, 1:], dim=-1).mean(-1)
         enhanced = near + divergence(read.attention[:, 1:], queried).mean(-1)
         same = 1 - functional.cosine_similarity(
-            self.fusion.project(outputs.embedding), told.embedding, dim=-1
+            self.fusion.project(outputs.embedding), teacher_outputs.embedding, dim=-1
         )
-        reduced = weight * same + REDUNDANCY * token_redundancy(genes)
+        redundancy = weight * same + REDUNDANCY * token_redundancy(genes)
         total = (
             options.distillation_weight * weight * distilled
             + options.enhancement_weight * enhanced
-            + options.redundancy_weight * reduced
+            + options.redundancy_weight * redundancy
         )
         return outputs, torch.where(self._paired(batch), total, 0.0)
 
@@ -183,9 +183,9 @@ class _StudentFusion(nn.Module):
 
 
 def _teacher(study: Study, options: AmkdOptions) -> SurvPgc:
-    given = dict(options.teacher_options) | {"paths": ["genomics"]}
+    teacher_options = dict(options.teacher_options) | {"paths": ["genomics"]}
     where = "study.model.options.teacher_options"
-    teacher = SurvPgc(study, SurvPgcOptions.from_mapping(given, where=where))
+    teacher = SurvPgc(study, SurvPgcOptions.from_mapping(teacher_options, where=where))
     if options.weights is not None and options.sha256 is not None:
         load_weights(teacher, options.weights, options.sha256)
     teacher.requires_grad_(requires_grad=False)

@@ -62,12 +62,12 @@ class CrossAttention(FusedModel):
         self.heads = Towers(study, options.width, hidden=0)
 
     def _side(self, batch: PatientBatch, *, clinical: bool) -> Tokens:
-        named = {
+        tokens_by_name = {
             name: self.part(name)
             for name, spec in self.features.items()
             if (spec.modality == "clinical") == clinical
         }
-        return tokens_of(named, batch, self._width)
+        return tokens_of(tokens_by_name, batch, self._width)
 
     def forward_prepared(self, batch: PatientBatch) -> Outputs:
         """Return the outputs; attention is how much CLS reads of every image token."""

@@ -90,17 +90,20 @@ class FrozenTrunk(FusedModel):
 
     def forward(self, batch: PatientBatch) -> Outputs:
         """Return the outputs with the trunk's attention."""
-        seen = self.fusion["trunk"](batch)
+        trunk_outputs = self.fusion["trunk"](batch)
         outputs = self.forward_prepared(self.prepare(batch))
         return Outputs(
-            outputs.response_logit, outputs.hazard_logits, outputs.embedding, seen.attention
+            outputs.response_logit,
+            outputs.hazard_logits,
+            outputs.embedding,
+            trunk_outputs.attention,
         )
 
 
 def _trunk(study: Study, options: FrozenTrunkOptions) -> FusedModel:
-    given = dict(options.trunk_options)
+    trunk_options = dict(options.trunk_options)
     if options.modalities is not None:
-        given["modalities"] = list(options.modalities)
+        trunk_options["modalities"] = list(options.modalities)
     where = "study.model.options.trunk"
     if MODELS.get(options.trunk, where=where).inner:
         raise ConfigError(
@@ -109,7 +112,7 @@ def _trunk(study: Study, options: FrozenTrunkOptions) -> FusedModel:
             why="it has another model inside, and so would the study",
             cure="name the inner model as the trunk",
         )
-    return create_model(study, options.trunk, given, where)[0]
+    return create_model(study, options.trunk, trunk_options, where)[0]
 
 
 class _Heads(nn.Module):

@@ -109,8 +109,8 @@ class SurvPgc(FusedModel):
         return {name for names in self._sets.values() for name in names}
 
     def _tokens(self, modality: Modality, batch: PatientBatch) -> Tokens:
-        named = {name: self.part(name) for name in self._sets[modality]}
-        return tokens_of(named, batch, self._width)
+        parts = {name: self.part(name) for name in self._sets[modality]}
+        return tokens_of(parts, batch, self._width)
 
     def read_paths(self, batch: PatientBatch) -> dict[Modality, PathRead]:
         """Return what every path and the patches read of each other."""
@@ -171,8 +171,8 @@ class _PathFusion(nn.Module):
         return PathRead(tokens, own.mask, attention, torch.cat(chosen, dim=1))
 
     def _finish(self, read: Tensor) -> Tensor:
-        finished: Tensor = self.norm(self.feed_forward(read))
-        return finished
+        output: Tensor = self.norm(self.feed_forward(read))
+        return output
 
 
 class _Path(nn.Module):
@@ -191,8 +191,8 @@ class _Path(nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Return X_{M->P} (B, M, out), X_{P->M} (B, P, out) and A_{M->P} (B, M, P)."""
         n_path = path.shape[1]
-        joined = self.norm(torch.cat([path, patches], dim=1))
-        query, key, value = self.query(joined), self.key(joined), self.value(joined)
+        sequence = self.norm(torch.cat([path, patches], dim=1))
+        query, key, value = self.query(sequence), self.key(sequence), self.value(sequence)
         scale = math.sqrt(query.shape[-1])
         mask = torch.cat([path_mask, patch_mask], dim=1)
         to_all = torch.einsum("bmd,btd->bmt", query[:, :n_path], key) / scale
