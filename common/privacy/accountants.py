@@ -1,71 +1,20 @@
-"""Numerical accountants: the second opinion, and the first where patients are sampled.
+"""Give epsilon numerically: a second opinion on `common.privacy.accounting`.
 
 `pld` (privacy loss distributions) is authoritative; `rdp` (Renyi) is the safe cross-check; `prv`
-(privacy random variables) is another team's code for what `pld` does; `closed_form` is
-`common.privacy.accounting`. The central-limit accountant is refused: it reports an epsilon up to
-10 % below the truth.
+(privacy random variables) is another team's code for what `pld` does. There is no central-limit
+accountant: it reports an epsilon up to 10 % below the truth.
 """
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 from common.errors import PrivacyError
-from common.privacy.accounting import composed_epsilon, gaussian_delta
-
-Accountant = Literal["closed_form", "pld", "rdp", "prv"]
-ACCOUNTANTS: tuple[Accountant, ...] = ("closed_form", "pld", "rdp", "prv")
-_REFUSED = ("clt", "gdp_clt", "gdp", "central_limit")
 
 _ORDERS = [1 + tenth / 10 for tenth in range(5, 100)] + [*range(11, 64), 128, 256, 512, 1024]
 """Renyi orders of sampled releases; at lower ones the series may not converge."""
-
-_TAIL = 1e-12
-"""Below this delta a sampled release is not compared; it is the slack of `sampled_mu`."""
-
-
-def epsilon_by(
-    accountant: str, *, sigma: float, rounds: int, delta: float, sampling_rate: float = 1.0
-) -> float:
-    """Return epsilon of T Gaussian releases by a named accountant.
-
-    Args:
-        accountant: One of `ACCOUNTANTS`.
-        sigma: Noise multiplier of one release.
-        rounds: Number T of releases.
-        delta: In (0, 1).
-        sampling_rate: Probability with which a patient enters a release (Poisson); 1 = all.
-
-    Raises:
-        PrivacyError: The accountant is unknown, understates, or does not cover sampling.
-    """
-    if accountant in _REFUSED:
-        raise PrivacyError(
-            f"the central-limit accountant '{accountant}' is refused",
-            why="it understates epsilon: 9.641 for a true 10.733 at rate 0.05, sigma 0.8, "
-            "400 rounds",
-            cure="use 'pld'; it is as fast and never understates",
-        )
-    if accountant == "pld":
-        return pld_epsilon(sigma, rounds, delta, sampling_rate=sampling_rate)
-    if accountant == "rdp":
-        return rdp_epsilon(sigma, rounds, delta, sampling_rate=sampling_rate)
-    if accountant == "prv":
-        return prv_epsilon({(sigma, sampling_rate): rounds}, delta)
-    if accountant != "closed_form":
-        raise PrivacyError(
-            f"there is no accountant '{accountant}'", cure=f"use one of {', '.join(ACCOUNTANTS)}"
-        )
-    if sampling_rate != 1.0:
-        raise PrivacyError(
-            "the closed form covers full batches only",
-            why=f"the sampling rate is {sampling_rate:g}",
-            cure="use 'pld'",
-        )
-    return composed_epsilon(rounds / sigma**2, delta)
 
 
 def pld_epsilon(
@@ -134,41 +83,6 @@ def prv_epsilon(
             return float(accountant.get_epsilon(delta, eps_error=error))
         except (RuntimeError, ValueError) as problem:
             raise PrivacyError("Opacus gives no epsilon here", why=str(problem)) from problem
-
-
-def sampled_mu(sigma: float, rounds: int, sampling_rate: float) -> float:
-    """Return mu with which Poisson-sampled releases enter the mu^2 filter.
-
-    The smallest mu (to 0.1 %, rounded up) whose privacy profile lies above the PLD profile of
-    the releases at every epsilon, down to delta = 1e-12. A privacy profile over all epsilon and
-    a trade-off curve say the same, so the trade-off curve of mu lies below at every such point.
-
-    Args:
-        sigma: Noise multiplier of one release.
-        rounds: Number of releases that enter together.
-        sampling_rate: Probability with which a patient enters a release.
-
-    Raises:
-        PrivacyError: An argument is out of range.
-    """
-    if sampling_rate >= 1:
-        _check(sigma, rounds, sampling_rate)
-        return math.sqrt(rounds) / sigma
-    pld = _gaussian_pld(sigma, rounds, sampling_rate, 1e-4)
-    largest = float(pld.get_epsilon_for_delta(_TAIL))
-    points = [largest * step / 400 for step in range(400)]
-    profile = list(zip(points, map(float, pld.get_delta_for_epsilon(points)), strict=True))
-
-    def covers(mu: float) -> bool:
-        return all(gaussian_delta(mu, e) >= delta for e, delta in profile if delta > _TAIL)
-
-    low, high = 0.0, math.sqrt(rounds) / sigma
-    while not covers(high):
-        low, high = high, 2 * high
-    while high - low > 1e-3 * high:
-        middle = (low + high) / 2
-        low, high = (low, middle) if covers(middle) else (middle, high)
-    return high
 
 
 def _gaussian_pld(sigma: float, rounds: int, sampling_rate: float, grid: float) -> Any:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Annotated, ClassVar, Literal, Self
 
 import numpy as np
 from pydantic import Field, JsonValue, model_validator
 
-from client.extract.kinds.extractor import InputNames, Kept, fingerprint_of
+from client.extract.kinds.extractor import CheckedExtractor, InputNames, Kept, fingerprint_of
 from common.cohort.features_h5 import FINGERPRINT, FeatureFile
 from common.cohort.manifest import PatientRow
 from common.contract import Contract
@@ -86,7 +85,7 @@ class ClinicalTableParams(Contract):
         return [column for variable in self.variables for column in _columns(variable)]
 
 
-class ClinicalTableExtractor:
+class ClinicalTableExtractor(CheckedExtractor[ClinicalTableParams]):
     """One token (1, dim) a patient from the manifest's `clinical_*` columns.
 
     Args:
@@ -98,19 +97,15 @@ class ClinicalTableExtractor:
     """
 
     kind: ClassVar[str] = "clinical_table"
+    params_class = ClinicalTableParams
 
     def __init__(self, feature_name: str, spec: FeatureSpec) -> None:
-        given = spec.extractor.params if spec.extractor else {}
-        where = f"features.{feature_name}"
-        self.feature_name = feature_name
-        self.params = ClinicalTableParams.from_mapping(
-            dict(given), where=f"{where}.extractor.params"
-        )
+        super().__init__(feature_name, spec)
         columns = self.params.columns
         if spec.dim != len(columns) or (spec.names is not None and spec.names != columns):
             raise ConfigError(
                 "dim or names do not fit the declared variables",
-                where=where,
+                where=self.where,
                 why=f"the variables make {len(columns)} columns: {', '.join(columns)}",
                 cure=f"set dim: {len(columns)}, and names to these or to nothing",
             )
@@ -124,10 +119,6 @@ class ClinicalTableExtractor:
         params = dict(spec.extractor.params) if spec.extractor else {}
         checked = ClinicalTableParams.from_mapping(params, where="extractor.params")
         return InputNames(columns=checked.columns)
-
-    def inputs(self, row: PatientRow) -> list[Path]:
-        """Return nothing: the values stand in the manifest itself."""
-        return []
 
     def values(self, row: PatientRow) -> Mapping[str, JsonValue]:
         """Return the known declared variables; empty if the patient has none."""

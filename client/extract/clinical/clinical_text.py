@@ -7,7 +7,6 @@ variable that is not known gives no token; no blank is ever put into a sentence.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import ClassVar, Self
 
 import numpy as np
@@ -15,7 +14,7 @@ from pydantic import Field, JsonValue, model_validator
 
 from client.extract.clinical.clinical_table import plain_text
 from client.extract.clinical.sentence_encoder import Backend, sentence_encoder
-from client.extract.kinds.extractor import InputNames, Kept, fingerprint_of
+from client.extract.kinds.extractor import CheckedExtractor, InputNames, Kept, fingerprint_of
 from common.cohort.features_h5 import FINGERPRINT, FeatureFile
 from common.cohort.manifest import PatientRow
 from common.contract import Contract
@@ -83,7 +82,7 @@ class ClinicalTextParams(Contract):
         return [template.variable for template in self.templates]
 
 
-class ClinicalTextExtractor:
+class ClinicalTextExtractor(CheckedExtractor[ClinicalTextParams]):
     """Tokens (n_c, dim), one for each known variable, in the order of the templates.
 
     Args:
@@ -95,22 +94,18 @@ class ClinicalTextExtractor:
     """
 
     kind: ClassVar[str] = "clinical_text"
+    params_class = ClinicalTextParams
 
     def __init__(self, feature_name: str, spec: FeatureSpec) -> None:
-        given = spec.extractor.params if spec.extractor else {}
-        where = f"features.{feature_name}"
-        self.feature_name = feature_name
-        self.params = ClinicalTextParams.from_mapping(
-            dict(given), where=f"{where}.extractor.params"
-        )
+        super().__init__(feature_name, spec)
         if spec.max_tokens < len(self.params.templates):
             raise ConfigError(
                 f"{len(self.params.templates)} sentences for max_tokens {spec.max_tokens}",
-                where=f"{where}.max_tokens",
+                where=f"{self.where}.max_tokens",
                 why="sentences would be left out at random",
                 cure=f"set max_tokens: {len(self.params.templates)}",
             )
-        self._encoder = sentence_encoder(self.params.backend, spec.dim, where=f"{where}.dim")
+        self._encoder = sentence_encoder(self.params.backend, spec.dim, where=f"{self.where}.dim")
         self.fingerprint = fingerprint_of(
             self.kind,
             self.params.model_dump(mode="json") | {"dim": spec.dim},
@@ -123,10 +118,6 @@ class ClinicalTextExtractor:
         """Name every token by the variable its sentence is about."""
         names = str(file.attrs.get("token_names", "")).split(";")
         return InputNames([names[k] for k in kept] if len(names) == len(file.features) else None)
-
-    def inputs(self, row: PatientRow) -> list[Path]:
-        """Return nothing: the values stand in the manifest itself."""
-        return []
 
     def values(self, row: PatientRow) -> Mapping[str, JsonValue]:
         """Return the known variables as they are said; empty if the patient has none."""

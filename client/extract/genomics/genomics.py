@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
@@ -18,7 +17,7 @@ from client.extract.genomics.pathway_params import (
     public_scaling,
 )
 from client.extract.genomics.rna_table import RnaTable, rna_table
-from client.extract.kinds.extractor import InputNames, Kept, fingerprint_of
+from client.extract.kinds.extractor import CheckedExtractor, InputNames, Kept, fingerprint_of
 from common.cohort.features_h5 import FINGERPRINT, FeatureFile
 from common.cohort.manifest import PatientRow
 from common.contract import sha256_hex
@@ -30,7 +29,7 @@ _CODE_VERSION = 1
 _POSSIBLE = {"log2_tpm": (-20.0, 40.0), "zscore": (-1e6, 1e6)}
 
 
-class PathwayExtractor:
+class PathwayExtractor(CheckedExtractor[PathwayParams]):
     """Tokens (P, dim): row p holds the genes of set p, padded with zeros on the right.
 
     A gene is scaled by public constants: `gene_stats` if given; else z-scores are kept and
@@ -46,18 +45,16 @@ class PathwayExtractor:
     """
 
     kind: ClassVar[str] = "pathways"
+    params_class = PathwayParams
 
     def __init__(self, feature_name: str, spec: FeatureSpec) -> None:
-        given = spec.extractor.params if spec.extractor else {}
-        where = f"features.{feature_name}"
-        self.feature_name = feature_name
-        self.params = PathwayParams.from_mapping(dict(given), where=f"{where}.extractor.params")
-        self.sets = load_sets(self.params, where=f"{where}.extractor.params")
-        check_spec(spec, self.sets, where)
+        super().__init__(feature_name, spec)
+        self.sets = load_sets(self.params, where=f"{self.where}.extractor.params")
+        check_spec(spec, self.sets, self.where)
         self.genes = tuple(all_genes(self.sets))
         self.sets_sha256 = gene_sets_digest(self.sets)
         self._dim = spec.dim
-        self._mean, self._sd, stats_digest = public_scaling(self.params, self.genes, where)
+        self._mean, self._sd, stats_digest = public_scaling(self.params, self.genes, self.where)
         position = {gene: index for index, gene in enumerate(self.genes)}
         self._index = [np.array([position[g] for g in genes]) for genes in self.sets.values()]
         self.clip = self.params.clip or (3.0 if self.params.input_scale == "zscore" else 5.0)
@@ -78,14 +75,10 @@ class PathwayExtractor:
         ]
         return InputNames(tokens=[names[k] for k in kept])
 
-    def inputs(self, row: PatientRow) -> list[Path]:
-        """Return nothing: the table is shared, so only the patient's own row counts."""
-        return []
-
     def values(self, row: PatientRow) -> Mapping[str, JsonValue]:
         """Return the digest of the patient's expression, or nothing if there is none.
 
-        The rest of the table may grow without any other patient being extracted again.
+        The table is shared: the rest of it may grow without this patient being extracted again.
         """
         if row.rna is None:
             return {}

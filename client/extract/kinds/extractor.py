@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import JsonValue
 
 from common.cohort.manifest import PatientRow
-from common.contract import canonical_json, sha256_hex
+from common.contract import Contract, canonical_json, sha256_hex
 from common.errors import ConfigError, ExtractionError
 from common.study.catalogue import EXTRACTORS
 from common.study.study import FeatureSpec
@@ -25,6 +25,8 @@ PROBLEMS = "problems"
 """Attribute of a feature file: JSON list of `{"code", "where", "reason"}`, one for each raw file
 that was set aside although the patient has others that are usable."""
 
+
+Params = TypeVar("Params", bound=Contract)
 
 Kept = npt.NDArray[np.int64]
 """Rows of a feature file that the model read, (T,)."""
@@ -102,6 +104,36 @@ class Extractor(Protocol):
                 recorded and the others go on.
         """
         ...
+
+
+class CheckedExtractor(Generic[Params]):
+    """Base of the extractors here: parameters checked on construction, and nothing read unasked.
+
+    Args:
+        feature_name: Key in `Study.features`.
+        spec: Its specification, with parameters of `params_class`.
+
+    Raises:
+        ConfigError: The parameters are wrong.
+    """
+
+    params_class: type[Params]
+
+    def __init__(self, feature_name: str, spec: FeatureSpec) -> None:
+        given = spec.extractor.params if spec.extractor else {}
+        self.feature_name, self.where = feature_name, f"features.{feature_name}"
+        self.params = self.params_class.from_mapping(
+            dict(given), where=f"{self.where}.extractor.params"
+        )
+        self.fingerprint = ""
+
+    def inputs(self, row: PatientRow) -> list[Path]:
+        """Return no raw file: everything stands in the manifest itself."""
+        return []
+
+    def values(self, row: PatientRow) -> Mapping[str, JsonValue]:
+        """Return nothing: only files are read."""
+        return {}
 
 
 def extractor_class(name: str, spec: FeatureSpec) -> Any:

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, JsonValue
+from pydantic import Field
 
 from client.extract.encoders.encoder_registry import encoder_entry
 from client.extract.encoders.tile_encoder import TileEncoder, encoder_digest, load_encoder
 from client.extract.kinds.extractor import (
     PROBLEMS,
+    CheckedExtractor,
     InputNames,
     Kept,
     NothingToExtract,
@@ -57,7 +58,7 @@ class TileParams(Contract):
     stain: Literal["none", "macenko"] = "none"
 
 
-class TileExtractor:
+class TileExtractor(CheckedExtractor[TileParams]):
     """One bag a patient: rows of all its slides, with the corner of each tile.
 
     Args:
@@ -69,17 +70,15 @@ class TileExtractor:
     """
 
     kind: ClassVar[str] = "tiles"
+    params_class = TileParams
 
     def __init__(self, feature_name: str, spec: FeatureSpec) -> None:
-        given = spec.extractor.params if spec.extractor else {}
-        where = f"features.{feature_name}.extractor.params"
-        self.feature_name = feature_name
-        self.params = TileParams.from_mapping(dict(given), where=where)
+        super().__init__(feature_name, spec)
         entry = encoder_entry(self.params.encoder)
         if entry.dim != spec.dim:
             raise ConfigError(
                 f"the encoder gives {entry.dim} features a tile, the study says {spec.dim}",
-                where=f"features.{feature_name}.dim",
+                where=f"{self.where}.dim",
                 cure=f"set dim: {entry.dim}",
             )
         self.tile_px = self.params.tile_px or entry.input_px
@@ -96,10 +95,6 @@ class TileExtractor:
     def inputs(self, row: PatientRow) -> list[Path]:
         """Return the patient's slides."""
         return list(row.slides)
-
-    def values(self, row: PatientRow) -> Mapping[str, JsonValue]:
-        """Return nothing: only files are read."""
-        return {}
 
     def extract(self, row: PatientRow) -> FeatureFile:
         """Return the patient's tiles, (T, dim) float32, with corners (T, 2) in level-0 pixels.

@@ -13,15 +13,15 @@ import logging
 import math
 from collections.abc import Mapping
 from functools import lru_cache
-from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field, JsonValue
+from pydantic import Field
 
 from client.extract.kinds.extractor import InputNames, Kept, fingerprint_of
 from client.extract.volumes.sequence_volumes import (
+    RadiologyExtractor,
     RadiologyParams,
     Sequence,
     SequenceSettings,
@@ -29,9 +29,7 @@ from client.extract.volumes.sequence_volumes import (
     load_sequences,
     load_settings,
     none_of_the_sequences,
-    raw_files,
     sequence_names,
-    used_names,
 )
 from client.extract.volumes.volume import sitk
 from client.extract.volumes.volume_preprocess import correct_and_scale, resample_around
@@ -54,7 +52,7 @@ class RadiomicsParams(RadiologyParams):
     )
 
 
-class RadiomicsExtractor:
+class RadiomicsExtractor(RadiologyExtractor[RadiomicsParams]):
     """Feature set of kind `radiomics`: (sequences present, features + sequences).
 
     Args:
@@ -68,19 +66,18 @@ class RadiomicsExtractor:
     """
 
     kind: ClassVar[str] = "radiomics"
+    params_class = RadiomicsParams
 
     def __init__(self, feature_name: str, spec: FeatureSpec) -> None:
-        self.feature_name = feature_name
-        given = spec.extractor.params if spec.extractor is not None else {}
-        where = f"features.{feature_name}.extractor.params"
-        self.params = RadiomicsParams.from_mapping(dict(given), where=where)
+        super().__init__(feature_name, spec)
         self._settings = load_settings(self.params)
         self._names = _vector_names(self._settings)
-        width, n_sequences = len(feature_names(given)), len(self.params.sequences)
+        n_sequences = len(self.params.sequences)
+        width = len(self._names) + n_sequences
         if spec.dim != width or spec.max_tokens < n_sequences:
             raise ConfigError(
                 f"dim {spec.dim} and max_tokens {spec.max_tokens} do not fit this extractor",
-                where=f"features.{feature_name}",
+                where=self.where,
                 why=f"it makes up to {n_sequences} tokens of {width - n_sequences} features and "
                 f"{n_sequences} sequence flags",
                 cure=f"write dim: {width} and max_tokens: {n_sequences}",
@@ -104,14 +101,6 @@ class RadiomicsExtractor:
             tokens=[names[int(place)] for place in flags.argmax(axis=1)],
             columns=feature_names(spec.extractor.params if spec.extractor else {}),
         )
-
-    def inputs(self, row: PatientRow) -> list[Path]:
-        """Return volumes and masks of the sequences used; empty = no radiology."""
-        return raw_files(row, self.params)
-
-    def values(self, row: PatientRow) -> Mapping[str, JsonValue]:
-        """Return which file is which sequence."""
-        return used_names(row, self.params)
 
     def extract(self, row: PatientRow) -> FeatureFile:
         """Return one token a sequence present, (S, features + sequences) float32.

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import Field, JsonValue, field_validator
 
+from client.extract.kinds.extractor import CheckedExtractor
 from client.extract.volumes.volume import Mask, Volume, make_mask, resample_mask
 from client.extract.volumes.volume_preprocess import Preprocessing
 from client.extract.volumes.volume_reader import mask_series, read_mask, read_volume
@@ -49,6 +50,9 @@ class RadiologyParams(Contract):
         if len(set(sequences)) != len(sequences):
             raise ValueError("a sequence is named twice")
         return sequences
+
+
+Params = TypeVar("Params", bound=RadiologyParams)
 
 
 class SequenceSettings(Contract):
@@ -121,25 +125,27 @@ def sequence_names(spec: FeatureSpec) -> list[str]:
     return [str(name) for name in named] if isinstance(named, list) else []
 
 
-def raw_files(row: PatientRow, params: RadiologyParams) -> list[Path]:
-    """Return volumes and masks of the sequences used; empty if the patient has none of them."""
-    used = [name for name in params.sequences if name in row.volumes]
-    paths = [row.volumes[name] for name in used]
-    paths += [row.masks[name] for name in used if name in row.masks]
-    if used and params.shared_mask is not None and params.shared_mask not in used:
-        place = params.shared_mask
-        paths += [table[place] for table in (row.volumes, row.masks) if place in table]
-    return list(dict.fromkeys(paths))
+class RadiologyExtractor(CheckedExtractor[Params]):
+    """Base of the radiology extractors: reads volumes and masks of the sequences used."""
 
+    def inputs(self, row: PatientRow) -> list[Path]:
+        """Return volumes and masks of the sequences used; empty = no radiology."""
+        used = [name for name in self.params.sequences if name in row.volumes]
+        paths = [row.volumes[name] for name in used]
+        paths += [row.masks[name] for name in used if name in row.masks]
+        place = self.params.shared_mask
+        if used and place is not None and place not in used:
+            paths += [table[place] for table in (row.volumes, row.masks) if place in table]
+        return list(dict.fromkeys(paths))
 
-def used_names(row: PatientRow, params: RadiologyParams) -> dict[str, JsonValue]:
-    """Return which of `raw_files` is which; empty if there is none."""
-    if not raw_files(row, params):
-        return {}
-    return {
-        "volumes": [name for name in params.sequences if name in row.volumes],
-        "masks": [name for name in params.sequences if name in row.masks],
-    }
+    def values(self, row: PatientRow) -> Mapping[str, JsonValue]:
+        """Return which file is which sequence; empty if there is none."""
+        if not self.inputs(row):
+            return {}
+        return {
+            "volumes": [name for name in self.params.sequences if name in row.volumes],
+            "masks": [name for name in self.params.sequences if name in row.masks],
+        }
 
 
 def none_of_the_sequences(row: PatientRow, params: RadiologyParams) -> ExtractionError:

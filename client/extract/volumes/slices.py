@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from functools import cached_property
-from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field, JsonValue
+from pydantic import Field
 
 from client.extract.encoders.encoder_registry import encoder_entry
 from client.extract.encoders.tile_encoder import TileEncoder, encoder_digest, load_encoder
 from client.extract.kinds.extractor import InputNames, Kept, fingerprint_of
 from client.extract.volumes.sequence_volumes import (
+    RadiologyExtractor,
     RadiologyParams,
     Sequence,
     fingerprint_params,
     load_sequences,
     load_settings,
     none_of_the_sequences,
-    raw_files,
     sequence_names,
-    used_names,
 )
 from client.extract.volumes.tumour_slices import SliceChoice, TumourSlices, cut_slices
 from client.extract.volumes.volume_preprocess import correct_and_scale
@@ -45,7 +43,7 @@ class SlicesParams(RadiologyParams):
     choice: SliceChoice = SliceChoice()
 
 
-class SlicesExtractor:
+class SlicesExtractor(RadiologyExtractor[SlicesParams]):
     """Feature set of kind `slices`: one token a slice, sequence after sequence.
 
     Coordinates are (slice number, position of the sequence in `params.sequences`).
@@ -59,12 +57,10 @@ class SlicesExtractor:
     """
 
     kind: ClassVar[str] = "slices"
+    params_class = SlicesParams
 
     def __init__(self, feature_name: str, spec: FeatureSpec) -> None:
-        self.feature_name = feature_name
-        given = spec.extractor.params if spec.extractor is not None else {}
-        where = f"features.{feature_name}.extractor.params"
-        self.params = SlicesParams.from_mapping(dict(given), where=where)
+        super().__init__(feature_name, spec)
         self._settings = load_settings(self.params)
         self._check(spec)
         self._weights = {"sha256": self.params.sha256, "weights": self.params.weights}
@@ -109,14 +105,6 @@ class SlicesExtractor:
         return InputNames(
             tokens=[f"{names[int(place)]} slice {int(k)}" for k, place in file.coords[kept]]
         )
-
-    def inputs(self, row: PatientRow) -> list[Path]:
-        """Return volumes and masks of the sequences used; empty = no radiology."""
-        return raw_files(row, self.params)
-
-    def values(self, row: PatientRow) -> Mapping[str, JsonValue]:
-        """Return which file is which sequence."""
-        return used_names(row, self.params)
 
     def extract(self, row: PatientRow) -> FeatureFile:
         """Return one token a slice, (S, dim) float32.

@@ -4,7 +4,7 @@ import pytest
 from dp_accounting.pld import privacy_loss_distribution
 
 from common.errors import PrivacyError
-from common.privacy.accountants import epsilon_by, pld_epsilon, prv_epsilon, rdp_epsilon, sampled_mu
+from common.privacy.accountants import pld_epsilon, prv_epsilon, rdp_epsilon
 from common.privacy.accounting import composed_epsilon, training_sigma
 
 TABLE = [  # sampling rate, sigma, rounds, PLD, RDP: table 3.1 of the privacy design
@@ -28,9 +28,8 @@ def test_accountant_of_opacus_is_above_that_of_dp_accounting_by_its_error(
     for error in (0.01, 0.05):
         found = prv_epsilon({(sigma, rate): rounds}, 1e-5, error=error)
         assert exact - 1e-3 <= found <= exact + 2 * error
-    assert epsilon_by(
-        "prv", sigma=sigma, rounds=rounds, delta=1e-5, sampling_rate=rate
-    ) == pytest.approx(pld + 0.01, abs=2e-3)  # the design's column PRV
+    found = prv_epsilon({(sigma, rate): rounds}, 1e-5)
+    assert found == pytest.approx(pld + 0.01, abs=2e-3)  # the design's column PRV
 
 
 def test_accountant_of_opacus_composes_unlike_releases() -> None:
@@ -54,34 +53,10 @@ def test_closed_form_and_pld_agree_within_half_a_percent(epsilon: float) -> None
     sigma = training_sigma(epsilon, 1e-5, 100)
     closed = composed_epsilon(100 / sigma**2, 1e-5)
     assert pld_epsilon(sigma, 100, 1e-5) == pytest.approx(closed, rel=5e-3)
-    assert epsilon_by("closed_form", sigma=sigma, rounds=100, delta=1e-5) == closed
 
 
-@pytest.mark.parametrize("name", ["clt", "gdp_clt", "gdp", "central_limit"])
-def test_central_limit_accountant_is_refused_with_the_reason(name: str) -> None:
-    with pytest.raises(PrivacyError, match="central-limit") as caught:
-        epsilon_by(name, sigma=3.0, rounds=100, delta=1e-5, sampling_rate=0.25)
-    assert "understates" in caught.value.why
-
-
-def test_central_limit_would_have_understated() -> None:
-    # what is refused: mu = q sqrt(T (e^(1/sigma^2) - 1)); the design's third row, 9.641
+def test_a_central_limit_accountant_would_understate() -> None:
+    # mu = q sqrt(T (e^(1/sigma^2) - 1)); the design's third row, 9.641
     mu = 0.05 * math.sqrt(400 * (math.exp(1 / 0.8**2) - 1))
     assert composed_epsilon(mu**2, 1e-5) == pytest.approx(9.641, abs=5e-3)
     assert composed_epsilon(mu**2, 1e-5) < 0.91 * pld_epsilon(0.8, 400, 1e-5, sampling_rate=0.05)
-
-
-def test_closed_form_refuses_sampling_and_unknown_names_are_listed() -> None:
-    with pytest.raises(PrivacyError, match="full batches"):
-        epsilon_by("closed_form", sigma=3.0, rounds=10, delta=1e-5, sampling_rate=0.5)
-    with pytest.raises(PrivacyError, match="no accountant 'x'"):
-        epsilon_by("x", sigma=3.0, rounds=10, delta=1e-5)
-
-
-def test_sampled_release_enters_the_filter_above_its_pld_at_every_delta() -> None:
-    mu = sampled_mu(3.0, 100, 0.25)
-    for delta in (1e-10, 1e-7, 1e-5, 1e-3, 1e-2):
-        exact = pld_epsilon(3.0, 100, delta, sampling_rate=0.25)
-        assert composed_epsilon(mu**2, delta) >= exact - 1e-6
-    assert mu < 1.2 * 0.25 * math.sqrt(100) / 3  # and is not far above the truth
-    assert sampled_mu(3.0, 100, 1.0) == pytest.approx(10 / 3)
