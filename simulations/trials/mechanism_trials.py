@@ -1,11 +1,11 @@
-"""Many trials of the private mechanism at once: the same patients under many plans.
+"""Train the private mechanism many times at once: the same patients under many plans.
 
-A trial is what `simulations.trials.mechanism.train_mechanism` trains. Small linear heads cost next
-to nothing, a call into the differentiation engine does; so the gradients of all trials are computed
-in one call a round. Clipping, integer encoding, noise sampler, server optimiser and averaging
-are the product's own. The clipped gradients of all sites are added before they are rounded to
-integers, not after: sums of clipped gradients are exact, so this moves a coordinate by at most
-one integer step a site, 1e-4 of a patient's clip or less.
+A trial is what `simulations.trials.site_trials` trains hospital by hospital. Small linear heads
+cost next to nothing, a call into the differentiation engine does; so the gradients of all trials
+are computed in one call a round. Clipping, integer encoding, noise sampler, server optimiser and
+averaging are the product's own. The clipped gradients of all sites are added before they are
+rounded to integers, not after: sums of clipped gradients are exact, so this moves a coordinate by
+at most one integer step a site, 1e-4 of a patient's clip or less.
 """
 
 from __future__ import annotations
@@ -65,13 +65,7 @@ def train_together(patients: PatientDataset, trials: Sequence[Trial]) -> list[Ar
         ConfigError: The studies differ in more than that, or the model is not of uniform shape.
         PrivacyError: A plan does not work for its number of sites.
     """
-    study = _shared(trials)
-    model = build_model(study)
-    if not model.uniform_shape:
-        raise ConfigError(
-            f"model '{study.model.name}' cannot be trained many trials at once",
-            cure="use simulations.trials.mechanism.train_mechanism",
-        )
+    study, model = shared_model([trial.study for trial in trials])
     shapes = expected_shapes(model)
     gradients = TrialGradients(model, study, patients, [trial.rows for trial in trials])
     releases = [_release(trial.study, shapes) for trial in trials]
@@ -87,13 +81,16 @@ def train_together(patients: PatientDataset, trials: Sequence[Trial]) -> list[Ar
     return [final_model(state) for state in states]
 
 
-def _shared(trials: Sequence[Trial]) -> Study:
-    """Return the first study after a check that the others train the same model alike."""
-    if not trials:
+def shared_model(studies: Sequence[Study]) -> tuple[Study, FusedModel]:
+    """Return the first study and its model, after a check that the others train the same alike.
+
+    Raises:
+        ConfigError: There is none, they differ, or the model is not of uniform shape.
+    """
+    if not studies:
         raise ConfigError("no trial was given")
-    first = trials[0].study
-    for trial in trials:
-        other = trial.study
+    first = studies[0]
+    for other in studies:
         same = (first.endpoints, first.features, first.model, first.training.rounds)
         if (other.endpoints, other.features, other.model, other.training.rounds) != same:
             raise ConfigError(
@@ -102,7 +99,13 @@ def _shared(trials: Sequence[Trial]) -> Study:
             )
         if other.training.task_weights != first.training.task_weights:
             raise ConfigError("trials must weigh tasks alike", where=f"study {other.study_id}")
-    return first
+    model = build_model(first)
+    if not model.uniform_shape:
+        raise ConfigError(
+            f"model '{first.model.name}' cannot be trained many trials at once",
+            cure="train it with simulations.trials.memory_training.train_in_memory",
+        )
+    return first, model
 
 
 def _clips(trials: Sequence[Trial]) -> list[float | None]:

@@ -1,10 +1,11 @@
-"""Many federations of gradient sums at once, hospital by hospital and without transport.
+"""Train many federations of gradient sums at once, hospital by hospital and without transport.
 
 For experiments over rules, lies, folds and seeds.
 
 Gradients of all trials and hospitals are computed in one call a round; clipping, integer noise,
 the server's norm bound, aggregation rule and optimiser are the product's own. A reply that the
-server would refuse (too long, or not finite) is left out of the round, as there.
+server would refuse (too long, or not finite) is left out of the round, as there. Left out are
+messages, ledgers and the masks of the secure sum, which cancel to the last bit in the opened sum.
 """
 
 from __future__ import annotations
@@ -16,23 +17,22 @@ import numpy as np
 import numpy.typing as npt
 
 from client.data.dataset import PatientDataset
-from common.models.base.build import build_model
-from common.models.base.parameters import expected_shapes, to_arrays
-from common.privacy.integer_encoding import unflatten
+from common.models.base.parameters import block_of, expected_shapes, to_arrays
+from common.privacy.integer_encoding import flatten, unflatten
 from common.protocol.protocol import TrainRequest
+from common.study.modalities import MODALITIES, Modality
 from common.study.private_round import encoding_of
 from common.study.study import Study
 from common.wire import Arrays, joint_norm
 from server.aggregate.contribution import Contribution
-from server.aggregate.method import aggregate
+from server.aggregate.gradient_mean import descent, gradient_sum
+from server.aggregate.method import Aggregated, aggregate
 from server.exchange.validate_reply import RoundExpectation, norm_bound
 from server.run.round_step import advance, final_model, noise_sd
 from server.session.checkpoint import Checkpoint, RoundRecord
 from simulations.engines.circumstances import Poison
 from simulations.engines.unreliable_site import poisoned
-from simulations.trials.mechanism_trials import TrialGradients
-
-Vector = npt.NDArray[np.float64]
+from simulations.trials.mechanism_trials import TrialGradients, shared_model
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class SiteTrial:
     """One federation.
 
     Attributes:
-        study: Mode none or local, gradient sums.
+        study: Gradient sums, in any mode.
         sites: Site -> rows of its training patients.
         liar: The poisoned site, if one is.
         poison: What it sends; None: the truth. Wrong labels belong into the rows instead.
@@ -58,12 +58,16 @@ def train_by_site(patients: PatientDataset, trials: Sequence[SiteTrial]) -> list
     Args:
         patients: All patients of all trials.
         trials: Studies alike in endpoints, features, model and number of rounds.
+
+    Raises:
+        ConfigError: The studies differ in more than that, or the model is not of uniform shape.
+        PrivacyError: A plan does not work for its number of sites.
     """
-    study = trials[0].study
-    model = build_model(study)
+    study, model = shared_model([trial.study for trial in trials])
     shapes = expected_shapes(model)
     owners = [(i, site) for i, trial in enumerate(trials) for site in sorted(trial.sites)]
     rows = [trials[i].sites[site] for i, site in owners]
+    seen = [patients.select(own).modalities for own in rows]
     gradients = TrialGradients(model, study, patients, rows)
     plans = [trials[i].study.privacy for i, _ in owners]
     clips = [plan.clip if plan.is_private else None for plan in plans]
@@ -71,8 +75,8 @@ def train_by_site(patients: PatientDataset, trials: Sequence[SiteTrial]) -> list
     for number in range(1, study.training.rounds + 1):
         sums = gradients.sums([states[i].parameters for i, _ in owners], clips)
         replies: list[list[Contribution]] = [[] for _ in trials]
-        for (i, site), total in zip(owners, sums, strict=True):
-            sent = _sent(trials[i], site, total, shapes)
+        for (i, site), total, present in zip(owners, sums, seen, strict=True):
+            sent = _sent(trials[i], site, unflatten(total, shapes), present)
             if trials[i].poison is None or _accepted(trials[i].study, site, sent, states[i]):
                 replies[i].append(Contribution(site, sent, _told_weights(trials[i], site)))
         states = [
@@ -82,11 +86,18 @@ def train_by_site(patients: PatientDataset, trials: Sequence[SiteTrial]) -> list
     return [final_model(state) for state in states]
 
 
-def _sent(trial: SiteTrial, site: str, total: Vector, shapes: dict[str, tuple[int, ...]]) -> Arrays:
-    if trial.study.privacy.mode == "local":
+def _sent(trial: SiteTrial, site: str, arrays: Arrays, present: Sequence[Modality]) -> Arrays:
+    """Return what a site adds to a round; in mode local without blocks that it has no data for."""
+    plan = trial.study.privacy
+    if plan.mode == "local":
+        lacking = set(MODALITIES) - set(present)
+        arrays = {name: a for name, a in arrays.items() if block_of(name) not in lacking}
+    if plan.is_private:
+        shapes = {name: array.shape for name, array in arrays.items()}
         encoding = encoding_of(trial.study, shapes)
-        total = encoding.decode(encoding.noised(total))
-    arrays: Arrays = {n: a.astype(np.float32) for n, a in unflatten(total, shapes).items()}
+        arrays = dict(unflatten(encoding.decode(encoding.noised(flatten(arrays))), shapes))
+    if plan.mode != "distributed":
+        arrays = {name: array.astype(np.float32) for name, array in arrays.items()}
     if site == trial.liar and trial.poison is not None:
         return poisoned(arrays, trial.poison)
     return arrays
@@ -113,7 +124,11 @@ def _accepted(study: Study, site: str, sent: Arrays, state: Checkpoint) -> bool:
 def _next(
     study: Study, state: Checkpoint, updates: Sequence[Contribution], number: int
 ) -> Checkpoint:
-    combined = aggregate(study, state.parameters, updates, state.memory)
+    if study.privacy.mode == "distributed":  # the server sees the opened sum alone
+        opened = descent(study, state.parameters, gradient_sum(updates))
+        combined = Aggregated(opened, dict(state.memory))
+    else:
+        combined = aggregate(study, state.parameters, updates, state.memory)
     record = RoundRecord(
         round=number,
         sites=[update.site_id for update in updates],

@@ -21,7 +21,7 @@ from simulations.cohorts.cohort import Cohort
 from simulations.cohorts.fed_tcga_brca import load_fed_tcga_brca, published_test_set
 from simulations.comparison.comparison import concordance
 from simulations.trials.cohort_predictions import predict_cohort
-from simulations.trials.mechanism import train_mechanism
+from simulations.trials.site_trials import SiteTrial, train_by_site
 
 EDGES_MONTHS = [0.0, 6.0, 12.0, 18.0, 24.0, 30.0, 36.0, 48.0, 60.0, 84.0, 120.0]
 HAZARDS = [0.01, 0.01, 0.015, 0.015, 0.02, 0.02, 0.05, 0.06, 0.12, 0.18, 0.30]
@@ -44,8 +44,9 @@ def our_test_c(data: Path, privacy: PrivacyPlan) -> float:
     train = cohort.take(np.flatnonzero(~is_test))
     test = cohort.take(np.flatnonzero(is_test))
     study = our_study(train, privacy)
-    sites = {site: group.dataset(study) for site, group in train.by_hospital().items()}
-    return held_out_c(study, train_mechanism(study, sites), test)
+    rows = {site: np.flatnonzero(train.hospital == site) for site in train.hospitals}
+    (arrays,) = train_by_site(train.dataset(study), [SiteTrial(study, rows)])
+    return held_out_c(study, arrays, test)
 
 
 def our_study(train: Cohort, privacy: PrivacyPlan) -> Study:

@@ -13,8 +13,8 @@ from simulations.engines.consortium_run import run_in_process
 from simulations.engines.identities import with_identities
 from simulations.engines.tiny_consortium import tiny_agents, tiny_datasets, tiny_study
 from simulations.trials import mechanism_trials
-from simulations.trials.mechanism import train_mechanism
 from simulations.trials.mechanism_trials import Trial, train_together
+from simulations.trials.site_trials import SiteTrial, train_by_site
 
 SITES = [{"site_id": f"site-{letter}"} for letter in "abcde"]
 PLAN = {"rounds": 6, "nominal_patients": 150, "test_fraction": 0.0}
@@ -26,8 +26,22 @@ def make_study(mode, server="adam", **changes):
     return tiny_study(privacy=privacy | changes, training=training, sites=SITES)
 
 
-def run_agents(study, folder):
-    agents = tiny_agents(study, folder / "sites")
+def consortium(study):
+    """Patients of five sites in one dataset, and whose is whose; the last has no radiology."""
+    union = tiny_datasets(study, n=150)["site-a"]
+    order = np.argsort(~union.present("radiology"), kind="stable")
+    rows = dict(zip([entry.site_id for entry in study.sites], np.split(order, 5), strict=True))
+    assert "radiology" not in union.select(rows["site-e"]).modalities
+    return union, rows
+
+
+def train_alone(study, union, rows):
+    return train_by_site(union, [SiteTrial(study, rows)])[0]
+
+
+def run_agents(study, folder, union, rows):
+    datasets = {site: union.select(own) for site, own in rows.items()}
+    agents = tiny_agents(study, folder / "sites", datasets=datasets)
     return run_in_process(study, agents, folder / "run", output=Output(json_mode=True)).arrays
 
 
@@ -49,8 +63,9 @@ def one_deviation(drawn):
 
 def test_without_privacy_it_is_the_run_over_real_agents(tmp_path):
     study = make_study("none")
-    found = train_mechanism(study, tiny_datasets(study))
-    assert_same(found, run_agents(study, tmp_path), 1e-6)
+    union, rows = consortium(study)
+    found = train_alone(study, union, rows)
+    assert_same(found, run_agents(study, tmp_path, union, rows), 1e-6)
     start = build_model(study).state_dict()
     assert max(np.abs(found[name] - start[name].numpy()).max() for name in found) > 0.05
 
@@ -61,11 +76,12 @@ def test_noise_enters_as_in_the_run_over_real_agents(mode, tmp_path, monkeypatch
     if mode == "distributed":
         study = with_identities(study, tmp_path / "sites")
     real, simulated = [], []
+    union, rows = consortium(study)
     with monkeypatch.context() as patch:
         patch.setattr("common.privacy.integer_encoding.skellam", one_deviation(real))
-        expected = run_agents(study, tmp_path)
+        expected = run_agents(study, tmp_path, union, rows)
     monkeypatch.setattr("common.privacy.integer_encoding.skellam", one_deviation(simulated))
-    found = train_mechanism(study, tiny_datasets(study))
+    found = train_alone(study, union, rows)
     assert len(simulated) == PLAN["rounds"] * len(SITES)
     assert simulated == real
     shares = 3 if mode == "distributed" else 1  # n_min - t = 4 - 1 of five sites
@@ -83,10 +99,11 @@ def test_noise_of_the_opened_sum_has_the_designed_variance(monkeypatch):
         noise.append(np.concatenate([value.reshape(-1) for value in sums.values()]))
         return {name: np.zeros_like(value) for name, value in sums.items()}
 
-    monkeypatch.setattr("simulations.trials.mechanism.descent", noted)
-    nobody = {site: data.select([]) for site, data in tiny_datasets(study).items()}
+    monkeypatch.setattr("simulations.trials.site_trials.descent", noted)
+    union, rows = consortium(study)
+    nobody = dict.fromkeys(rows, np.arange(0))
     for _ in range(60):
-        train_mechanism(study, nobody)
+        train_alone(study, union, nobody)
     values = np.concatenate(noise)
     assert len(values) > 5000
     error = 4 * (2 / len(values)) ** 0.5
@@ -103,12 +120,12 @@ def test_trials_together_are_each_trial_alone(monkeypatch):
     alone = make_study("none", "sgd").model_copy(update={"sites": studies[0].sites[:1]})
     union = tiny_datasets(studies[0], n=60)["site-a"]
     rows = np.split(np.arange(60), 5)
-    datasets = {e.site_id: union.select(r) for e, r in zip(studies[0].sites, rows, strict=True)}
+    by_site = {e.site_id: own for e, own in zip(studies[0].sites, rows, strict=True)}
     trials = [Trial(study, np.arange(60)) for study in studies]
     found = train_together(union, [*trials, Trial(alone, rows[0])])
     for study, arrays in zip(studies, found, strict=False):
-        assert_same(arrays, train_mechanism(study, datasets), 1e-6)
-    assert_same(found[3], train_mechanism(alone, {"site-a": datasets["site-a"]}), 1e-6)
+        assert_same(arrays, train_alone(study, union, by_site), 1e-5)
+    assert_same(found[3], train_alone(alone, union, {"site-a": rows[0]}), 1e-5)
 
 
 def test_trials_draw_the_noise_of_all_sites(monkeypatch):
