@@ -4,6 +4,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+from tiny_consortium import tiny_study
 
 from common.page.serving import page_served
 from common.storage.atomic_file import write_text
@@ -11,7 +12,6 @@ from common.study.study import Study
 from server.page.run_page import run_page
 from server.session.checkpoint import Checkpoint, RoundRecord, save_checkpoint
 from server.session.run_state import RunState, SiteState
-from simulations.engines.tiny_consortium import tiny_study
 
 SITES = ("site-a", "site-b", "site-c")
 

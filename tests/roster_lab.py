@@ -3,13 +3,13 @@
 import shutil
 
 from joined_consortium import join, make_consortium, make_hospital
+from tiny_consortium import tiny_policy, tiny_study
 
 from client.agent.log_files import site_audit_log
 from client.agent.site_agent import SiteAgent
 from client.site.enrol_connection import SiteConnection
 from client.site.hospital_roster import HospitalRoster
 from server.consortium.consortium_folder import ConsortiumFolder
-from simulations.engines.tiny_consortium import tiny_policy, tiny_study
 
 
 class Unread:

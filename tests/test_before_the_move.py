@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tiny_consortium import tiny_agents, tiny_study
 
 from client.extract.run.runner import run_extraction
 from client.site.enrol_connection import SiteConnection, authority_digest
@@ -33,7 +34,6 @@ from server.consortium.consortium_folder import ConsortiumFolder
 from server.session.checkpoint import load_checkpoint
 from server.session.run_state import STATE_FILE, load_run_state
 from simulations.engines.consortium_run import run_in_process
-from simulations.engines.tiny_consortium import tiny_agents, tiny_study
 
 GOLDEN = Path(__file__).parent / "golden" / "before_the_move"
 QUIET = Output(json_mode=True)

@@ -4,6 +4,7 @@ import json
 import logging
 
 import pytest
+from tiny_consortium import InMemory, tiny_datasets, tiny_policy, tiny_study
 
 from client.agent.dispatch import answer
 from client.agent.site_agent import SiteAgent
@@ -15,7 +16,6 @@ from common.models.base.parameters import to_arrays
 from common.protocol.protocol import HandshakeRequest, TrainRequest
 from common.trust.provenance import code_digest
 from common.wire import arrays_digest
-from simulations.engines.tiny_consortium import InMemory, tiny_datasets, tiny_policy, tiny_study
 
 SECRET = "patient Erika Mustermann"
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import grpc
 import pytest
+from tiny_consortium import tiny_study
 
 from client.agent.service import (
     MAX_SOCKET_PATH,
@@ -30,13 +31,12 @@ from common.protocol.protocol import HandshakeRequest, StatusReply, StatusReques
 from common.trust.provenance import code_digest
 from common.trust.site_proof import is_proven, new_challenge
 from common.wire import arrays_digest
-from simulations.engines.tiny_consortium import tiny_study
 
 SCRIPT = """
 import sys
 from pathlib import Path
 from client.agent.service import serve
-from simulations.engines.tiny_consortium import tiny_agents, tiny_study
+from tiny_consortium import tiny_agents, tiny_study
 
 folder = Path(sys.argv[1])
 agent = tiny_agents(tiny_study(), folder / "sites")["site-a"]
@@ -53,7 +53,8 @@ def short_folder():
 
 def start(folder):
     process = subprocess.Popen(
-        [sys.executable, "-c", SCRIPT, str(folder)], env={**os.environ, "OMP_NUM_THREADS": "1"}
+        [sys.executable, "-c", SCRIPT, str(folder)],
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)},
     )
     deadline = time.monotonic() + 60
     while not is_healthy(folder / "run" / "agent.sock", timeout_s=0.5):

@@ -7,6 +7,7 @@ import shutil
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from roster_lab import agent_of, connection_of, copy_lab, make_lab, study_of
+from tiny_consortium import InMemory, tiny_datasets, tiny_policy
 
 from client.agent.call_journal import CallJournal
 from client.agent.dispatch import answer
@@ -31,7 +32,6 @@ from common.trust.signature import public_half
 from server.consortium.provision_roster import revoke
 from server.run.rounds import run_study
 from simulations.engines.consortium_run import local_link
-from simulations.engines.tiny_consortium import InMemory, tiny_datasets, tiny_policy
 
 SITES = ("site-a", "site-b", "site-c")
 STRANGER = RosterEntry(site_id="site-x", public_key="ab" * 32)

@@ -4,10 +4,10 @@ import os
 import time
 
 import pytest
+from tiny_consortium import tiny_policy, tiny_study
 
 from client.agent.secure_sums import SECRETS_KEPT_S, SecureSums
 from simulations.engines.identities import with_identities
-from simulations.engines.tiny_consortium import tiny_policy, tiny_study
 
 
 @pytest.mark.parametrize(

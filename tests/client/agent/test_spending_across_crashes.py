@@ -5,6 +5,7 @@ import shutil
 import numpy as np
 import pytest
 from scipy import stats
+from tiny_consortium import InMemory, tiny_datasets, tiny_policy, tiny_study
 
 from client.agent.site_agent import SiteAgent
 from client.site.sealed_replies import SealedReplies
@@ -17,7 +18,6 @@ from common.protocol.protocol import EvaluateRequest, HandshakeRequest, TrainReq
 from common.study.private_round import sigma_of
 from common.trust.provenance import code_digest
 from common.wire import arrays_digest
-from simulations.engines.tiny_consortium import InMemory, tiny_datasets, tiny_policy, tiny_study
 
 STUDY = tiny_study(privacy={"mode": "local", "epsilon": 8.0, "evaluation": {"release": "dp"}})
 DATA = tiny_datasets(STUDY)

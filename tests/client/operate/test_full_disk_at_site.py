@@ -11,6 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 from joined_consortium import make_hospital
+from tiny_consortium import tiny_study
 from typer.testing import CliRunner
 
 from client.agent.service import AgentClient, is_healthy
@@ -23,7 +24,6 @@ from common.contract import canonical_json
 from common.errors import ErrorCode
 from common.protocol.protocol import HandshakeRequest
 from common.trust.provenance import code_digest
-from simulations.engines.tiny_consortium import tiny_study
 
 ENTRY = "from common.commands.cli import main; main()"
 

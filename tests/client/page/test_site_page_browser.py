@@ -6,6 +6,7 @@ import pytest
 import torch
 import yaml
 from seen_pages import opened, violations, walk, wider_than_the_window
+from tiny_consortium import tiny_agents, tiny_study
 
 from client.agent.service import serving
 from client.agent.site_agent import SiteAgent
@@ -17,7 +18,6 @@ from common.commands.cli_output import Output
 from common.page.application import live_page
 from common.page.serving import page_served
 from simulations.engines.consortium_run import run_in_process
-from simulations.engines.tiny_consortium import tiny_agents, tiny_study
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,7 @@ import pytest
 import torch
 import yaml
 from fastapi.testclient import TestClient
+from tiny_consortium import tiny_agents, tiny_study
 
 from client.agent.service import serving
 from client.agent.site_agent import SiteAgent
@@ -22,7 +23,6 @@ from common.ledger.ledger import Ledger, LedgerBudgets, SpendEntry
 from common.page.application import live_page
 from common.study.study import Study
 from simulations.engines.consortium_run import run_in_process
-from simulations.engines.tiny_consortium import tiny_agents, tiny_study
 
 PRIVACY = {"mode": "local", "epsilon": 6.0, "evaluation": {"release": "dp"}}
 

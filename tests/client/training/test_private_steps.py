@@ -10,6 +10,7 @@ from opacus.optimizers import DPOptimizer
 from pydantic import ValidationError
 from random_patients import Cohort
 from random_patients import make_study as make_random_study
+from tiny_consortium import tiny_agents, tiny_datasets, tiny_study
 from torch import Tensor, nn
 
 from client.training.private_steps import train_private_steps
@@ -25,7 +26,6 @@ from common.models.losses.multitask import patient_loss
 from common.study.private_round import encoding_of, sigma_of
 from common.study.study import Study
 from simulations.engines.consortium_run import run_in_process
-from simulations.engines.tiny_consortium import tiny_agents, tiny_datasets, tiny_study
 
 CPU = torch.device("cpu")
 SAMPLER = "common.privacy.integer_encoding.skellam"

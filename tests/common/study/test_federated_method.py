@@ -1,7 +1,7 @@
 import pytest
+from tiny_consortium import tiny_study
 
 from common.errors import ConfigError
-from simulations.engines.tiny_consortium import tiny_study
 
 EPOCHS = {"kind": "epochs", "optimizer": "sgd", "lr": 0.1}
 AVERAGE = {"name": "average"}

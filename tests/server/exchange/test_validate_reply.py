@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+from tiny_consortium import tiny_study
 
 from common.cohort.cohort_counts import CohortCounts
 from common.errors import ErrorCode, ProtocolError
@@ -15,7 +16,6 @@ from server.exchange.validate_reply import (
     check_train_reply,
     norm_bound,
 )
-from simulations.engines.tiny_consortium import tiny_study
 
 MODEL = {
     "heads.b": np.zeros(3, np.float32),

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 from joined_consortium import join, make_consortium, make_hospital
+from tiny_consortium import tiny_study
 from typer.testing import CliRunner
 
 from client.site.enrol_request import public_keys
@@ -16,7 +17,6 @@ from server.operate.run_folder import RunFolder, new_run
 from server.session.run_progress import run_progress
 from server.session.run_state import RunState, SiteState
 from server.session.session import STOP_FILE, open_session
-from simulations.engines.tiny_consortium import tiny_study
 
 SITES = ("site-a", "site-b", "site-c")
 RUNNER = CliRunner()

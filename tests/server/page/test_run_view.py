@@ -10,6 +10,7 @@ from functools import cache
 import pytest
 from fastapi.testclient import TestClient
 from page_runs import SITES, WrittenRun, page_study
+from tiny_consortium import tiny_study
 
 from common.error_guide import GUIDES
 from common.errors import ErrorCode
@@ -18,7 +19,6 @@ from server.page.run_files import read_run_files
 from server.page.run_page import run_page
 from server.page.run_view import view_run
 from server.page.site_rows import evaluation_promised
-from simulations.engines.tiny_consortium import tiny_study
 
 
 @pytest.fixture

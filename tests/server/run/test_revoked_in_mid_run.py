@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from roster_lab import agent_of, connection_of, copy_lab, make_lab, study_of
+from tiny_consortium import InMemory, tiny_datasets
 from typer.testing import CliRunner
 
 from client.site.site_folder import load_policy
@@ -29,7 +30,6 @@ from simulations.consortium.local_consortium import (
     running,
 )
 from simulations.engines.consortium_run import local_link
-from simulations.engines.tiny_consortium import InMemory, tiny_datasets
 
 QUIET = Output(json_mode=True)
 SITES = tuple(f"site-{letter}" for letter in "abcde")

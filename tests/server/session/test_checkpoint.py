@@ -5,12 +5,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from tiny_consortium import tiny_study
 
 from common.errors import RunError
 from server.aggregate.optimizers import OptimizerState
 from server.run.round_step import add_to_average, final_model
 from server.session.checkpoint import Checkpoint, RoundRecord, load_checkpoint, save_checkpoint
-from simulations.engines.tiny_consortium import tiny_study
 
 floats = hnp.arrays(np.float32, hnp.array_shapes(max_dims=3, max_side=4))
 

@@ -1,6 +1,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from tiny_consortium import tiny_agents, tiny_datasets, tiny_study
 
 from common.commands.cli_output import Output
 from common.study.study import FeatureSpec
@@ -9,7 +10,6 @@ from simulations.benchmarks.cohorts import tcga_multimodal
 from simulations.cohorts.cohort import Cohort
 from simulations.comparison.comparison import cell_metrics, compare
 from simulations.engines.consortium_run import run_in_process
-from simulations.engines.tiny_consortium import tiny_agents, tiny_datasets, tiny_study
 from simulations.scenario.scenario import Scenario
 from simulations.trials.federated_epochs import train_federated_epochs
 

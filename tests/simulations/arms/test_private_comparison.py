@@ -3,13 +3,13 @@
 import numpy as np
 import pandas as pd
 import pytest
+from tiny_consortium import DIMS, tiny_study
 
 from common.privacy.plan import EvaluationRelease
 from simulations.arms.private_arms import PrivateArm
 from simulations.arms.private_comparison import FLOOR, PrivacyComparison, compare_private_arms
 from simulations.benchmarks.privacy import fed_tcga_brca_privacy, tcga_privacy
 from simulations.cohorts.cohort import Cohort
-from simulations.engines.tiny_consortium import DIMS, tiny_study
 from simulations.scenario.scenario import Arm, Folds, HospitalRule, Scenario, TcgaSource
 from simulations.scenario.scenario_study import NO_PRIVACY
 

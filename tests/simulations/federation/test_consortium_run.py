@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from tiny_consortium import tiny_agents, tiny_datasets, tiny_study
 
 from client.data.split import is_held_out
 from common.commands.cli_output import Output
@@ -15,7 +16,6 @@ from common.models.base.parameters import to_arrays
 from common.models.losses.multitask import patient_loss
 from server.run.rounds import FEDERATED, run_evaluation, run_study
 from simulations.engines.consortium_run import local_link, run_in_process
-from simulations.engines.tiny_consortium import tiny_agents, tiny_datasets, tiny_study
 
 KEY = bytes(range(32))
 

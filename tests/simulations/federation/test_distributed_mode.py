@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from tiny_consortium import InMemory, tiny_datasets, tiny_policy, tiny_study
 
 from client.agent.site_agent import SiteAgent
 from client.data.split import is_held_out
@@ -20,7 +21,6 @@ from server.run.rounds import FEDERATED
 from server.run.secure_evaluation import FEDERATION
 from simulations.engines.consortium_run import run_in_process
 from simulations.engines.identities import with_identities
-from simulations.engines.tiny_consortium import InMemory, tiny_datasets, tiny_policy, tiny_study
 
 KEY = bytes(range(32))
 

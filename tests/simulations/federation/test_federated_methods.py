@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from tiny_consortium import tiny_agents, tiny_datasets, tiny_study
 
 from client.training.train import train_epochs
 from common.commands.cli_output import Output
@@ -10,7 +11,6 @@ from common.models.base.build import build_model
 from common.models.base.parameters import load_arrays, to_arrays
 from server.run.rounds import FEDERATED, PERSONAL
 from simulations.engines.consortium_run import run_in_process
-from simulations.engines.tiny_consortium import tiny_agents, tiny_datasets, tiny_study
 
 EPOCHS = {"kind": "epochs", "epochs": 2, "batch_size": 8, "optimizer": "sgd", "lr": 0.1}
 

@@ -2,12 +2,12 @@
 
 import numpy as np
 import pytest
+from tiny_consortium import tiny_agents, tiny_study
 
 from common.commands.cli_output import Output
 from common.errors import ErrorCode, RunError
 from server.run.rounds import FEDERATED
 from simulations.engines.consortium_run import run_in_process
-from simulations.engines.tiny_consortium import tiny_agents, tiny_study
 
 
 class Hostile:

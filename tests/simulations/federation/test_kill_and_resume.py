@@ -7,6 +7,7 @@ import sys
 import time
 
 import pytest
+from tiny_consortium import tiny_agents, tiny_policy, tiny_study
 
 from common.commands.cli_output import Output
 from common.ledger.ledger import Ledger, LedgerBudgets
@@ -14,7 +15,6 @@ from common.ledger.ledger_file import read_ledger
 from common.ledger.recompose import recompose
 from simulations.engines.consortium_run import run_in_process
 from simulations.engines.identities import with_identities
-from simulations.engines.tiny_consortium import tiny_agents, tiny_policy, tiny_study
 
 ROUNDS = 40
 SCRIPT = """
@@ -24,7 +24,7 @@ import torch
 from common.commands.cli_output import Output
 from simulations.engines.consortium_run import run_in_process
 from simulations.engines.identities import with_identities
-from simulations.engines.tiny_consortium import tiny_agents, tiny_study
+from tiny_consortium import tiny_agents, tiny_study
 
 folder = Path(sys.argv[1])
 study = with_identities(tiny_study(**eval(sys.argv[2])), folder / "sites")
@@ -67,7 +67,7 @@ def start(folder, mode):
         [sys.executable, "-c", SCRIPT, str(folder), repr(changes(mode))],
         stdout=subprocess.PIPE,
         text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)},
     )
 
 

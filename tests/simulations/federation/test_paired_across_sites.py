@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from tiny_consortium import InMemory, tiny_datasets, tiny_policy, tiny_study
 
 from client.agent.site_agent import SiteAgent
 from common.commands.cli_output import Output
@@ -16,7 +17,6 @@ from server.report.content import make_content
 from server.run.rounds import FEDERATED, run_comparison, run_evaluation
 from simulations.engines.consortium_run import local_link, run_in_process
 from simulations.engines.identities import with_identities
-from simulations.engines.tiny_consortium import InMemory, tiny_datasets, tiny_policy, tiny_study
 
 QUIET = Output(json_mode=True)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tiny_consortium import tiny_policy
 from typer.testing import CliRunner
 
 from client.agent.open_run import stored_features
@@ -30,7 +31,6 @@ from common.study.study import Study
 from common.trust.plugins import check_plugins, with_plugins
 from common.trust.provenance import code_digest
 from simulations.engines.consortium_run import run_in_process
-from simulations.engines.tiny_consortium import tiny_policy
 
 SOURCE = Path(__file__).parents[2] / "other_package"
 QUIET = Output(json_mode=True)

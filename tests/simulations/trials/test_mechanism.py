@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from tiny_consortium import tiny_agents, tiny_datasets, tiny_study
 
 from common.commands.cli_output import Output
 from common.errors import ConfigError
@@ -11,7 +12,6 @@ from common.privacy.noise import skellam
 from common.study.private_round import encoding_of
 from simulations.engines.consortium_run import run_in_process
 from simulations.engines.identities import with_identities
-from simulations.engines.tiny_consortium import tiny_agents, tiny_datasets, tiny_study
 from simulations.trials import mechanism_trials
 from simulations.trials.mechanism_trials import Trial, train_together
 from simulations.trials.site_trials import SiteTrial, train_by_site

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from tiny_consortium import DIMS, InMemory, tiny_policy, tiny_study
 
 from client.agent.site_agent import SiteAgent
 from client.data.dataset import PatientDataset
@@ -7,7 +8,6 @@ from common.commands.cli_output import Output
 from simulations.benchmarks.cohorts.robust_rules import LIES, RULES, order_checks
 from simulations.engines.circumstances import Circumstances, Poison
 from simulations.engines.consortium_run import run_in_process
-from simulations.engines.tiny_consortium import DIMS, InMemory, tiny_policy, tiny_study
 from simulations.engines.unreliable_site import UnreliableSite
 from simulations.trials.site_trials import SiteTrial, train_by_site
 
