@@ -19,8 +19,8 @@ from server.operate.cli import app
 from server.operate.run_control import follow_run, want_run
 from server.operate.run_folder import find_run, new_run
 from server.report.content import make_content
+from server.report.hospital_rows import hospital_rows
 from server.report.page import report_html
-from server.report.site_rows import site_rows
 from server.run.finished_run import read_finished_run
 from server.run.rounds import run_study
 from simulations.consortium.local_consortium import (
@@ -112,7 +112,7 @@ def test_the_others_go_on_from_the_next_round(mode, lab):
     status = CliRunner().invoke(app, ["status", str(lab.root), "--json"])
     assert json.loads(status.stdout)["run"]["sites"][GONE]["state"] == "it was revoked (TB523)"
     finished = read_finished_run(run.path)
-    row = next(r for r in site_rows(make_content(finished)) if r.site_id == GONE)
+    row = next(r for r in hospital_rows(make_content(finished)) if r.site_id == GONE)
     assert (row.took_part, row.absence, row.rounds) == (True, ErrorCode.REVOKED, 1)
     assert "left the study: TB523" in report_html(make_content(finished))
     assert (finished.privacy.epsilon_spent[GONE] > 0) == (mode != "none")

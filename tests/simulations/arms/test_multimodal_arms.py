@@ -8,7 +8,7 @@ from common.study.study import FeatureSpec
 from simulations.arms.multimodal_arms import score_seed
 from simulations.benchmarks.cohorts import tcga_multimodal
 from simulations.cohorts.cohort import Cohort
-from simulations.comparison.comparison import cell_metrics, compare
+from simulations.comparison.comparison import cell_metrics, compare_arms
 from simulations.engines.consortium_run import run_in_process
 from simulations.scenario.scenario import Scenario
 from simulations.trials.federated_epochs import train_federated_epochs
@@ -73,7 +73,7 @@ def test_every_arm_predicts_every_patient_once(scored):
 def test_federated_is_pooled_and_the_useless_modality_is_seen_to_be_useless(scored):
     wide = scored.pivot(index="patient_id", columns="arm", values="risk")
     np.testing.assert_allclose(wide["federated"], wide["pooled"], atol=1e-4)
-    table = compare(cell_metrics(scored), "federated", test_share=1.0)
+    table = compare_arms(cell_metrics(scored), "federated", test_share=1.0)
     mean = table[table["metric"] == "c_index"].set_index("arm")["mean"]
     assert mean["slide_only"] > mean["clinical_only"] > 0.55 > mean["rna_only"]
     assert mean["federated"] > mean["slide_only"] + 0.02
