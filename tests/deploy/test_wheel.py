@@ -10,6 +10,16 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 LOOK = """
+import importlib.util
+import simulations
+from typer.testing import CliRunner
+from simulations.operate import demo, demo_cli
+from simulations.operate.cli import app
+from simulations.consortium import consortium_demo
+for left_out in ("attackers", "benchmarks", "deployed"):
+    assert importlib.util.find_spec(f"simulations.{left_out}") is None, left_out
+listed = CliRunner().invoke(app, ["list", "--json"])
+assert listed.exit_code == 0 and "tcga_luad" in listed.output, listed.output
 from common.process.deploy_files import deploy_file
 from server.flower.bundle import bundle_digest
 assert deploy_file("site/systemd/tumorboard-agent.service").is_file()
