@@ -1,4 +1,4 @@
-"""Writes what explains a hospital's predictions: one folder a patient."""
+"""Write what explains a hospital's predictions: one folder per patient."""
 
 from __future__ import annotations
 

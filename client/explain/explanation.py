@@ -1,4 +1,4 @@
-"""Everything that is said about one patient: numbers once, for text and JSON alike."""
+"""Contract of one patient's explanation: numbers once, for text and JSON alike."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which picture shows a bag: tiles on their slides, slices of a scan; nothing for the others."""
+"""Choose the pictures of a bag: tiles on their slides, slices of a scan; none for others."""
 
 from __future__ import annotations
 

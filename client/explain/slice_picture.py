@@ -1,4 +1,4 @@
-"""What the model made of the slices of a scan, drawn on the slices themselves (PNG)."""
+"""Draw attention and attribution on the slices of a scan (PNG)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the model made of a slide's tiles, drawn on the slide (PNG)."""
+"""Draw attention and attribution of a slide's tiles on the slide (PNG)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where the tiles of a bag lie: on which slide of the patient, and how large they are."""
+"""Locate the tiles of a bag: on which slide of the patient, and how large they are."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a hospital has spent, beside its ceilings, in epsilon."""
+"""Set what a hospital has spent beside its ceilings, in epsilon."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a hospital's own files and its agent say now; read, never changed."""
+"""Read what a hospital's own files and its agent say now; nothing is changed."""
 
 from __future__ import annotations
 

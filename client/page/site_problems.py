@@ -1,4 +1,4 @@
-"""What a hospital should look at, and what to do about each."""
+"""List what a hospital should look at, and what to do about each."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a hospital's page says about it: agent, consents, budget, what left; no patient."""
+"""View of a hospital's page: agent, consents, budget, what left; no patient."""
 
 from __future__ import annotations
 

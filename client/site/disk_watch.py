@@ -1,4 +1,4 @@
-"""Which of the agent's places could not be written when it last tried, for its own hospital.
+"""Remember which of the agent's places could not be written at the last attempt.
 
 A full disk has no room for a note about itself, so the agent remembers in memory and tells over
 gRPC health, one service a place: a fixed word and yes or no. Only the hospital's own commands know

@@ -1,4 +1,4 @@
-"""Installing a site kit: nothing is taken over before everything fits."""
+"""Install a site kit: nothing is taken over before everything fits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a hospital sees of its ledger, and what its administrator may add."""
+"""Show a hospital its ledger, and add what its administrator may add."""
 
 from __future__ import annotations
 

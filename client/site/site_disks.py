@@ -1,4 +1,4 @@
-"""Whether the agent's disks take what it must write, for status, doctor and page."""
+"""Check that the agent's disks take what it must write, for status, doctor and page."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a ledger line says: a spend, its commit, a recovery, or an administrator's word."""
+"""Contract of a ledger line: a spend, its commit, a recovery, or an administrator's word."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an administrator does when a ledger lost lines: accept it as it is, and charge for them."""
+"""Accept a ledger that lost lines as it is, and charge for them: an administrator's act."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the lines of a ledger add up to."""
+"""Add up the lines of a ledger."""
 
 from __future__ import annotations
 

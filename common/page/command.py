@@ -1,4 +1,4 @@
-"""What the commands that serve a page have in common: their options and what they print."""
+"""Options of the commands that serve a page, and what they print."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every request to a live page must pass, and what every answer carries.
+"""Guard a live page: check every request, and add headers to every answer.
 
 The page has nothing to write to, so only GET and HEAD exist. A browser can be lured to a name
 that an attacker points at this machine (DNS rebinding): a Host header that nobody announced is

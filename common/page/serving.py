@@ -1,4 +1,4 @@
-"""Serves a live page on a socket until it is told to stop; on loopback unless told otherwise."""
+"""Serve a live page on a socket until it is stopped; on loopback unless asked otherwise."""
 
 from __future__ import annotations
 

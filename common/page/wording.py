@@ -1,4 +1,4 @@
-"""How a live page puts numbers, times and commands."""
+"""Format numbers, times and commands for a live page."""
 
 from __future__ import annotations
 

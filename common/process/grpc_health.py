@@ -1,4 +1,4 @@
-"""Asks a process over gRPC whether it is serving (`grpc.health.v1`)."""
+"""Ask a process over gRPC whether it is serving (`grpc.health.v1`)."""
 
 from __future__ import annotations
 

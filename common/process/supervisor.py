@@ -1,4 +1,4 @@
-"""Keeps the processes of one side running: starts, watches, restarts and ends them.
+"""Keep the processes of one side running: start, watch, restart and end them.
 
 What runs is written to a status file, so that `status` commands need not ask anybody. The
 supervisor holds a lock beside it: as long as the lock is held the file is true. Children end

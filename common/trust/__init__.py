@@ -1,1 +1,1 @@
-"""Who is who: signatures, rosters, certificates, provenance and signed audit logs."""
+"""Signatures, rosters, certificates, provenance and signed audit logs."""

@@ -1,4 +1,4 @@
-"""How a site reaches its consortium: the part of a site kit that pins everything else.
+"""Contract of a site's connection: the part of a site kit that pins everything else.
 
 Its fingerprint, compared once by telephone, covers the authority that signs the server's
 certificate, the key that signs rosters, and the one bundle the site gate lets through.

@@ -1,4 +1,4 @@
-"""Whether the hospitals that a study names are those of the consortium's roster.
+"""Compare the hospitals that a study names with the consortium's roster.
 
 Coordinator and hospitals ask the same question. In a secure sum every other hospital of the study
 may be one whom this one's patients are hidden among, so a name that nobody admitted is refused by

@@ -1,4 +1,4 @@
-"""Admitting and revoking hospitals: every change makes a new signed version of the roster."""
+"""Admit and revoke hospitals: every change makes a new signed version of the roster."""
 
 from __future__ import annotations
 

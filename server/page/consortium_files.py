@@ -1,4 +1,4 @@
-"""What the coordinator's folder says of the consortium: certificate, roster, runs, audit log."""
+"""Read the coordinator's folder for a page: certificate, roster, runs, audit log."""
 
 from __future__ import annotations
 

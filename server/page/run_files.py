@@ -1,4 +1,4 @@
-"""What lies in a run folder now, read without disturbing the run.
+"""Read a run folder as it is now, without disturbing the run.
 
 Nothing is written. A file that is missing, being replaced or damaged makes a problem on
 the page, never an error of the page.

@@ -1,4 +1,4 @@
-"""What is wrong with a run, what passed, and what to do about each."""
+"""List what is wrong with a run, what passed, and what to do about each."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the coordinator's page says about a run: phase, time left, sites, budget, curves."""
+"""View of the coordinator's page about a run: phase, time left, sites, budget, curves."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which modalities help whom: the arms of a multimodal comparison, many models trained at once.
+"""Train the arms of a multimodal comparison, many models at once.
 
 What is trained is what the product trains; `simulations.trials.mechanism_trials` computes the
 gradients of many folds, seeds and arms in one call. Sums of gradients over hospitals and over all

@@ -1,4 +1,4 @@
-"""Compares arms over the same folds: paired differences, corrected intervals and p-values."""
+"""Compare arms over the same folds: paired differences, corrected intervals and p-values."""
 
 from __future__ import annotations
 

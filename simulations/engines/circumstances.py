@@ -1,4 +1,4 @@
-"""What goes wrong in a simulated consortium: absence, lateness, shift, missing data, a liar."""
+"""Simulate what goes wrong in a consortium: absence, lateness, shift, missing data, a liar."""
 
 from __future__ import annotations
 

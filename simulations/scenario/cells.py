@@ -1,4 +1,4 @@
-"""Runs one cell of a comparison: one arm on one fold with one seed."""
+"""Run one cell of a comparison: one arm on one fold with one seed."""
 
 from __future__ import annotations
 

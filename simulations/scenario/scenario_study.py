@@ -1,4 +1,4 @@
-"""Turns a scenario and an arm into the study that the consortium would agree on."""
+"""Turn a scenario and an arm into the study that the consortium would agree on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who the synthetic patients are: latent factors, outcomes, what is missing."""
+"""Draw the synthetic patients: latent factors, outcomes, what is missing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How hospitals differ: staining, scanner, MR intensity, sequencing batch.
+"""Draw how hospitals differ: staining, scanner, MR intensity, sequencing batch.
 
 Drawn once a site from its own stream. A shift changes what raw files look like and nothing about
 the patients; a strength of 0 gives the public reference laboratory.

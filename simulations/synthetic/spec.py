@@ -1,4 +1,4 @@
-"""What a synthetic consortium is: hospitals, sizes, formats, gaps and the planted signal."""
+"""Specify a synthetic consortium: hospitals, sizes, formats, gaps and the planted signal."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where an encoder's weights lie and what their digest is."""
+"""Find an encoder's weights and verify their digest."""
 
 from __future__ import annotations
 

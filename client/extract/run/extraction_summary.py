@@ -1,4 +1,4 @@
-"""What an extraction run did, and what is to be mended."""
+"""Sum up an extraction run: counts, and what needs attention."""
 
 from __future__ import annotations
 

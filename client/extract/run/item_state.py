@@ -1,4 +1,4 @@
-"""What happened to each item (patient and feature set): every attempt, its outcome, its reason.
+"""Record what happened to each item (patient and feature set): attempts, outcomes, reasons.
 
 One JSON file an item in `<feature store>/.extraction/<feature>/<patient>.json`, written whole or
 not at all. An attempt is recorded as `running` before it starts, so that a killed process

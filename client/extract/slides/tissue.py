@@ -1,4 +1,4 @@
-"""Where the tissue is: a mask at low resolution, from colour saturation.
+"""Find the tissue: a mask at low resolution, from colour saturation.
 
 Follows CLAM (Lu et al., 2021, Nature Biomedical Engineering 5:555): RGB to HSV, median blur of
 the saturation, a threshold, closing, small islands dropped and small holes filled. Sizes are

@@ -1,4 +1,4 @@
-"""Whole slides through OpenSlide, addressed in level-0 pixels and micrometres per pixel.
+"""Read whole slides through OpenSlide, in level-0 pixels and micrometres per pixel.
 
 Pixels are read region by region, so memory does not grow with the slide.
 """

@@ -1,4 +1,4 @@
-"""Which drawn region is the tumour: by exact name, else by regular expression, never guessed."""
+"""Choose the tumour among drawn regions: by exact name or regular expression, never guessed."""
 
 from __future__ import annotations
 
