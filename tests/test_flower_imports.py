@@ -19,10 +19,11 @@ def imported(tree):
         elif isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.Call) and "import_module" in ast.unparse(node.func):
-            names = [ast.unparse(argument).strip("\"'f") for argument in node.args]
+            texts = [each for argument in node.args for each in ast.walk(argument)]
+            names = [str(each.value) for each in texts if isinstance(each, ast.Constant)]
         else:
             names = []
-        yield from (name for name in names if name.partition(".")[0] == "flwr" and "." in name)
+        yield from (name for name in names if name.partition(".")[0] == "flwr")
 
 
 def test_flower_is_imported_in_its_rooms_and_its_insides_in_one_file_per_side():
