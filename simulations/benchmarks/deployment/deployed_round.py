@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
@@ -36,7 +36,7 @@ OVERHEAD = 1.35
 
 
 @dataclass(frozen=True)
-class Sizes:
+class RoundSize:
     """What is measured.
 
     Attributes:
@@ -44,18 +44,18 @@ class Sizes:
         rounds: Parameters of a model -> rounds it is measured for; the first warms up.
     """
 
-    sites: tuple[int, ...] = (3, 6, 10)
-    rounds: Mapping[int, int] = field(default_factory=lambda: {SMALL: 4, LARGE: 3})
+    sites: tuple[int, ...]
+    rounds: Mapping[int, int]
 
 
-SMALLEST = Sizes(sites=(2,), rounds={SMALL: 2})
+FULL = RoundSize(sites=(3, 6, 10), rounds={SMALL: 4, LARGE: 3})
+MINIATURE = RoundSize(sites=(3,), rounds={SMALL: 2})
 
 
-def checks(data: Path, sizes: Sizes | None = None) -> Iterator[Check]:
+def checks(data: Path, size: RoundSize = FULL) -> Iterator[Check]:
     """Yield the checks; no real data is used."""
-    sizes = sizes or Sizes()
-    for parameters, rounds in sizes.rounds.items():
-        for sites in sizes.sites:
+    for parameters, rounds in size.rounds.items():
+        for sites in size.sites:
             if not _fits(sites, parameters):
                 progress(f"left out for want of memory: {sites} sites, {parameters} parameters")
                 continue

@@ -93,6 +93,7 @@ class Sleeps(list):
             raise EndedError
 
 
+@pytest.mark.timeout(30)
 def test_the_nodes_loop_sleeps_on_the_clock_it_is_given(monkeypatch):
     """First twice without a message, then waiting for a reply."""
 
