@@ -175,7 +175,8 @@ def read_ledger(path: Path) -> list[LedgerRecord]:
         raise LedgerError(
             "there is no ledger here", where=str(path), cure="check the path in site.yaml"
         )
-    first = path.open("rb").readline()
+    with path.open("rb") as stream:
+        first = stream.readline()
     file = LedgerFile(path, LedgerRecord.parse(first, None, where=f"{path}, line 1").site_id)
     torn = file._read_from(0)
     if file.head_path.exists():

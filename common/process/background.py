@@ -63,6 +63,12 @@ class BackgroundStart:
                 stderr=stream,
                 start_new_session=True,
             )
+        try:
+            self._wait(started, earlier)
+        finally:
+            started.returncode = 0  # it goes on by itself: nobody will ask how it ended
+
+    def _wait(self, started: subprocess.Popen[bytes], earlier: Mapping[Path, int]) -> None:
         deadline = time.monotonic() + self.ready_s
         while time.monotonic() < deadline:
             if started.poll() is not None:

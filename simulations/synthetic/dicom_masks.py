@@ -136,7 +136,7 @@ def write_seg(
         series: Datasets of the series, first slice first.
         identity: Whom the series belongs to.
     """
-    highdicom = require("highdicom", extra="radiology")
+    highdicom = require("highdicom", extra="simulate")
     codes = require("pydicom.sr.codedict", extra="radiology").codes
     content = highdicom.content
     segment = highdicom.seg.SegmentDescription(

@@ -21,6 +21,8 @@ import numpy as np
 from scipy.special import expit
 
 from client.extract.kinds.extractor import create_extractor
+from client.extract.run.runner import run_extraction
+from common.cohort.features_h5 import read_features
 from common.cohort.manifest import read_manifest
 from common.commands.cli_output import Output
 from common.contract import canonical_json
@@ -122,8 +124,6 @@ def measure_reference(folder: Path, *, workers: int, output: Output) -> str:
     Raises:
         DataError: A public file could not be extracted.
     """
-    from client.extract.run.runner import run_extraction
-    from common.cohort.features_h5 import read_features
     from simulations.synthetic.consortium import write_consortium
 
     consortium = write_consortium(folder, public_consortium(), output=output, workers=workers)

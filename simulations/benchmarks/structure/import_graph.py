@@ -25,6 +25,7 @@ SLOW = {
     "h5py": 0.13,
     "lifelines": 1.33,
     "matplotlib": 0.24,
+    "matplotlib.pyplot": 0.53,
     "opacus": 3.98,
     "pandas": 0.58,
     "pyarrow": 0.11,
@@ -69,13 +70,18 @@ class ImportGraph:
             if module in seen:
                 continue
             seen.add(module)
-            found |= self._costly_at_top(module)
+            found |= self._costly_at_top[module]
             queue += [*self.loads[module], *parents(module)]
         return found
 
-    def _costly_at_top(self, name: str) -> set[str]:
-        targets = (i.target for i in self._modules[name].imports if not i.local)
-        return {package for target in targets if (package := self._costly_package(target))}
+    @cached_property
+    def _costly_at_top(self) -> dict[str, set[str]]:
+        return {
+            name: {
+                p for i in module.imports if not i.local and (p := self._costly_package(i.target))
+            }
+            for name, module in self._modules.items()
+        }
 
     def _costly_package(self, target: str) -> str | None:
         parts = target.split(".")

@@ -56,6 +56,16 @@ class Module:
         """Every import that runs; those for type checkers alone do not."""
         return tuple(_imports(self.tree, local=False))
 
+    @cached_property
+    def required(self) -> tuple[str, ...]:
+        """Names of the optional modules that it loads by `common.optional.require`."""
+        calls = (node for node in ast.walk(self.tree) if isinstance(node, ast.Call) and node.args)
+        return tuple(
+            str(call.args[0].value)
+            for call in calls
+            if getattr(call.func, "id", "") == "require" and isinstance(call.args[0], ast.Constant)
+        )
+
     def functions(self) -> Iterator[Function]:
         """Yield every function and method, nested ones too."""
         yield from (node for node in ast.walk(self.tree) if isinstance(node, Function))

@@ -87,7 +87,8 @@ def test_a_line_names_call_round_and_digests_and_no_patient(log, tmp_path):
     assert lines[4].facts["method"] == "unknown"
     written = log.path.read_text() + (tmp_path / "private" / "agent.jsonl").read_text()
     assert "Erika" not in written
-    shown = [json.loads(line) for line in (tmp_path / "private/agent.jsonl").open()]
+    printed = (tmp_path / "private/agent.jsonl").read_text().splitlines()
+    shown = [json.loads(line) for line in printed]
     assert [event.get("code", "") for event in shown] == codes
     assert (shown[0]["site"], shown[0]["run"], shown[0]["round"]) == ("a", "run-1", 3)
 

@@ -34,19 +34,17 @@ def hospital():
     with tempfile.TemporaryDirectory(prefix="tb") as name:
         folder = Path(name)
         policy = make_hospital(folder, "site-a")
-        agent = subprocess.Popen(
-            [sys.executable, "-c", ENTRY, "site", "agent", "--site", str(folder / "site-a")],
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        socket = policy.state.parent / "agent.sock"
-        deadline = time.monotonic() + 60
-        while not is_healthy(socket, timeout_s=0.5):
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-        yield folder / "site-a", socket, agent
-        agent.kill()
-        agent.wait()
+        command = ["site", "agent", "--site", str(folder / "site-a")]
+        with subprocess.Popen(
+            [sys.executable, "-c", ENTRY, *command], stderr=subprocess.PIPE, text=True
+        ) as agent:
+            socket = policy.state.parent / "agent.sock"
+            deadline = time.monotonic() + 60
+            while not is_healthy(socket, timeout_s=0.5):
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+            yield folder / "site-a", socket, agent
+            agent.kill()
 
 
 def handshake():

@@ -65,8 +65,7 @@ def start(folder, mode):
     fix_split(folder)
     return subprocess.Popen(
         [sys.executable, "-c", SCRIPT, str(folder), repr(changes(mode))],
-        stdout=subprocess.PIPE,
-        text=True,
+        stdout=subprocess.DEVNULL,
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)},
     )
 

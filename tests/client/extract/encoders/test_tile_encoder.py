@@ -61,7 +61,8 @@ def encoder(cache: Path) -> OnnxEncoder:
 
 
 def photograph(package: ModuleType, name: str) -> NDArray[np.uint8]:
-    image = Image.open(Path(str(package.__file__)).parent / name).convert("RGB")
+    with Image.open(Path(str(package.__file__)).parent / name) as stored:
+        image = stored.convert("RGB")
     side = min(image.size)
     left, top = (image.width - side) // 2, (image.height - side) // 2
     return np.array(image.crop((left, top, left + side, top + side)).resize((224, 224)))
