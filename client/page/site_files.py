@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from client.site.site_folder import load_policy
 from common.commands.doctor import Finding
 from common.errors import TumorboardError
 from common.page.audit_tail import AuditRow, audit_tail
-from common.page.problem import Problem
+from common.page.problem import Problem, Read, attempt
 from common.page.processes import ProcessRow, process_rows
 from common.protocol.protocol import StatusReply, StatusRequest
 from common.study.site_policy import SitePolicy
@@ -67,11 +67,10 @@ def read_site_files(folder: Path, reader: LedgerReader, socket: Path | None = No
         reader: Reads its ledger.
         socket: The agent's socket; the default place if None.
     """
-    try:
-        policy = load_policy(folder)
-    except (TumorboardError, OSError) as error:
-        return SiteFiles(folder, problems=(_unreadable(error),))
     problems: list[Problem] = []
+    policy = _attempt(lambda: load_policy(folder), problems)
+    if policy is None:
+        return SiteFiles(folder, problems=tuple(problems))
     accepted = _accepted_runs(policy, problems)
     ledger = reader.read(policy)
     return SiteFiles(
@@ -84,7 +83,7 @@ def read_site_files(folder: Path, reader: LedgerReader, socket: Path | None = No
         processes=process_rows(
             policy.state.parent / "node" / "processes.json", {"supernode": "supernode_health"}
         ),
-        connection=_connection(folder, problems),
+        connection=_attempt(lambda: _connection(folder), problems),
         agent=ask_agent(socket or default_socket(policy)),
         disks=tuple(full_disks(policy, socket or default_socket(policy))),
         problems=(*([ledger.problem] if ledger.problem else []), *problems),
@@ -108,13 +107,9 @@ def ask_agent(socket: Path) -> StatusReply | None:
         return None
 
 
-def _connection(folder: Path, problems: list[Problem]) -> Connection | None:
-    try:
-        installed = SiteConnection.of_site(folder)
-        return installed.connection() if installed.is_installed else None
-    except (TumorboardError, OSError) as error:
-        problems.append(_unreadable(error))
-        return None
+def _connection(folder: Path) -> Connection | None:
+    installed = SiteConnection.of_site(folder)
+    return installed.connection() if installed.is_installed else None
 
 
 def _accepted_runs(policy: SitePolicy, problems: list[Problem]) -> list[AcceptedRun]:
@@ -142,8 +137,7 @@ def _studies(runs: list[AcceptedRun]) -> dict[str, Study]:
     return studies
 
 
-def _unreadable(error: TumorboardError | OSError) -> Problem:
-    if isinstance(error, TumorboardError):
-        return Problem.of_error(error, weight="stops")
+def _attempt(read: Callable[[], Read], problems: list[Problem]) -> Read | None:
+    what = "The hospital's files cannot be read"
     cure = "Serve this page as the user of the site agent, who may read the private folder."
-    return Problem("stops", f"The hospital's files cannot be read: {error.strerror}.", cure)
+    return attempt(read, problems, weight="stops", cure=cure, what=what)

@@ -1,15 +1,17 @@
-"""Something wrong, as a live page shows it: what, and what to do about it."""
+"""Show something wrong on a live page: what, and what to do about it."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 
 from common.error_guide import guide_of
 from common.errors import TumorboardError
 
 Weight = Literal["stops", "warns", "notes"]
+Read = TypeVar("Read")
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,32 @@ class Problem:
         """Return the problem that an error tells; its own cure, or the handbook's."""
         cure = error.cure or guide_of(str(error.code)).cure
         return cls(weight, error.what, cure, str(error.code), error.where)
+
+
+def attempt(
+    read: Callable[[], Read],
+    problems: list[Problem],
+    *,
+    weight: Weight,
+    cure: str,
+    what: str = "A file cannot be read",
+) -> Read | None:
+    """Return what `read` returns; None if it fails, which then stands among the problems.
+
+    Args:
+        read: Reads something for a page.
+        problems: Takes the problem.
+        weight: Of the problem.
+        cure: What to do where the system refuses the file; other errors bring their own.
+        what: What the system refused.
+    """
+    try:
+        return read()
+    except TumorboardError as error:
+        problems.append(Problem.of_error(error, weight=weight))
+    except OSError as error:
+        problems.append(Problem(weight, f"{what}: {error.strerror}.", cure))
+    return None
 
 
 def by_weight(problems: list[Problem]) -> list[Problem]:

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from common.errors import TumorboardError
 from common.page.audit_tail import AuditRow, audit_tail, refusals
-from common.page.problem import Problem
+from common.page.problem import Problem, attempt
 from common.page.processes import ProcessRow, process_problems, process_rows
 from common.trust.roster import Roster
 from server.consortium.consortium_folder import Consortium, ConsortiumFolder
@@ -18,6 +17,7 @@ from server.flower.superlink import status_file
 from server.session.run_state import STATE_FILE
 
 SOON_DAYS = 30
+SERVE_AS = "Serve this page as the coordinator's user, who may read the folder."
 ROTATE = "`tumorboard server provision FOLDER --rotate`, then start the SuperLink and the proxy "
 ROTATE += "again. Hospitals need nothing new."
 
@@ -53,20 +53,13 @@ def read_consortium(folder: Path, now: datetime) -> ConsortiumFiles | None:
     if not opened.config.is_file():
         return None
     problems: list[Problem] = []
-    consortium = roster = days = None
-    try:
-        consortium = opened.consortium()
-    except (TumorboardError, OSError) as error:
-        problems.append(_unreadable(error))
-    try:
-        roster = opened.roster()
-    except (TumorboardError, OSError) as error:
-        problems.append(_unreadable(error))
-    try:
-        days = days_left(load_certificate(opened.server_cert), now)
-        problems.extend(_expiry(days))
-    except (TumorboardError, OSError) as error:
-        problems.append(_unreadable(error))
+    consortium = attempt(opened.consortium, problems, weight="warns", cure=SERVE_AS)
+    roster = attempt(opened.roster, problems, weight="warns", cure=SERVE_AS)
+    certificate = attempt(
+        lambda: load_certificate(opened.server_cert), problems, weight="warns", cure=SERVE_AS
+    )
+    days = None if certificate is None else days_left(certificate, now)
+    problems += [] if days is None else _expiry(days)
     audit = audit_tail(opened.audit)
     processes = process_rows(status_file(opened), {"superlink": "superlink_health"})
     return ConsortiumFiles(
@@ -122,10 +115,3 @@ def _expiry(days: float) -> Iterator[Problem]:
     elif days < SOON_DAYS:
         what = f"The server certificate is valid for {days:.0f} more days."
         yield Problem("warns", what, ROTATE, "TB522")
-
-
-def _unreadable(error: TumorboardError | OSError) -> Problem:
-    if isinstance(error, TumorboardError):
-        return Problem.of_error(error, weight="warns")
-    cure = "Serve this page as the coordinator's user, who may read the folder."
-    return Problem("warns", f"A file cannot be read: {error.strerror}.", cure)

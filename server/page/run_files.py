@@ -8,24 +8,21 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TypeVar
 
 from pydantic import ValidationError
 
 from common.contract import canonical_json, sha256_hex
-from common.errors import TumorboardError
-from common.page.problem import Problem
+from common.page.problem import Problem, attempt
 from common.storage.file_lock import is_held
 from common.study.study import Study
 from server.session.checkpoint import RoundRecord
 from server.session.run_state import STATE_FILE, RunState, load_run_state
 from server.session.session import LOCK_FILE
 
-Read = TypeVar("Read")
+CURE = "Look at the permissions of the run folder, and whether its disk is there."
 
 
 @dataclass(frozen=True)
@@ -54,8 +51,8 @@ class RunFiles:
 def read_run_files(folder: Path) -> RunFiles:
     """Return what lies in a run folder; never fails."""
     problems: list[Problem] = []
-    state = _read(lambda: load_run_state(folder), problems)
-    study = _read(lambda: _study(folder / "study.json"), problems)
+    state = attempt(lambda: load_run_state(folder), problems, weight="warns", cure=CURE)
+    study = attempt(lambda: _study(folder / "study.json"), problems, weight="warns", cure=CURE)
     history = _history(folder / "checkpoints", problems)
     return RunFiles(
         folder=folder,
@@ -77,17 +74,6 @@ def _at_work(folder: Path) -> bool | None:
 
 def _study(path: Path) -> Study | None:
     return Study.from_yaml(path) if path.is_file() else None
-
-
-def _read(read: Callable[[], Read | None], problems: list[Problem]) -> Read | None:
-    try:
-        return read()
-    except TumorboardError as error:
-        problems.append(Problem.of_error(error, weight="warns"))
-    except OSError as error:
-        cure = "Look at the permissions of the run folder, and whether its disk is there."
-        problems.append(Problem("warns", f"A file cannot be read: {error.strerror}.", cure))
-    return None
 
 
 def _history(folder: Path, problems: list[Problem]) -> tuple[RoundRecord, ...]:
