@@ -7,19 +7,24 @@ from dataclasses import dataclass, field
 
 from common.wire import Arrays
 
+FEDERATION = "federation"
+"""Stands for all sites together, where only their sum can be seen."""
+
 
 @dataclass(frozen=True)
 class Contribution:
-    """What one site adds to a round.
+    """What one site, or under a secure sum the sum of all, adds to a round.
 
     Attributes:
-        site_id: The site.
+        site_id: The site, or `federation`.
         arrays: Parameter name -> float array; only of blocks the site contributes to.
         weights: Block -> number of training patients behind it (mode none only).
         steps: Optimiser steps behind a delta; told with control variates only.
+        loss: Mean training loss (mode none only).
     """
 
     site_id: str
     arrays: Arrays
     weights: Mapping[str, float] = field(default_factory=dict)
     steps: int = 1
+    loss: float | None = None

@@ -16,6 +16,7 @@ from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import JsonValue
 
 from common.wire import Arrays
 
@@ -87,3 +88,11 @@ def _projection(width: int) -> tuple[npt.NDArray[np.int64], Vector]:
 def _unit(vector: Vector) -> Vector:
     size = float(np.linalg.norm(vector))
     return vector / size if size > 0 else vector
+
+
+def divergent_sites(facts: Mapping[str, JsonValue]) -> set[str]:
+    """Return the sites whose cosine is below the limit, from the facts of a round's record."""
+    cosines = facts.get("cosine_with_rest")
+    if not isinstance(cosines, dict):
+        return set()
+    return {s for s, cosine in cosines.items() if isinstance(cosine, float) and cosine < AGAINST}

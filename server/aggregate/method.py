@@ -58,8 +58,11 @@ def aggregate(
         return Aggregated({}, dict(memory))
     kept = dict(memory)
     rule = study.training.aggregation
-    updates = shortened(_per_patient(study, contributions), rule.norm_factor)
-    if is_additive(rule.rule) and rule.norm_factor is None:
+    plain = is_additive(rule.rule) and rule.norm_factor is None
+    updates: dict[str, Arrays] = {}
+    if not plain or len(contributions) >= MINIMUM_SITES:  # else nobody looks at them one by one
+        updates = shortened(_per_patient(study, contributions), rule.norm_factor)
+    if plain:
         direction = _plain(study, parameters, contributions)
     else:
         centre = robust_mean(updates, _sizes(study, contributions), rule, _part(memory, CENTRE))

@@ -12,6 +12,7 @@ from common.secure_sum.messages import (
 )
 from common.secure_sum.server_rounds import SecureSumServer
 from common.study.private_round import collusion_of, roster_of
+from server.exchange.exchange import send
 from server.exchange.secure_state import SecureState
 from server.session.session import RunSession
 
@@ -64,13 +65,7 @@ def confirm(session: RunSession, server: SecureSumServer, state: SecureState) ->
     request = AgreeKeysRequest(
         run_id=session.state.run_id, session=state.session, adverts=state.adverts
     )
-    replies = session.link.exchange(
-        "agree_keys",
-        dict.fromkeys(missing, request),
-        deadline_s=session.study.quorum.round_timeout_s,
-        optional=session.away,
-        needed=session.needed_of(missing),
-    )
+    replies = send(session, "agree_keys", dict.fromkeys(missing, request))
     confirmed = [
         name
         for name, reply in replies.items()
@@ -85,16 +80,9 @@ def _collect(session: RunSession, number: int) -> dict[str, KeyAdvert]:
     request = AdvertiseRequest(
         run_id=session.state.run_id, session=number, study_digest=session.state.study_digest
     )
-    asked = session.state.enrolled
-    replies = session.link.exchange(
-        "advertise_keys",
-        dict.fromkeys(asked, request),
-        deadline_s=session.study.quorum.round_timeout_s,
-        optional=session.away,
-        needed=session.needed_of(asked),
-    )
+    replies = send(session, "advertise_keys", dict.fromkeys(session.state.enrolled, request))
     adverts: dict[str, KeyAdvert] = {}
-    for name in asked:
+    for name in session.state.enrolled:
         reply = replies.get(name)
         if isinstance(reply, AdvertiseReply) and reply.advert.site_id == name:
             try:

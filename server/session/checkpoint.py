@@ -1,4 +1,4 @@
-"""The last committed round on disk: arrays in safetensors, the rest in JSON.
+"""Checkpoint of a run: stepped forward by a round, and stored as safetensors and JSON.
 
 A round is committed when its JSON file is renamed into place; the JSON names the digest of the
 arrays, which are on the disk before it. The last two rounds are kept.
@@ -20,8 +20,9 @@ from safetensors.numpy import save as save_tensors
 from common.contract import Contract, canonical_json, sha256_hex
 from common.errors import RunError
 from common.storage.atomic_file import write_bytes, write_text
-from common.wire import Arrays, arrays_digest
-from server.aggregate.optimizers import OptimizerState
+from common.study.study import Study
+from common.wire import Arrays, arrays_digest, joint_norm
+from server.aggregate.optimizers import OptimizerState, apply_direction
 
 KEPT_ROUNDS = 2
 SILENT = "silent"
@@ -65,6 +66,52 @@ class Checkpoint:
     averaged: int = 0
     history: list[RoundRecord] = field(default_factory=list)
     memory: Arrays = field(default_factory=dict)
+
+
+def advance(
+    study: Study,
+    checkpoint: Checkpoint,
+    direction: Arrays,
+    record: RoundRecord,
+    memory: Arrays | None = None,
+) -> Checkpoint:
+    """Return the checkpoint after one step of the server optimiser; not yet saved.
+
+    Args:
+        study: Names the optimiser, and which iterates are averaged.
+        checkpoint: The last one; its optimiser moves on with the new one.
+        direction: Direction of descent by parameter; empty where a round was void.
+        record: The round; the norm of its change is filled in.
+        memory: What the aggregation method remembers; as before by default.
+    """
+    optimizer = checkpoint.optimizer
+    moved = apply_direction(checkpoint.parameters, direction, study.training.server, optimizer)
+    change = {name: moved[name] - checkpoint.parameters[name] for name in moved}
+    record = record.model_copy(update={"update_norm": joint_norm(change)})
+    average, averaged = checkpoint.average, checkpoint.averaged
+    counted = max(1, round(study.training.rounds * study.training.average_last))
+    if record.round > study.training.rounds - counted:
+        average = {n: a.astype("float64") + average.get(n, 0.0) for n, a in moved.items()}
+        averaged += 1
+    return Checkpoint(
+        round=record.round,
+        parameters=moved,
+        optimizer=optimizer,
+        average=average,
+        averaged=averaged,
+        history=[*checkpoint.history, record],
+        memory=checkpoint.memory if memory is None else memory,
+    )
+
+
+def final_model(checkpoint: Checkpoint) -> Arrays:
+    """Return the mean of the last iterates, float32."""
+    if checkpoint.averaged <= 1:
+        return checkpoint.parameters
+    return {
+        name: (total / checkpoint.averaged).astype("float32")
+        for name, total in checkpoint.average.items()
+    }
 
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:

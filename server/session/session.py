@@ -10,6 +10,7 @@ from pathlib import Path
 
 from common.commands.cli_output import Output
 from common.errors import ErrorCode, RunError
+from common.privacy.plan import Release
 from common.storage.atomic_file import write_text
 from common.storage.file_lock import held_alone
 from common.study.private_round import collusion_of
@@ -92,6 +93,14 @@ class RunSession:
         if plan.mode == "distributed":
             quorum = max(quorum, collusion_of(self.study).n_min)
         return max(0, quorum - (len(self.state.enrolled) - len(asked)))
+
+    @property
+    def release(self) -> Release:
+        """`internal` only if the study asks for it and every enrolled site allows it."""
+        if self.study.privacy.evaluation.release == "dp":
+            return "dp"
+        sites = [self.state.sites[site_id] for site_id in self.state.enrolled]
+        return "internal" if all(site.release == "internal" for site in sites) else "dp"
 
     def note_presence(self) -> None:
         """Note in the state which sites can be reached now; written with the next change."""

@@ -1,0 +1,179 @@
+"""Collect one sum over the sites, of which at least n_min stand behind; privacy mode distributed.
+
+A sum has a number that only rises. Sites mask one vector and answer one list of survivors for
+each number; a repeated request gets the same bytes. Lost replies are therefore asked for again
+within the number, and a number that cannot be opened is void for good: its spend stays spent.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from common.errors import ErrorCode, ProtocolError, RunError
+from common.protocol.protocol import EvaluateRequest, TrainRequest
+from common.secure_sum.messages import UnmaskReply
+from common.secure_sum.server_rounds import OpenedSum, SecureSumServer
+from common.study.private_round import collusion_of
+from server.aggregate.contribution import FEDERATION, Contribution
+from server.exchange.enrolment import enrol_returned
+from server.exchange.exchange import MAX_ATTEMPTS, Collected, Request, ask, in_words, send, title
+from server.exchange.key_agreement import agree, confirm, restore
+from server.exchange.secure_state import ClosedUploads, SecureState
+from server.exchange.validate_reply import Expected
+from server.session.checkpoint import SILENT
+from server.session.session import RunSession
+
+
+class VoidSumError(Exception):
+    """A sum that cannot be opened."""
+
+
+class MaskedReplies:
+    """An `Exchange` in which the server sees the sum of all sites alone.
+
+    Args:
+        session: The run; what must be remembered is stored in its folder.
+    """
+
+    def __init__(self, session: RunSession) -> None:
+        self._session = session
+        self._state = SecureState.load(session.run_dir)
+        self._server = restore(session, self._state) if self._state.session else None
+        self._rekey = self._server is None
+
+    def collect(self, requests: Mapping[str, Request], expected: Expected) -> Collected:
+        """Return the sum as one contribution; a round of training may be void instead.
+
+        Raises:
+            RunError: Too few sites agree on keys, or tables cannot be opened (QUORUM).
+        """
+        request = next(iter(requests.values()))
+        if isinstance(request, TrainRequest):
+            enrol_returned(self._session)
+        server = self._agreed_server()
+        number, requests = self._numbered(requests)
+        dropped: dict[str, str] = {}
+        try:
+            server.start(number, sum(map(math.prod, expected.shapes.values())))
+            self._upload(server, number, requests, expected, dropped)
+            opened = self._open(server, number, dropped)
+            arrays = expected.decode(opened.total, len(opened.survivors))
+        except VoidSumError as void:
+            return self._void(request, str(void), dropped)
+        shares = len(opened.survivors) / collusion_of(self._session.study).shares
+        total = Contribution(FEDERATION, arrays)
+        return Collected([total], opened.survivors, dropped, shares=shares)
+
+    def _agreed_server(self) -> SecureSumServer:
+        """Return the server's part; keys are agreed on first if a site joined, left or lost its.
+
+        Raises:
+            RunError: Fewer than n_min sites take part.
+        """
+        known = {advert.site_id for advert in self._state.adverts}
+        run = self._session.state
+        if self._server is None or (
+            self._rekey or run.revoked & known or not set(run.enrolled) <= known
+        ):
+            self._server, state = agree(self._session, self._state)
+            self._store(state)
+            self._rekey = False
+        self._store(confirm(self._session, self._server, self._state))
+        return self._server
+
+    def _numbered(self, requests: Mapping[str, Request]) -> tuple[int, Mapping[str, Request]]:
+        """Return the number of a sum and the requests that name it.
+
+        A training round is its own number; a phase of an evaluation gets one beyond them, the
+        same whenever it is asked again.
+        """
+        request = next(iter(requests.values()))
+        if not isinstance(request, EvaluateRequest):
+            return request.round, requests
+        name, numbers = f"{request.label} {request.phase} {request.round}", self._state.numbers
+        if name not in numbers:
+            numbers = {**numbers, name: self._session.study.training.rounds + len(numbers) + 1}
+            self._store(self._state.model_copy(update={"numbers": numbers}))
+        update = {"sum_round": numbers[name]}
+        shared = {id(r): r.model_copy(update=update) for r in requests.values()}
+        return numbers[name], {site: shared[id(r)] for site, r in requests.items()}
+
+    def _upload(
+        self,
+        server: SecureSumServer,
+        number: int,
+        requests: Mapping[str, Request],
+        expected: Expected,
+        dropped: dict[str, str],
+    ) -> None:
+        """Add up the masked uploads; note in `dropped` who is missing and why.
+
+        Raises:
+            VoidSumError: The sites that were told of each other did not all return.
+        """
+        wanted, closed = list(self._state.agreed), self._state.closed
+        is_closed = closed is not None and closed.number == number
+        if closed is not None and is_closed:
+            wanted = list(closed.survivors)  # the only list sites will answer for this number
+        dropped |= {a.site_id: SILENT for a in self._state.adverts if a.site_id not in wanted}
+        uploaded: set[str] = set()
+
+        def check(reply: Any, site_id: str) -> None:
+            expected.check_masked(reply, site_id, self._state.session)
+
+        for _attempt in range(MAX_ATTEMPTS):
+            asked = {s: requests[s] for s in wanted if s in requests and s not in uploaded}
+            valid, missing = ask(self._session, asked, check)
+            dropped |= missing
+            self._rekey = self._rekey or ErrorCode.SECURE_SUM in missing.values()
+            for site_id, reply in valid.items():
+                try:
+                    server.collect(site_id, reply.arrays)
+                except ProtocolError as error:
+                    dropped[site_id] = str(error.code)
+                else:
+                    uploaded.add(site_id)
+                    dropped.pop(site_id, None)
+            enough = not is_closed and len(uploaded) >= server.context.n_min
+            if enough or set(wanted) <= uploaded:
+                return
+        if is_closed:
+            raise VoidSumError("the sites that were told of each other did not all return")
+
+    def _open(self, server: SecureSumServer, number: int, dropped: dict[str, str]) -> OpenedSum:
+        """Return the sum, unmasked with the help of its survivors.
+
+        Raises:
+            VoidSumError: Too few uploads or answers.
+        """
+        try:
+            requests = server.unmask_requests()
+        except RunError as error:
+            raise VoidSumError(error.what) from None
+        closed = ClosedUploads(number=number, survivors=sorted(requests))
+        self._store(self._state.model_copy(update={"closed": closed}))
+        answers: dict[str, UnmaskReply] = {}
+        for _attempt in range(MAX_ATTEMPTS):
+            missing = {site: r for site, r in requests.items() if site not in answers}
+            replies = send(self._session, "unmask", missing)
+            answers |= {s: r for s, r in replies.items() if isinstance(r, UnmaskReply)}
+            try:
+                return server.open(list(answers.values()))
+            except (RunError, ProtocolError) as error:
+                why = error.what
+        dropped |= {site: SILENT for site in requests if site not in answers}
+        raise VoidSumError(why)
+
+    def _void(self, request: Request, why: str, dropped: dict[str, str]) -> Collected:
+        if isinstance(request, TrainRequest):
+            self._session.output.say(f"{title(request)} is void: {why} {dropped}")
+            return Collected([], [], dropped, void=why)
+        raise RunError(
+            f"{title(request)}: the tables cannot be opened: {why}",
+            where=self._session.state.run_id,
+            why=in_words(dropped),
+            cure="bring the sites back and run the same command again: training is not repeated",
+            code=ErrorCode.QUORUM,
+        )
