@@ -19,7 +19,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +30,7 @@ from common.privacy.skellam_closeness import SMALLEST_VARIANCE, closeness
 
 Int64 = npt.NDArray[np.int64]
 Float64 = npt.NDArray[np.float64]
+Scalar = TypeVar("Scalar", bound=np.generic)
 
 MAX_PATIENTS = 2**16
 """Public bound on one site's patients; sums of more would be refused before any is read."""
@@ -183,7 +184,9 @@ def flatten(arrays: Mapping[str, npt.NDArray[Any]]) -> Float64:
     return np.concatenate(parts) if parts else np.zeros(0)
 
 
-def unflatten(vector: Float64, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Float64]:
+def unflatten(
+    vector: npt.NDArray[Scalar], shapes: Mapping[str, tuple[int, ...]]
+) -> dict[str, npt.NDArray[Scalar]]:
     """Return the arrays of a vector (d,); the inverse of `flatten`.
 
     Raises:

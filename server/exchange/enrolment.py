@@ -7,7 +7,6 @@ from collections.abc import Iterable
 from common.contract import canonical_json
 from common.errors import ErrorCode, ProtocolError, RunError
 from common.protocol.protocol import HandshakeReply, HandshakeRequest
-from common.trust.plugins import check_plugins
 from common.wire import WireMessage
 from server.exchange.revocation import drop_revoked, roster_of_run
 from server.session.run_state import SiteState
@@ -59,10 +58,8 @@ def enrol_all(session: RunSession) -> None:
     """Hand the study to every site of the roster and name each one that does not take part.
 
     Raises:
-        ConfigError: The study uses code of another distribution than is installed here (PLUGIN).
         RunError: Fewer sites than the quorum accept.
     """
-    check_plugins(session.study)
     roster = [entry.site_id for entry in session.study.sites]
     by_name = [entry.site_id for entry in session.study.sites if entry.public_key is None]
     if by_name:

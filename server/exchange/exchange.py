@@ -73,7 +73,7 @@ def send(
         requests,
         deadline_s=session.study.quorum.round_timeout_s,
         optional=session.away,
-        needed=session.needed_of(requests),
+        needed=session.needed_of(list(requests)),
     )
 
 
@@ -158,9 +158,7 @@ def _note_refusal(session: RunSession, site_id: str, reply: object, *, training:
     return code
 
 
-def _note_invalid(
-    session: RunSession, site_id: str, request: Request, error: ProtocolError
-) -> str:
+def _note_invalid(session: RunSession, site_id: str, request: Request, error: ProtocolError) -> str:
     session.output.say(f"{title(request)}: reply of {site_id} refused\n{error}")
     event = "update_refused" if isinstance(request, TrainRequest) else "tables_refused"
     session.journal.write(event, round=request.round, site=site_id, code=str(error.code))

@@ -177,3 +177,8 @@ class MaskedReplies:
             cure="bring the sites back and run the same command again: training is not repeated",
             code=ErrorCode.QUORUM,
         )
+
+    def _store(self, state: SecureState) -> None:
+        if state != self._state:
+            state.save(self._session.run_dir)
+            self._state = state

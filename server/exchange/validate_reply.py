@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from common.errors import ErrorCode, ProtocolError
 from common.metrics.tables.grid import EvaluationGrid
-from common.metrics.tables.table_schema import schema
+from common.metrics.tables.table_schema import tables_of
 from common.metrics.tables.tables import SiteTables
 from common.models.base.parameters import block_of
 from common.privacy.integer_encoding import unflatten
@@ -186,7 +186,8 @@ class ExpectedTables:
     @property
     def shapes(self) -> Mapping[str, tuple[int, ...]]:
         """Shape of every table."""
-        return {name: spec.shape for name, spec in schema(self.grid, self.request.phase).items()}
+        tables = tables_of(self.grid, self.request.phase)
+        return {name: table.shape(self.grid) for name, table in tables.items()}
 
     def check(self, reply: EvaluateReply, site_id: str, modalities: Sequence[Modality]) -> None:
         """Accept the tables of one site, or refuse them.

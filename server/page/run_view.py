@@ -16,7 +16,7 @@ from server.page.consortium_files import ConsortiumFiles
 from server.page.run_files import RunFiles
 from server.page.run_problems import ENDED, run_problems
 from server.page.site_rows import SiteRow, site_rows
-from server.run.privacy_words import PROMISES, UNIT
+from server.run.privacy_facts import PROMISES, UNIT
 from server.session.checkpoint import RoundRecord
 from server.session.round_metrics import ROUND_METRICS
 

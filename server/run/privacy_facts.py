@@ -8,9 +8,18 @@ from math import sqrt
 from common.privacy.accounting import fallback_epsilon
 from common.privacy.plan import Mode
 from common.study.private_round import collusion_of, releases_per_round, sigma_of
-from server.run.evaluation import agreed_release
-from server.run.privacy_words import PROMISES, UNIT
 from server.session.session import RunSession
+
+UNIT = "one patient, with all slides, scans and follow-ups (add or remove one)"
+
+PROMISES: dict[Mode, str] = {
+    "none": "No formal guarantee: updates leave the hospitals as they are. For simulation and "
+    "explicit opt-in only.",
+    "local": "Each hospital adds the whole noise itself: the guarantee holds against the server, "
+    "all other hospitals together, and everybody who sees the model.",
+    "distributed": "Only the noised sum over hospitals is opened: the guarantee holds against the "
+    "server and up to t colluding hospitals, and more weakly if all others collude.",
+}
 
 
 @dataclass(frozen=True)
@@ -75,7 +84,7 @@ def privacy_facts(session: RunSession) -> PrivacyFacts:
         fallback_epsilon=(
             fallback_epsilon(plan.epsilon, plan.delta, numbers.shares) if numbers else None
         ),
-        release=agreed_release(session),
+        release=session.release,
         epsilon_spent={name: site.epsilon_spent for name, site in sites.items()},
         evaluation_epsilon_spent={n: site.evaluation_epsilon_spent for n, site in sites.items()},
         ledger_heads={name: site.ledger_head for name, site in sites.items()},

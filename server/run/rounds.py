@@ -15,24 +15,23 @@ from pathlib import Path
 from common.commands.cli_output import Output
 from common.errors import ErrorCode, RunError, TumorboardError
 from common.metrics.summaries.paired import Comparison
-from common.models.base.build import build_model
-from common.models.base.parameters import to_arrays
 from common.storage.atomic_file import write_text
 from common.storage.full_disk import disk_full_of
 from common.study.study import Study
+from common.trust.plugins import check_plugins
 from common.wire import Arrays, arrays_digest
 from server.exchange.enrolment import enrol_all
+from server.exchange.exchange import Exchange
+from server.exchange.masked_replies import MaskedReplies
+from server.exchange.plain_replies import PlainReplies
 from server.exchange.revocation import drop_revoked
-from server.exchange.secure_rounds import SecureRounds
-from server.run.comparison import compare_models
-from server.run.evaluation import Evaluation, evaluate_model
+from server.run.evaluation import Evaluation, first_request
+from server.run.one_round import compare_models, evaluate, last_checkpoint, train_round
 from server.run.privacy_facts import PrivacyFacts, privacy_facts
-from server.run.round_step import final_model, run_round
-from server.run.secure_training import run_secure_round
 from server.session.checkpoint import (
     Checkpoint,
     RoundRecord,
-    load_checkpoint,
+    final_model,
     read_arrays,
     save_checkpoint,
     write_arrays,
@@ -90,6 +89,7 @@ def run_study(study: Study, link: SiteLink, run_dir: Path, *, output: Output) ->
         output: Where progress is shown.
 
     Raises:
+        ConfigError: The study uses code of another distribution than is installed here (PLUGIN).
         RunError: Too few sites, a damaged checkpoint, or a folder that holds another run. The
             state on disk is `failed` with the reason; what was committed stays.
     """
@@ -140,7 +140,7 @@ def run_evaluation(
                 cure="finish it first: run the same command without the extra model",
             )
         models = by_site or dict.fromkeys(session.state.enrolled, arrays)
-        return evaluate_model(session, models, label, sums=_secure_sums(session))
+        return evaluate(session, exchange_of(session), models, first_request(session, label))
 
 
 def run_comparison(
@@ -164,34 +164,41 @@ def run_comparison(
     """
     other = run_evaluation(study, link, run_dir, arrays, label, output=output)
     with open_session(study, link, run_dir, output) as session:
-        sums, sites = _secure_sums(session), session.state.enrolled
+        exchange, sites = exchange_of(session), session.state.enrolled
         final = dict.fromkeys(sites, read_arrays(run_dir / MODEL_FILE))
-        ours = evaluate_model(session, final, FEDERATED, sums=sums)
+        ours = evaluate(session, exchange, final, first_request(session, FEDERATED))
         theirs = (other, dict.fromkeys(sites, arrays))
-        return compare_models(session, theirs, (ours, final), sums=sums)
+        return compare_models(session, exchange, theirs, (ours, final))
+
+
+def exchange_of(session: RunSession) -> Exchange:
+    """Return how a run collects from its sites; the one place that asks for the privacy mode."""
+    if session.study.privacy.mode == "distributed":
+        return MaskedReplies(session)
+    return PlainReplies(session)
 
 
 def _run(session: RunSession) -> RunResult:
-    checkpoint = load_checkpoint(session.checkpoints)
-    sums = _secure_sums(session)
-    if session.state.phase == "done" and checkpoint is not None:
-        return _result(session, checkpoint, sums)
+    if session.state.phase != "done":
+        check_plugins(session.study)
+    exchange, checkpoint = exchange_of(session), last_checkpoint(session)
+    if session.state.phase == "done" and checkpoint.round:
+        return _result(session, exchange, checkpoint)
     session.enter(phase="enrolling", reason=None)
     session.journal.write(
         "run_started",
-        round=0 if checkpoint is None else checkpoint.round,
+        round=checkpoint.round,
         study=session.state.study_digest,
-        model="" if checkpoint is None else arrays_digest(checkpoint.parameters),
+        model=arrays_digest(checkpoint.parameters),
     )
     enrol_all(session)
-    if checkpoint is None:
-        checkpoint = Checkpoint(round=0, parameters=to_arrays(build_model(session.study)))
+    if checkpoint.round == 0:
         save_checkpoint(session.checkpoints, checkpoint)
     session.enter(phase="ready", round=checkpoint.round)
-    checkpoint = _train(session, checkpoint, sums)
+    checkpoint = _train(session, exchange, checkpoint)
     drop_revoked(session)
     session.enter(phase="evaluating")
-    result = _result(session, checkpoint, sums)
+    result = _result(session, exchange, checkpoint)
     session.enter(phase="done")
     session.journal.write("run_done", round=checkpoint.round, model=result.model_digest)
     return result
@@ -210,21 +217,14 @@ def _in_short(error: TumorboardError) -> str:
     return f"{error.what} ({error.why})" if named else error.what
 
 
-def _secure_sums(session: RunSession) -> SecureRounds | None:
-    return SecureRounds(session) if session.study.privacy.mode == "distributed" else None
-
-
-def _train(session: RunSession, checkpoint: Checkpoint, sums: SecureRounds | None) -> Checkpoint:
+def _train(session: RunSession, exchange: Exchange, checkpoint: Checkpoint) -> Checkpoint:
     rounds = session.study.training.rounds
     with session.output.progress(rounds, "rounds") as progress:
         if checkpoint.round:
             progress.skip(checkpoint.round, "resumed")
         while checkpoint.round < rounds:
             session.check_stop()
-            if sums is None:
-                checkpoint = run_round(session, checkpoint)
-            else:
-                checkpoint = run_secure_round(session, sums, checkpoint)
+            checkpoint = train_round(session, exchange, checkpoint)
             save_checkpoint(session.checkpoints, checkpoint)
             _commit(session, checkpoint)
             progress.advance(1, _note(checkpoint.history[-1]))
@@ -250,7 +250,7 @@ def _note(record: RoundRecord) -> str:
     return f"{len(record.sites)} sites{loss}"
 
 
-def _result(session: RunSession, checkpoint: Checkpoint, sums: SecureRounds | None) -> RunResult:
+def _result(session: RunSession, exchange: Exchange, checkpoint: Checkpoint) -> RunResult:
     arrays = final_model(checkpoint)
     write_arrays(session.run_dir / MODEL_FILE, arrays)
     facts = {
@@ -262,13 +262,15 @@ def _result(session: RunSession, checkpoint: Checkpoint, sums: SecureRounds | No
     }
     write_text(session.run_dir / "model.json", json.dumps(facts, sort_keys=True, indent=1))
     models = dict.fromkeys(session.state.enrolled, arrays)
-    evaluations = {FEDERATED: evaluate_model(session, models, FEDERATED, sums=sums)}
+    shared = evaluate(session, exchange, models, first_request(session, FEDERATED))
+    evaluations = {FEDERATED: shared}
     comparisons: dict[str, dict[str, Comparison]] = {}
     if session.study.training.personal is not None:
-        own = evaluate_model(session, models, PERSONAL, personal=True)
+        own = evaluate(session, exchange, models, first_request(session, PERSONAL, personal=True))
         evaluations[PERSONAL] = own
-        shared = (evaluations[FEDERATED], models)
-        comparisons[PERSONAL] = compare_models(session, shared, (own, models), personal=True)
+        comparisons[PERSONAL] = compare_models(
+            session, exchange, (shared, models), (own, models), personal=True
+        )
     return RunResult(
         study=session.study,
         run_id=session.state.run_id,

@@ -18,8 +18,7 @@ from common.study.study import Study
 from common.wire import Arrays
 from server.aggregate.contribution import Contribution
 from server.aggregate.method import aggregate
-from server.run.round_step import advance, final_model
-from server.session.checkpoint import Checkpoint, RoundRecord
+from server.session.checkpoint import Checkpoint, RoundRecord, advance, final_model
 
 
 def train_federated_epochs(study: Study, sites: Mapping[str, PatientDataset]) -> Arrays:
@@ -42,6 +41,5 @@ def train_federated_epochs(study: Study, sites: Mapping[str, PatientDataset]) ->
             updates.append(Contribution(site_id, delta, found.weights))
         combined = aggregate(study, checkpoint.parameters, updates, checkpoint.memory)
         record = RoundRecord(round=number, sites=sorted(sites), update_norm=0.0)
-        checkpoint = advance(study, checkpoint, combined.direction, record)
-        checkpoint.memory = combined.memory
+        checkpoint = advance(study, checkpoint, combined.direction, record, combined.memory)
     return final_model(checkpoint)

@@ -34,8 +34,7 @@ from common.study.private_round import encoding_of
 from common.study.study import Study
 from common.wire import Arrays
 from server.aggregate.gradient_mean import descent
-from server.run.round_step import advance, final_model
-from server.session.checkpoint import Checkpoint, RoundRecord
+from server.session.checkpoint import Checkpoint, RoundRecord, advance, final_model
 
 Vector = npt.NDArray[np.float64]
 

@@ -19,7 +19,6 @@ import numpy.typing as npt
 from client.data.dataset import PatientDataset
 from common.models.base.parameters import block_of, expected_shapes, to_arrays
 from common.privacy.integer_encoding import flatten, unflatten
-from common.protocol.protocol import TrainRequest
 from common.study.modalities import MODALITIES, Modality
 from common.study.private_round import encoding_of
 from common.study.study import Study
@@ -27,9 +26,8 @@ from common.wire import Arrays, joint_norm
 from server.aggregate.contribution import Contribution
 from server.aggregate.gradient_mean import descent, gradient_sum
 from server.aggregate.method import Aggregated, aggregate
-from server.exchange.validate_reply import RoundExpectation, norm_bound
-from server.run.round_step import advance, final_model, noise_sd
-from server.session.checkpoint import Checkpoint, RoundRecord
+from server.exchange.validate_reply import ExpectedUpdate
+from server.session.checkpoint import Checkpoint, RoundRecord, advance, final_model
 from simulations.engines.circumstances import Poison
 from simulations.engines.unreliable_site import poisoned
 from simulations.trials.mechanism_trials import TrialGradients, shared_model
@@ -112,13 +110,11 @@ def _told_weights(trial: SiteTrial, site: str) -> dict[str, float]:
 
 def _accepted(study: Study, site: str, sent: Arrays, state: Checkpoint) -> bool:
     """Return whether the server would take this update: finite, and no longer than possible."""
-    request = TrainRequest(run_id="trial", round=state.round + 1, model_digest="0" * 64)
     shapes = {name: array.shape for name, array in sent.items()}
-    norm = joint_norm(state.parameters)
-    expected = RoundExpectation(study, request, shapes, norm, noise_sd(study))
+    bound = ExpectedUpdate(study, shapes, joint_norm(state.parameters)).norm_bound
     length = joint_norm(sent)
     size = sum(array.size for array in sent.values())
-    return bool(np.isfinite(length)) and length <= norm_bound(size, site, expected)
+    return bool(np.isfinite(length)) and length <= bound(size, site)
 
 
 def _next(
@@ -135,7 +131,6 @@ def _next(
         update_norm=0.0,
         facts=combined.facts,
     )
-    following = advance(study, state, combined.direction, record)
-    following.memory = combined.memory
+    following = advance(study, state, combined.direction, record, combined.memory)
     del following.history[:-1]
     return following

@@ -9,12 +9,12 @@ from tiny_consortium import tiny_study
 from common.cohort.cohort_counts import CohortCounts
 from common.errors import ErrorCode, ProtocolError
 from common.protocol.protocol import EvaluateReply, EvaluateRequest, TrainReply, TrainRequest
+from common.study.private_round import sigma_of
 from common.wire import arrays_digest, joint_norm
+from server.exchange.exchange import check_identity
 from server.exchange.validate_reply import (
-    RoundExpectation,
-    check_evaluate_identity,
-    check_train_reply,
-    norm_bound,
+    ExpectedTables,
+    ExpectedUpdate,
 )
 
 MODEL = {
@@ -30,14 +30,7 @@ def expectation(mode="none"):
         training=EPOCHS if mode == "none" else {"rounds": 5, "nominal_patients": 90},
         privacy={"mode": mode},
     )
-    request = TrainRequest(run_id="run-1", round=2, model_digest=arrays_digest(MODEL), arrays=MODEL)
-    return RoundExpectation(
-        study=study,
-        request=request,
-        shapes={name: a.shape for name, a in MODEL.items()},
-        model_norm=1.0,
-        noise_sd=0.0 if mode == "none" else 2.0,
-    )
+    return ExpectedUpdate(study, {name: a.shape for name, a in MODEL.items()}, model_norm=1.0)
 
 
 def reply(mode="none", **changes):
@@ -58,9 +51,9 @@ def reply(mode="none", **changes):
 
 
 def check(mode="none", **changes):
-    check_train_reply(
-        reply(mode, **changes), "site-c", ["pathology", "clinical"], expectation(mode)
-    )
+    request = TrainRequest(run_id="run-1", round=2, model_digest=arrays_digest(MODEL), arrays=MODEL)
+    check_identity(reply(mode, **changes), "site-c", request)
+    expectation(mode).check(reply(mode, **changes), "site-c", ["pathology", "clinical"])
 
 
 @pytest.mark.parametrize("mode", ["none", "local"])
@@ -145,16 +138,17 @@ def test_private_update_may_be_as_long_as_clip_times_patients_plus_noise():
     # a mean over n patients may be as long as C + sigma C sqrt(d) / n; the sum n times that
     sites = [{"site_id": "site-a", "nominal_patients": 40}, {"site_id": "site-b"}]
     study = tiny_study(privacy={"mode": "local", "clip": 0.5}, sites=sites)
-    request = TrainRequest(run_id="run", round=1, model_digest="0" * 64)
-    expected = RoundExpectation(study, request, {}, 1.0, noise_sd=3.0)
-    noise = 3.0 * (math.sqrt(10_000) + 8)
-    assert norm_bound(10_000, "site-a", expected) == pytest.approx(0.5 * 2 * 40 + noise)
-    assert norm_bound(10_000, "site-b", expected) == pytest.approx(0.5 * 10 * 90 + noise)
+    expected = ExpectedUpdate(study, {}, 1.0)
+    noise = 0.5 * sigma_of(study) * (math.sqrt(10_000) + 8)
+    assert expected.norm_bound(10_000, "site-a") == pytest.approx(0.5 * 2 * 40 + noise)
+    assert expected.norm_bound(10_000, "site-b") == pytest.approx(0.5 * 10 * 90 + noise)
 
 
 @pytest.mark.parametrize("release", ["dp", "internal"])
 def test_exact_counts_are_taken_only_with_exact_tables(release):
+    study = tiny_study(privacy={"evaluation": {"release": release}})
     asked = EvaluateRequest(run_id="r", round=0, model_digest="0" * 64, release=release)
+    expected = ExpectedTables(study, asked)
     counts = CohortCounts(
         listed=9, labelled=9, usable=9, train=6, held_out=3, observed={}, present={}
     )
@@ -166,12 +160,13 @@ def test_exact_counts_are_taken_only_with_exact_tables(release):
         label=asked.label,
         release=release,
         cohort=counts,
+        arrays={name: np.zeros(shape, np.int64) for name, shape in expected.shapes.items()},
     )
     if release == "internal":
-        check_evaluate_identity(reply, "a", asked)
+        expected.check(reply, "a", [])
         return
     with pytest.raises(ProtocolError, match="exact counts") as refused:
-        check_evaluate_identity(reply, "a", asked)
+        expected.check(reply, "a", [])
     assert refused.value.code == ErrorCode.PAYLOAD
 
 

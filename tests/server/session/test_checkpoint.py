@@ -9,8 +9,14 @@ from tiny_consortium import tiny_study
 
 from common.errors import RunError
 from server.aggregate.optimizers import OptimizerState
-from server.run.round_step import add_to_average, final_model
-from server.session.checkpoint import Checkpoint, RoundRecord, load_checkpoint, save_checkpoint
+from server.session.checkpoint import (
+    Checkpoint,
+    RoundRecord,
+    advance,
+    final_model,
+    load_checkpoint,
+    save_checkpoint,
+)
 
 floats = hnp.arrays(np.float32, hnp.array_shapes(max_dims=3, max_side=4))
 
@@ -69,11 +75,11 @@ def test_damage_is_noticed(suffix, tmp_path):
     [(0.5, 10, np.mean([6, 7, 8, 9, 10])), (0.0, 10, 10), (1.0, 4, 2.5), (0.4, 5, 4.5)],
 )
 def test_final_model_is_the_mean_of_the_last_iterates(share, rounds, expected):
-    study = tiny_study(training={"rounds": rounds, "average_last": share})
+    server = {"name": "average"}
+    study = tiny_study(training={"rounds": rounds, "average_last": share, "server": server})
     current = checkpoint(0)
     for number in range(1, rounds + 1):
-        following = checkpoint(number)
-        following.average, following.averaged = current.average, current.averaged
-        add_to_average(following, study)
-        current = following
+        record = RoundRecord(round=number, sites=[], update_norm=0.0)
+        current = advance(study, current, {"heads.w": np.ones((2, 2))}, record)
+        assert current.history[-1].update_norm == pytest.approx(2.0)
     assert final_model(current)["heads.w"][0, 0] == pytest.approx(expected)

@@ -17,8 +17,8 @@ from common.ledger.recompose import recompose
 from common.models.base.build import build_model
 from common.models.losses.multitask import patient_loss
 from common.privacy.noise import geometric_share, skellam
+from server.aggregate.contribution import FEDERATION
 from server.run.rounds import FEDERATED
-from server.run.secure_evaluation import FEDERATION
 from simulations.engines.consortium_run import run_in_process
 from simulations.engines.identities import with_identities
 
