@@ -1,1 +1,5 @@
-"""What runs inside a hospital."""
+"""Code that runs inside a hospital; `__init__.pyi` lists what it offers to others."""
+
+from common.lazy import lazy_names
+
+__getattr__, __dir__ = lazy_names(__name__)

@@ -1,1 +1,5 @@
-"""Contracts and methods shared by hospitals and the coordinator."""
+"""Contracts and methods that all sides share; `__init__.pyi` lists what it offers to others."""
+
+from common.lazy import lazy_names
+
+__getattr__, __dir__ = lazy_names(__name__)

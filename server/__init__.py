@@ -1,1 +1,5 @@
-"""What runs at the coordinator."""
+"""Code that runs at the coordinator; `__init__.pyi` lists what it offers to others."""
+
+from common.lazy import lazy_names
+
+__getattr__, __dir__ = lazy_names(__name__)

@@ -1,1 +1,5 @@
-"""Simulated consortia, public cohorts and benchmarks."""
+"""Simulated consortia on any cohort; `__init__.pyi` lists what it offers to others."""
+
+from common.lazy import lazy_names
+
+__getattr__, __dir__ = lazy_names(__name__)

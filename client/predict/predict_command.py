@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import pandas as pd
 import torch
 
 from client.data.dataset import PatientDataset
@@ -59,6 +60,26 @@ class SitePredictions:
     predictions: list[PatientPrediction]
     cohort: list[PatientPrediction]
     left_out: dict[str, str]
+
+    @property
+    def frame(self) -> pd.DataFrame:
+        """One row per patient: outcomes of the study, modalities missing, role in training.
+
+        Columns: `patient_id`; `response_probability`; `alive_<months>` per horizon and `risk`
+        (higher is worse); `missing`; `role`. Those of an endpoint the study lacks are absent.
+        """
+        rows = [
+            {
+                "patient_id": prediction.patient_id,
+                "response_probability": prediction.response_probability,
+                **{f"alive_{month:g}": alive for month, alive in prediction.at_horizons.items()},
+                "risk": prediction.risk,
+                "missing": ", ".join(prediction.missing),
+                "role": self.role(prediction.patient_id),
+            }
+            for prediction in self.predictions
+        ]
+        return pd.DataFrame(rows).dropna(axis=1, how="all")
 
     def why_missing(self, patient_id: str) -> dict[Modality, str]:
         """Return modality -> why the patient lacks it, for each modality that is missing."""

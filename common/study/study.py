@@ -6,8 +6,10 @@ estimated from patients.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import pairwise
-from typing import Annotated, Literal, Self
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, JsonValue, model_validator
 
@@ -332,3 +334,14 @@ class Study(Contract):
         """Modalities that any feature set belongs to, in canonical order."""
         used = {spec.modality for spec in self.features.values()}
         return tuple(m for m in MODALITIES if m in used)
+
+
+def load_study(source: Path | str | Mapping[str, Any]) -> Study:
+    """Return the study that a YAML file, a frozen JSON file or a mapping of its keys describes.
+
+    Raises:
+        ConfigError: The file is missing or unreadable, or a key is unknown, missing or wrong.
+    """
+    if isinstance(source, Mapping):
+        return Study.from_mapping(dict(source), where="mapping of a study")
+    return Study.from_yaml(Path(source))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -10,6 +11,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from client.data.dataset import PatientDataset
+from common.contract import canonical_json
 from common.errors import DataError
 from common.study.study import FeatureSpec, Study
 
@@ -71,6 +73,16 @@ class Cohort:
                 "response": self.response,
             }
         )
+
+    def digest(self) -> str:
+        """Return the SHA-256 of patients, features and outcomes, in hex."""
+        specs = {name: spec.model_dump(mode="json") for name, spec in self.specs.items()}
+        names = canonical_json([self.patient_ids, self.hospital.tolist(), specs])
+        digest = hashlib.sha256(names.encode())
+        columns = [self.response, self.time_months, self.event, *self.clinical.to_numpy(float).T]
+        for array in (*columns, *(bag for bags in self.features.values() for bag in bags)):
+            digest.update(b"absent" if array is None else np.ascontiguousarray(array).tobytes())
+        return digest.hexdigest()
 
     def take(self, indices: npt.NDArray[np.intp]) -> Cohort:
         """Return the cohort of some patients, in the order given."""

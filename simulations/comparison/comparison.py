@@ -180,8 +180,8 @@ def compare_arms(cells: pd.DataFrame, reference: str, *, test_share: float) -> p
         for arm in wide.columns:
             row = {"metric": metric, "arm": arm, **_spread(wide[arm])}
             if arm in differences:
-                row |= differences[arm].__dict__ | {"p_holm": adjusted[arm]}
-                row["difference"] = row.pop("mean")
+                found = vars(differences[arm])
+                row |= {"difference": found["mean"]} | found | {"p_holm": adjusted[arm]}
             rows.append(row | _spread(wide[arm]))
     return pd.DataFrame(rows)
 

@@ -22,6 +22,10 @@ listed = CliRunner().invoke(app, ["list", "--json"])
 assert listed.exit_code == 0 and "tcga_luad" in listed.output, listed.output
 from common.process.deploy_files import deploy_file
 from server.flower.bundle import bundle_digest
+import tumorboard
+from common.study.study import Study
+assert tumorboard.Study is Study
+assert tumorboard.__file__.startswith(sys.prefix)
 assert deploy_file("site/systemd/tumorboard-agent.service").is_file()
 assert deploy_file("proxy/tumorboard.conf").is_file()
 print(deploy_file("flower_app"), bundle_digest())

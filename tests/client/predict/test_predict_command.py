@@ -64,6 +64,20 @@ def test_patients_on_whom_nothing_rests_are_left_out_with_the_reason(site, model
     assert set(run(site, narrow, clinical).left_out) == {"P3", "P4"}
 
 
+def test_predictions_are_read_as_a_frame(site, model):
+    done = run(site, model)
+    frame = done.frame.set_index("patient_id")
+    assert list(frame.index) == ["P1", "P2", "P3", "P4"]
+    for prediction in done.predictions:
+        row = frame.loc[prediction.patient_id]
+        assert row["response_probability"] == prediction.response_probability
+        assert row["risk"] == prediction.risk
+        for month, alive in prediction.at_horizons.items():
+            assert row[f"alive_{month:g}"] == alive
+    assert frame.loc["P4", "missing"] == "pathology, genomics"
+    assert set(frame["role"]) == {"unknown"}
+
+
 def test_named_patients_are_compared_with_all(site, model):
     done = run(site, model, patients=["P3", "P1", "P3"])
     assert [p.patient_id for p in done.predictions] == ["P3", "P1"]

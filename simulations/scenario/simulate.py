@@ -1,0 +1,101 @@
+"""Simulate a study on a cohort: federated, pooled, each hospital alone, clinical floor."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Literal
+
+from common.commands.cli_output import Output
+from common.privacy.plan import EvaluationRelease, PrivacyPlan
+from common.study.study import Study
+from simulations.cohorts.cohort import Cohort
+from simulations.cohorts.draft_study import draft_study
+from simulations.scenario.scenario import Arm, ArmKind, Folds, GivenSource, Scenario
+from simulations.scenario.scenario_run import ScenarioResult, run_scenario
+
+ARMS: tuple[ArmKind, ...] = ("pooled", "federated", "local_only", "clinical_floor")
+
+
+def simulate(
+    cohort: Cohort,
+    study: Study | None = None,
+    *,
+    arms: Sequence[ArmKind | Arm] = ARMS,
+    mode: Literal["local", "distributed"] | None = None,
+    epsilon: float | Iterable[float] = (),
+    folds: int | Folds = 5,
+    seeds: int | Sequence[int] = 1,
+    folder: Path | str | None = None,
+    workers: int | None = 1,
+    output: Output | None = None,
+) -> ScenarioResult:
+    """Train and test every arm on the same folds of a cohort; the first arm is the reference.
+
+    Real agents, server and messages; every hospital lies in memory. Arms named by their kind
+    train without privacy; a private study adds one arm with its own plan, each `epsilon` another.
+
+    Args:
+        cohort: The patients.
+        study: Endpoints, model, training and privacy; `draft_study(cohort)` by default.
+        arms: Kinds, or `Arm`s of any model, training plan, privacy plan or circumstances.
+        mode: Privacy mode of the `epsilon` arms; the study's by default, else local.
+        epsilon: Budgets of training; one private federated arm each, `<mode>_eps<epsilon>`.
+        folds: Number of folds inside every hospital, or a `Folds` that holds hospitals out.
+        seeds: Number of repeats with other folds and initial weights, or the seeds themselves.
+        folder: Where results stay and a killed simulation goes on; gone at the end by default.
+        workers: Processes; None uses every core. A script that asks for more than one must
+            stand under `if __name__ == "__main__":`, a notebook need not.
+        output: Where progress is shown; on standard error by default.
+
+    Raises:
+        ConfigError: The folder holds the results of another simulation, or the study names a
+            model or key that does not exist.
+        DataError: The cohort lacks a feature set of the study.
+
+    Example:
+        result = simulate(cohort, epsilon=[1, 8], seeds=2)
+        result.table
+    """
+    study = study or draft_study(cohort)
+    cohort = replace(cohort.with_features(list(study.features)), specs=dict(study.features))
+    chosen = [arm if isinstance(arm, Arm) else Arm(name=arm, kind=arm) for arm in arms]
+    chosen += _private_arms(study, mode, epsilon)
+    scenario = Scenario(
+        name=study.study_id,
+        title=study.title,
+        cohort=GivenSource(sha256=cohort.digest()),
+        features=list(study.features),
+        endpoints=study.endpoints,
+        model=study.model,
+        training=study.training,
+        folds=Folds(count=folds) if isinstance(folds, int) else folds,
+        seeds=list(range(seeds)) if isinstance(seeds, int) else list(seeds),
+        reference=chosen[0].name,
+        arms=chosen,
+    )
+    if folder is not None:
+        return run_scenario(scenario, cohort, Path(folder), workers=workers, output=output)
+    with TemporaryDirectory(prefix="tumorboard-") as passing:
+        return run_scenario(scenario, cohort, Path(passing), workers=workers, output=output)
+
+
+def _private_arms(
+    study: Study, mode: Literal["local", "distributed"] | None, epsilon: float | Iterable[float]
+) -> list[Arm]:
+    plan, chosen = study.privacy, mode or "local"
+    budgets = [epsilon] if isinstance(epsilon, int | float) else list(epsilon)
+    if plan.mode != "none":
+        chosen, budgets = mode or plan.mode, [plan.epsilon, *budgets]
+    exact = EvaluationRelease(release="internal")
+    return [
+        Arm(
+            name=f"{chosen}_eps{budget:g}",
+            privacy=PrivacyPlan.model_validate(
+                {**plan.model_dump(), "mode": chosen, "epsilon": budget, "evaluation": exact}
+            ),
+        )
+        for budget in dict.fromkeys(budgets)
+    ]
