@@ -98,7 +98,7 @@ def _fast_packages(packages: Sequence[str] | Mapping[str, float]) -> Check:
 
 
 def _warnings(tests: str) -> Check:
-    """Return the warnings and thread exceptions of the ordinary tests below a folder."""
+    """Return how often the ordinary tests below a folder warn or fail; a warning may do both."""
     stored = os.environ.get(TEST_OUTPUT)
     if stored:
         output = Path(stored).read_text(encoding="utf-8", errors="replace")
@@ -106,10 +106,10 @@ def _warnings(tests: str) -> Check:
         command = [sys.executable, "-m", "pytest", "-q", "-m", "not slow", "-n", "2", tests]
         output = subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout
     last = re.findall(r"^=*\s*(.*\d+ passed.*?)\s*=*$", output, flags=re.M)
-    number = re.search(r"(\d+) warning", last[-1]) if last else None
-    threads = output.count("Exception in thread")
-    value = (int(number[1]) if number else 0) + threads if last else None
-    return Check("warnings of the ordinary tests", value, 0, "==", note=last[-1] if last else "")
+    found = re.findall(r"(\d+) (?:warning|failed|error)", last[-1]) if last else []
+    value = sum(map(int, found)) + output.count("Exception in thread") if last else None
+    what = "warnings, failures and thread exceptions of the ordinary tests"
+    return Check(what, value, 0, "==", note=last[-1] if last else "")
 
 
 if __name__ == "__main__":

@@ -96,7 +96,7 @@ def test_docstrings_and_sizes(tmp_path) -> None:
     [
         ("====== 10 passed in 1.00s ======", 0),
         ("10 passed, 3 warnings in 1.00s", 3),
-        ("Exception in thread Thread-1:\n2 failed, 10 passed, 1 warning in 1.00s", 2),
+        ("Exception in thread Thread-1:\n2 failed, 10 passed, 1 warning in 1.00s", 4),
         ("no tests ran in 0.01s", None),
     ],
 )
