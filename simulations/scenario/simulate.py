@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -76,10 +77,8 @@ def simulate(
         reference=chosen[0].name,
         arms=chosen,
     )
-    if folder is not None:
-        return run_scenario(scenario, cohort, Path(folder), workers=workers, output=output)
-    with TemporaryDirectory(prefix="tumorboard-") as passing:
-        return run_scenario(scenario, cohort, Path(passing), workers=workers, output=output)
+    with nullcontext(folder) if folder else TemporaryDirectory(prefix="tumorboard-") as place:
+        return run_scenario(scenario, cohort, Path(place), workers=workers, output=output)
 
 
 def _private_arms(
