@@ -67,7 +67,7 @@ def simulate_study(
 
 def _split(study: Study, cohort: Cohort, sites: Path) -> tuple[Cohort, Cohort]:
     """Return (training, held-out) patients as every hospital's own key splits them."""
-    policies = {site: simulated_policy(study, site, sites / site, 1) for site in cohort.hospitals}
+    policies = {site: simulated_policy(study, site, sites / site) for site in cohort.hospitals}
     keys = {s: load_or_create_split_key(policy.split_key_file) for s, policy in policies.items()}
     share = study.training.test_fraction
     tested = np.array(

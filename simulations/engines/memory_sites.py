@@ -31,9 +31,7 @@ class MemoryCohort:
         return self.cohort.dataset(study)
 
 
-def memory_agents(
-    study: Study, groups: Mapping[str, Cohort], folder: Path, *, minimum_cohort: int = 1
-) -> dict[str, AgentApi]:
+def memory_agents(study: Study, groups: Mapping[str, Cohort], folder: Path) -> dict[str, AgentApi]:
     """Return one site agent a hospital, each with its own folder, ledger and consent.
 
     Every simulated hospital consents to the study as it stands; a real one decides itself.
@@ -42,13 +40,9 @@ def memory_agents(
         study: The study all agree on.
         groups: Site -> its patients.
         folder: Parent of the sites' folders.
-        minimum_cohort: Fewest patients of a hospital.
     """
     return {
-        site_id: SiteAgent(
-            simulated_policy(study, site_id, folder / site_id, minimum_cohort),
-            MemoryCohort(cohort),
-        )
+        site_id: SiteAgent(simulated_policy(study, site_id, folder / site_id), MemoryCohort(cohort))
         for site_id, cohort in groups.items()
     }
 
@@ -70,13 +64,13 @@ def own_models(
         return {}
     found = {}
     for site_id, cohort in groups.items():
-        policy = simulated_policy(study, site_id, folder / site_id, 1)
+        policy = simulated_policy(study, site_id, folder / site_id)
         run = load_run(policy, run_id, MemoryCohort(cohort))
         found[site_id] = own_model(run, arrays, personal=plan.personal is not None)
     return found
 
 
-def simulated_policy(study: Study, site_id: str, folder: Path, minimum_cohort: int) -> SitePolicy:
+def simulated_policy(study: Study, site_id: str, folder: Path) -> SitePolicy:
     """Return the policy of a simulated hospital that agrees to `study` and nothing else."""
     plan = study.privacy
     approval = Approval(
@@ -88,7 +82,7 @@ def simulated_policy(study: Study, site_id: str, folder: Path, minimum_cohort: i
         site_id=site_id,
         approvals=[approval],
         device="cpu",
-        minimum_cohort=minimum_cohort,
+        minimum_cohort=1,
         allowed_modes=[plan.mode],
         lifetime_epsilon=plan.epsilon,
         lifetime_evaluation_epsilon=EVALUATION_EPSILON,

@@ -33,8 +33,6 @@ def run_on_ray(
     run_dir: Path,
     *,
     output: Output,
-    cpus_per_site: float = 1.0,
-    gpus_per_site: float = 0.0,
 ) -> RunResult:
     """Run, or continue, a study with sites in Ray workers.
 
@@ -43,8 +41,6 @@ def run_on_ray(
         agents: Site -> its agent; pickled once, so all lasting state must be on disk.
         run_dir: Folder of the run.
         output: Where progress is shown.
-        cpus_per_site: CPU cores a worker holds.
-        gpus_per_site: Share of a GPU a worker holds.
 
     Raises:
         ConfigError: Ray is not installed.
@@ -65,7 +61,7 @@ def run_on_ray(
         except Exception as error:  # raised again below, out of Flower's thread
             failures.append(error)
 
-    config: Any = {"client_resources": {"num_cpus": cpus_per_site, "num_gpus": gpus_per_site}}
+    config: Any = {"client_resources": {"num_cpus": 1.0, "num_gpus": 0.0}}
     _start(ray)
     try:
         with _quiet_flower():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -104,17 +103,13 @@ DEMO_LIFETIME_EPSILON = 40.0
 """Enough to try every mode over one folder; a real hospital allows far less."""
 
 
-def demo_policy(site_id: str, study: Study, *, modes: Sequence[Mode] = ()) -> SitePolicy:
-    """Return the policy of an invented hospital that agrees to `study`.
+def demo_policy(site_id: str, study: Study) -> SitePolicy:
+    """Return the policy of an invented hospital that agrees to `study` at its own epsilon.
 
-    Args:
-        site_id: The hospital.
-        study: The study it approves, at the study's own epsilon.
-        modes: Release modes it allows; by default those of a real hospital, and the study's.
+    It allows the release modes of a real hospital, and the study's.
     """
     private: list[Mode] = ["distributed", "local"]
     open_mode: list[Mode] = [] if study.privacy.is_private else ["none"]
-    allowed = list(modes) or [*private, *open_mode]
     evaluation = study.privacy.evaluation
     epsilon = study.privacy.epsilon
     approval = Approval(
@@ -128,7 +123,7 @@ def demo_policy(site_id: str, study: Study, *, modes: Sequence[Mode] = ()) -> Si
         lifetime_epsilon=max(DEMO_LIFETIME_EPSILON, epsilon),
         lifetime_evaluation_epsilon=DEMO_LIFETIME_EPSILON,
         delta=study.privacy.delta,
-        allowed_modes=allowed,
+        allowed_modes=[*private, *open_mode],
         allow_internal_evaluation=evaluation.release == "internal",
     )
 
