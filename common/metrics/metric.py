@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
-from math import inf
+from math import inf, nan
 from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from common.metrics.response.response_metrics import ResponseView
 from common.metrics.survival.survival_metrics import SurvivalView
@@ -148,3 +149,20 @@ class Headline(Metric):
     sd: Callable[[FloatArray], float]
     pairs: Callable[[Predictions], IntArray]
     within_sites: str
+
+    def among(
+        self, predictions: Predictions, groups: npt.NDArray[np.generic] | None = None
+    ) -> float:
+        """Return the share of pairs of patients ranked rightly; NaN without a pair.
+
+        Args:
+            predictions: n patients.
+            groups: (n,) only pairs of one group count, e.g. of one hospital; None: all pairs.
+        """
+        known = predictions.has(self.task)
+        parts = [known] if groups is None else [known & (groups == g) for g in np.unique(groups)]
+        right = pairs = 0
+        for part in parts:
+            counts = self.pairs(predictions.select(part))
+            right, pairs = right + int(counts[0]), pairs + int(counts[1])
+        return right / pairs if pairs else nan

@@ -15,7 +15,7 @@ from common.privacy.plan import PrivacyPlan
 from common.study.study import Endpoints, Study
 from common.wire import Arrays
 from simulations.cohorts.cohort import Cohort
-from simulations.comparison.comparison import concordance, response_auc
+from simulations.comparison.arm_metrics import arm_scores
 from simulations.scenario.scenario import Arm, Scenario
 from simulations.scenario.scenario_study import arm_study
 from simulations.trials.cohort_predictions import predict_cohort
@@ -73,7 +73,7 @@ def score_fold(
         clip: Public L2 bound of one patient's gradient.
 
     Returns:
-        One row an arm: arm, mode, epsilon, n_min, c_index, response_auc; NaN where there is no
+        One row per arm: arm, mode, epsilon, n_min and the headline metrics; NaN where there is no
         such endpoint or no comparable pair.
     """
     owners, trials = [], []
@@ -121,7 +121,7 @@ def score(
     risk: npt.NDArray[np.float64],
     response_prob: npt.NDArray[np.float64],
 ) -> dict[str, float]:
-    """Return C-index and response AUC over the test patients of all sites.
+    """Return the headline metrics over the test patients of all sites.
 
     Args:
         endpoints: A task that is not asked for is NaN.
@@ -133,4 +133,4 @@ def score(
         risk=risk if endpoints.survival else np.nan,
         response_prob=response_prob if endpoints.response else np.nan,
     )
-    return {"c_index": concordance(table), "response_auc": response_auc(table)}
+    return arm_scores(table.drop(columns="hospital"))

@@ -25,7 +25,7 @@ class PrivacyComparison:
     """Scores of all arms on the same folds.
 
     Attributes:
-        cells: One row an (arm, seed, fold): arm, mode, epsilon, n_min, c_index, response_auc.
+        cells: One row per (arm, seed, fold): arm, mode, epsilon, n_min, headline metrics.
         folds: Number of folds a seed.
     """
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,11 +12,10 @@ import numpy.typing as npt
 import pandas as pd
 from scipy import stats
 
+from simulations.comparison.arm_metrics import arm_metrics, arm_scores
+
 FloatArray = npt.NDArray[np.float64]
 CELL = ["arm", "seed", "fold"]
-METRICS = ("c_index", "response_auc")
-WITHIN = "_within"
-"""Suffix of the same metric over pairs of patients of one hospital."""
 
 
 @dataclass(frozen=True)
@@ -40,80 +38,19 @@ class PairedDifference:
 
 
 def cell_metrics(predictions: pd.DataFrame) -> pd.DataFrame:
-    """Return one row an (arm, seed, fold): C-index and response AUC over all test patients.
-
-    Where hospitals are scored by different models (`local_only`, `leave_one_out`), each with a
-    scale of its own, ranking patients of different hospitals means little; so for every arm
-    the comparison inside hospitals is given too (`c_index_within`, `response_auc_within`).
+    """Return one row per (arm, seed, fold): its `arm_scores` over all test patients.
 
     Args:
         predictions: Columns arm, seed, fold, hospital, risk, response_prob, time_months, event,
-            response; one row a test patient.
+            response; one row per test patient.
     """
-    rows = []
-    for key, cell in predictions.groupby(CELL, sort=True):
-        rows.append(
-            dict(zip(CELL, key, strict=True))
-            | {
-                "c_index": concordance(cell),
-                "c_index_within": _within_hospitals(cell, concordance, _comparable_pairs),
-                "response_auc": response_auc(cell),
-                "response_auc_within": _within_hospitals(cell, response_auc, _response_pairs),
-                "n_test": len(cell),
-                "n_events": int(np.nansum(cell["event"])),
-            }
-        )
+    rows = [
+        dict(zip(CELL, key, strict=True))
+        | arm_scores(cell)
+        | {"n_test": len(cell), "n_events": int(np.nansum(cell["event"]))}
+        for key, cell in predictions.groupby(CELL, sort=True)
+    ]
     return pd.DataFrame(rows)
-
-
-def concordance(rows: pd.DataFrame) -> float:
-    """Return Harrell's C of `risk` (higher is worse), NaN without a comparable pair."""
-    from lifelines.utils import concordance_index
-
-    known = rows[["time_months", "event", "risk"]].notna().all(axis=1)
-    used = rows[known]
-    try:
-        return float(concordance_index(used["time_months"], -used["risk"], used["event"]))
-    except ZeroDivisionError:
-        return math.nan
-
-
-def response_auc(rows: pd.DataFrame) -> float:
-    """Return the ROC AUC of `response_prob`, NaN with one class only."""
-    from sklearn.metrics import roc_auc_score
-
-    used = rows[rows[["response", "response_prob"]].notna().all(axis=1)]
-    if used["response"].nunique() < 2:
-        return math.nan
-    return float(roc_auc_score(used["response"], used["response_prob"]))
-
-
-def _within_hospitals(
-    cell: pd.DataFrame,
-    score: Callable[[pd.DataFrame], float],
-    pairs_of: Callable[[pd.DataFrame], float],
-) -> float:
-    """Return a metric over pairs of the same hospital, weighted by comparable pairs."""
-    total, agreeing = 0.0, 0.0
-    for _, rows in cell.groupby("hospital"):
-        pairs = pairs_of(rows)
-        if pairs:
-            total += pairs
-            agreeing += pairs * score(rows)
-    return agreeing / total if total else math.nan
-
-
-def _response_pairs(rows: pd.DataFrame) -> float:
-    known = rows[rows[["response", "response_prob"]].notna().all(axis=1)]["response"]
-    return float(known.sum() * (len(known) - known.sum()))
-
-
-def _comparable_pairs(rows: pd.DataFrame) -> float:
-    known = rows[rows[["time_months", "event", "risk"]].notna().all(axis=1)]
-    time = known["time_months"].to_numpy()
-    event = known["event"].to_numpy() == 1
-    later = (time[None, :] > time[:, None]) | ((time[None, :] == time[:, None]) & ~event[None, :])
-    return float((later & event[:, None]).sum())
 
 
 def paired_difference(
@@ -154,7 +91,7 @@ def holm(p_values: list[float]) -> list[float]:
 
 
 def compare_arms(cells: pd.DataFrame, reference: str, *, test_share: float) -> pd.DataFrame:
-    """Return one row an (arm, metric): mean, SD and the paired difference to the reference.
+    """Return one row per (arm, metric): mean, SD and the paired difference to the reference.
 
     Args:
         cells: Table of `cell_metrics`.
@@ -162,7 +99,7 @@ def compare_arms(cells: pd.DataFrame, reference: str, *, test_share: float) -> p
         test_share: n_test / n_train, for the corrected interval.
     """
     rows: list[dict[str, Any]] = []
-    for metric in (*METRICS, *(metric + WITHIN for metric in METRICS)):
+    for metric in arm_metrics():
         wide = cells.pivot_table(index=["seed", "fold"], columns="arm", values=metric, dropna=False)
         if wide.isna().all(axis=None):
             continue

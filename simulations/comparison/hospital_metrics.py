@@ -6,14 +6,17 @@ import math
 
 import pandas as pd
 
-from simulations.comparison.comparison import CELL, concordance, response_auc
+from common.metrics.catalogue import headlines
+from common.study.study import Task
+from simulations.comparison.arm_metrics import arm_scores
+from simulations.comparison.comparison import CELL
 
 MINIMUM_EVENTS = 5
 """Fewer deaths, or responders or non-responders, among a hospital's patients: no figure."""
 
 
 def hospital_metrics(predictions: pd.DataFrame) -> pd.DataFrame:
-    """Return one row an (arm, hospital): C-index and response AUC, averaged over seeds.
+    """Return one row per (arm, hospital): its headline metrics, averaged over seeds.
 
     All folds of a seed together are all patients of the hospital, each predicted once. Models of
     different folds have scales of their own; within a hospital that costs a little, alike for
@@ -24,21 +27,25 @@ def hospital_metrics(predictions: pd.DataFrame) -> pd.DataFrame:
     """
     rows = []
     for (arm, hospital), part in predictions.groupby(["arm", "hospital"], sort=True):
-        seeds = [own for _, own in part.groupby("seed")]
         rows.append(
             {
                 "arm": arm,
                 "hospital": hospital,
-                "c_index": _mean([concordance(own) for own in seeds])
-                if _enough(part, "event")
-                else math.nan,
-                "response_auc": _mean([response_auc(own) for own in seeds])
-                if _enough(part, "response")
-                else math.nan,
+                **_scores(part),
                 "n_patients": part["patient_id"].nunique(),
             }
         )
     return pd.DataFrame(rows)
+
+
+def _scores(part: pd.DataFrame) -> dict[str, float]:
+    seeds = pd.DataFrame(
+        [arm_scores(own.drop(columns="hospital")) for _, own in part.groupby("seed")]
+    )
+    return {
+        metric.name: float(seeds[metric.name].mean()) if _enough(part, metric.task) else math.nan
+        for metric in headlines()
+    }
 
 
 def tidy(cells: pd.DataFrame, hospitals: pd.DataFrame, scenario: str) -> pd.DataFrame:
@@ -55,14 +62,10 @@ def tidy(cells: pd.DataFrame, hospitals: pd.DataFrame, scenario: str) -> pd.Data
     return typed[["scenario", *keys, "metric", "value"]].reset_index(drop=True)
 
 
-def _enough(part: pd.DataFrame, outcome: str) -> bool:
-    known = part.drop_duplicates("patient_id")[outcome].dropna()
+def _enough(part: pd.DataFrame, task: Task) -> bool:
+    column = "event" if task == "survival" else "response"
+    known = part.drop_duplicates("patient_id")[column].dropna()
     positive = int(known.sum())
-    if outcome == "event":
+    if task == "survival":
         return positive >= MINIMUM_EVENTS
     return min(positive, len(known) - positive) >= MINIMUM_EVENTS
-
-
-def _mean(values: list[float]) -> float:
-    finite = [value for value in values if math.isfinite(value)]
-    return sum(finite) / len(finite) if finite else math.nan

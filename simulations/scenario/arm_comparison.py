@@ -11,10 +11,11 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from common.errors import ConfigError
+from common.metrics.catalogue import headlines
 from common.metrics.tables.estimate import Estimate, not_estimable
 from common.storage.atomic_file import whole_or_nothing
 from server.report.forest_plot import ForestRow, ForestScale, plot_forest
-from simulations.comparison.comparison import METRICS
+from simulations.comparison.arm_metrics import arm_metrics
 from simulations.comparison.critical_difference import Ranking, rank_arms
 from simulations.comparison.hospital_metrics import hospital_metrics, tidy
 from simulations.comparison.rank_plot import plot_ranking
@@ -22,12 +23,6 @@ from simulations.scenario.scenario_run import ScenarioResult
 
 SIGNIFICANT = 0.05
 AXIS = "mean over folds and seeds; bars: one standard deviation of a fold"
-METRIC_NAMES = {
-    "c_index": "Harrell's C, all test patients",
-    "c_index_within": "Harrell's C, pairs inside a hospital",
-    "response_auc": "Response ROC AUC, all test patients",
-    "response_auc_within": "Response ROC AUC, pairs inside a hospital",
-}
 
 
 @dataclass(frozen=True)
@@ -74,7 +69,8 @@ class ArmComparison:
                 f"no arm of '{chosen}' has the metric '{metric}'",
                 cure="one of: " + ", ".join(f"{m} of {s}" for s, m in known),
             )
-        return self.table[here].sort_values("mean", ascending=False, kind="stable")
+        low_first = arm_metrics()[metric].metric.scale.direction == "lower"
+        return self.table[here].sort_values("mean", ascending=low_first, kind="stable")
 
     def plot_arms(
         self, metric: str = "c_index", scenario: str | None = None, *, ax: Axes | None = None
@@ -91,9 +87,11 @@ class ArmComparison:
             for row in rows.to_dict("records")
         ]
         ends = pd.concat([rows["mean"] - rows["sd"].fillna(0), rows["mean"] + rows["sd"].fillna(0)])
-        limits = min(0.48, ends.min() - 0.02), max(0.52, ends.max() + 0.02)
-        scale = ForestScale(0.5, AXIS, limits)
-        return plot_forest(shown, title=METRIC_NAMES[metric], scale=scale, ax=ax)
+        judged = arm_metrics()[metric]
+        middle = judged.metric.no_skill
+        limits = min(middle, ends.min()) - 0.02, max(middle, ends.max()) + 0.02
+        scale = ForestScale(middle, AXIS, limits)
+        return plot_forest(shown, title=judged.title, scale=scale, ax=ax)
 
     def plot_ranks(self, metric: str = "c_index", *, ax: Axes | None = None) -> Axes:
         """Draw the mean ranks of the arms; bars join arms that do not differ at 5 %.
@@ -106,7 +104,7 @@ class ArmComparison:
                 f"the arms are not ranked by '{metric}'",
                 why="ranks need two arms and five hospitals in which every arm has a figure",
             )
-        title = f"{METRIC_NAMES[metric]}: mean ranks"
+        title = f"{arm_metrics()[metric].title}: mean ranks"
         return plot_ranking(self.rankings[metric], title=title, ax=ax)
 
     def write(self, folder: Path) -> None:
@@ -160,20 +158,21 @@ def verdict(row: dict[Any, Any]) -> str:
         return ""
     if p >= SIGNIFICANT:
         return "no difference shown"
-    return "better" if row["difference"] > 0 else "worse"
+    scale = arm_metrics()[row["metric"]].metric.scale
+    return "better" if scale.merit(row["difference"]) > 0 else "worse"
 
 
 def _rankings(results: tuple[ScenarioResult, ...], hospitals: pd.DataFrame) -> dict[str, Ranking]:
     shared = set.intersection(*({arm.name for arm in r.scenario.arms} for r in results))
     blocks = hospitals[hospitals["arm"].isin(shared)]
     rankings = {}
-    for metric in METRICS:
+    for metric in headlines():
         wide = blocks.pivot_table(
-            index=["scenario", "hospital"], columns="arm", values=metric, dropna=False
+            index=["scenario", "hospital"], columns="arm", values=metric.name, dropna=False
         )
-        ranking = rank_arms(wide)
+        ranking = rank_arms(wide.map(metric.scale.merit))
         if ranking is not None:
-            rankings[metric] = ranking
+            rankings[metric.name] = ranking
     return rankings
 
 

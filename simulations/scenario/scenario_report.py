@@ -11,9 +11,10 @@ import jinja2
 from common.storage.atomic_file import write_text
 from server.report.content import DISCLAIMER
 from server.report.svg import to_svg
+from simulations.comparison.arm_metrics import arm_metrics
 from simulations.comparison.critical_difference import MINIMUM_BLOCKS, Ranking
 from simulations.comparison.rank_plot import ranking_size
-from simulations.scenario.arm_comparison import METRIC_NAMES, ArmComparison
+from simulations.scenario.arm_comparison import ArmComparison
 from simulations.scenario.scenario_run import ScenarioResult
 
 
@@ -33,7 +34,7 @@ def write_scenario_report(comparison: ArmComparison, folder: Path) -> Path:
         rankings=_rankings(comparison),
         minimum_blocks=MINIMUM_BLOCKS,
         disclaimer=DISCLAIMER,
-        names=METRIC_NAMES,
+        names={name: metric.title for name, metric in arm_metrics().items()},
     )
     path = folder / "comparison.html"
     write_text(path, page)
@@ -56,7 +57,7 @@ def scenario_json(result: ScenarioResult) -> dict[str, Any]:
 
 def _section(comparison: ArmComparison, result: ScenarioResult) -> dict[str, Any]:
     name = result.scenario.name
-    metrics = [m for m in METRIC_NAMES if m in set(result.table["metric"])]
+    metrics = [m for m in arm_metrics() if m in set(result.table["metric"])]
     tables = {
         metric: [_finite(row) for row in comparison.rows(metric, name).to_dict("records")]
         for metric in metrics
@@ -72,20 +73,20 @@ def _section(comparison: ArmComparison, result: ScenarioResult) -> dict[str, Any
 
 
 def _forest(comparison: ArmComparison, metric: str, result: ScenarioResult) -> str:
-    name = result.scenario.name
+    name, title = result.scenario.name, arm_metrics()[metric].title
     rows = comparison.rows(metric, name)[["arm", "mean"]].dropna().itertuples(index=False)
     return to_svg(
         lambda figure: comparison.plot_arms(metric, name, ax=figure.subplots()),
         (7.2, 1.1 + 0.3 * len(result.scenario.arms)),
         name=f"{name}-{metric}",
-        label=f"{METRIC_NAMES[metric]}: " + "; ".join(f"{arm} {mean:.3f}" for arm, mean in rows),
+        label=f"{title}: " + "; ".join(f"{arm} {mean:.3f}" for arm, mean in rows),
     )
 
 
 def _rankings(comparison: ArmComparison) -> list[dict[str, Any]]:
     return [
         {
-            "name": METRIC_NAMES[metric],
+            "name": arm_metrics()[metric].title,
             "ranking": ranking,
             "figure": _diagram(comparison, metric, ranking),
         }
@@ -99,7 +100,7 @@ def _diagram(comparison: ArmComparison, metric: str, ranking: Ranking) -> str:
         lambda figure: comparison.plot_ranks(metric, ax=figure.subplots()),
         ranking_size(ranking),
         name=f"ranks-{metric}",
-        label=f"{METRIC_NAMES[metric]}, mean ranks: {ranks}",
+        label=f"{arm_metrics()[metric].title}, mean ranks: {ranks}",
     )
 
 

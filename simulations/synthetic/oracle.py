@@ -13,7 +13,7 @@ from pathlib import Path
 import pandas as pd
 
 from common.errors import DataError
-from simulations.comparison.comparison import concordance, response_auc
+from simulations.comparison.arm_metrics import arm_scores
 from simulations.synthetic.cohort import SiteCohort, attainable
 from simulations.synthetic.spec import FACTORS, Signal
 
@@ -65,38 +65,26 @@ def read_truth(folder: Path) -> pd.DataFrame:
 def oracle_metrics(
     truth: pd.DataFrame | Path, patient_ids: Collection[str] | None = None
 ) -> dict[str, float | int | None]:
-    """Return AUC and Harrell C of the true scores on recorded outcomes.
+    """Return the headline metrics of the true scores on recorded outcomes.
 
     Args:
         truth: The truth table, or the folder of the consortium.
         patient_ids: Only these patients, e.g. the held-out ones; all when None.
 
     Returns:
-        `response_auc`, `c_index` (knowing all four factors), `attainable_response_auc`,
-        `attainable_c_index` (knowing the factors of the modalities each patient has), None
-        where not estimable; `n`, `n_response`, `n_events`.
+        Every headline metric (knowing all four factors), and after `attainable_` again (knowing
+        the factors of the modalities each patient has), None where not estimable; `n`,
+        `n_response`, `n_events`.
     """
     table = read_truth(truth) if isinstance(truth, Path) else truth
     if patient_ids is not None:
         table = table[table["patient_id"].isin(set(patient_ids))]
-    known = table["time_months"].notna()
-
-    def auc(column: str) -> float | None:
-        return _or_none(response_auc(table.assign(response_prob=table[column])))
-
-    def c_index(column: str) -> float | None:
-        return _or_none(concordance(table.assign(risk=table[column])))
-
-    return {
-        "response_auc": auc("response_probability"),
-        "c_index": c_index("risk"),
-        "attainable_response_auc": auc("attainable_response_probability"),
-        "attainable_c_index": c_index("attainable_risk"),
-        "n": len(table),
-        "n_response": int(table["response"].notna().sum()),
-        "n_events": int(table["event"][known].sum()),
-    }
-
-
-def _or_none(value: float) -> float | None:
-    return value if math.isfinite(value) else None
+    found: dict[str, float | int | None] = {}
+    for prefix in ("", "attainable_"):
+        risk, prob = table[f"{prefix}risk"], table[f"{prefix}response_probability"]
+        for name, value in arm_scores(table.assign(risk=risk, response_prob=prob)).items():
+            found[prefix + name] = value if math.isfinite(value) else None
+    found["n"] = len(table)
+    found["n_response"] = int(table["response"].notna().sum())
+    found["n_events"] = int(table["event"][table["time_months"].notna()].sum())
+    return found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
@@ -100,6 +100,31 @@ class Predictions:
         return cls(prob, risk, curve, own, nll, observed, times, events, dict(subgroups or {}))
 
     @classmethod
+    def from_scores(
+        cls,
+        *,
+        response_prob: npt.ArrayLike | None = None,
+        risk: npt.ArrayLike | None = None,
+        response: npt.ArrayLike | None = None,
+        time_months: npt.ArrayLike | None = None,
+        event: npt.ArrayLike | None = None,
+    ) -> Self:
+        """Return predictions that only rank patients, with no curve; what is None is unknown."""
+        given = (response_prob, risk, response, time_months, event)
+        n = max((len(np.asarray(value)) for value in given if value is not None), default=0)
+        empty = np.full(n, np.nan)
+        return cls(
+            _column(response_prob, n, "response_prob"),
+            _column(risk, n, "risk"),
+            np.zeros((n, 0)),
+            empty,
+            empty,
+            _column(response, n, "response"),
+            _column(time_months, n, "time_months"),
+            _column(event, n, "event"),
+        )
+
+    @classmethod
     def from_outputs(cls, outputs: Outputs, batch: PatientBatch, grid: EvaluationGrid) -> Self:
         """Return predictions from a model's outputs; labels not observed become NaN."""
         seen = {task: mask.cpu().numpy() for task, mask in batch.observed.items()}
@@ -133,28 +158,24 @@ class Predictions:
         """
         if not parts:
             raise DataError("there is no batch of predictions", cure="evaluate at least one batch")
-        names = ["response_prob", "risk", "survival", "survival_at_time", "survival_nll"]
-        names += ["response", "time_months", "event"]
-        joined = {name: np.concatenate([getattr(p, name) for p in parts]) for name in names}
         groups = {
             key: np.concatenate([part.subgroups[key] for part in parts])
             for key in parts[0].subgroups
         }
-        return Predictions(**joined, subgroups=groups)
+        return Predictions(
+            **{name: np.concatenate([getattr(p, name) for p in parts]) for name in COLUMNS},
+            subgroups=groups,
+        )
 
     def select(self, rows: npt.NDArray[np.bool_] | IntArray) -> Predictions:
         """Return some of the patients."""
         return Predictions(
-            self.response_prob[rows],
-            self.risk[rows],
-            self.survival[rows],
-            self.survival_at_time[rows],
-            self.survival_nll[rows],
-            self.response[rows],
-            self.time_months[rows],
-            self.event[rows],
-            {key: value[rows] for key, value in self.subgroups.items()},
+            **{name: getattr(self, name)[rows] for name in COLUMNS},
+            subgroups={key: value[rows] for key, value in self.subgroups.items()},
         )
+
+
+COLUMNS = tuple(column.name for column in fields(Predictions) if column.name != "subgroups")
 
 
 def survival_at_own_times(

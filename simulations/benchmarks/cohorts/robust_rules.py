@@ -24,7 +24,7 @@ from common.wire import Arrays
 from simulations.benchmarks.parts.check import Check, progress, run
 from simulations.cohorts.cohort import Cohort, concatenate
 from simulations.cohorts.folds import within_hospital
-from simulations.comparison.comparison import concordance
+from simulations.comparison.arm_metrics import arm_scores
 from simulations.engines.circumstances import Circumstances, Poison, as_trained, poisoned_site
 from simulations.scenario.scenario import Arm, Scenario, load_scenario
 from simulations.scenario.scenario_study import arm_study, load_cohort
@@ -175,7 +175,8 @@ def _study(
 def _score(study: Study, arrays: Arrays, test: Cohort) -> float:
     if not all(np.isfinite(array).all() for array in arrays.values()):
         return 0.5
-    return concordance(test.outcomes.assign(risk=predict_cohort(study, arrays, test).risk))
+    risk = predict_cohort(study, arrays, test).risk
+    return arm_scores(test.outcomes.assign(risk=risk))["c_index"]
 
 
 if __name__ == "__main__":

@@ -21,9 +21,11 @@ from typing import Any
 
 import pandas as pd
 
+from common.metrics.catalogue import headlines
 from simulations.arms.multimodal_arms import score_seed
 from simulations.benchmarks.parts.check import Check, progress, run
-from simulations.comparison.comparison import WITHIN, cell_metrics, compare_arms
+from simulations.comparison.arm_metrics import WITHIN
+from simulations.comparison.comparison import cell_metrics, compare_arms
 from simulations.engines.worker_process import start_worker
 from simulations.scenario.scenario import load_scenario
 from simulations.scenario.scenario_study import load_cohort
@@ -32,7 +34,6 @@ NAME = "tcga_multimodal"
 DURATION = "about 4 minutes on two idle cores"
 SEEDS = (0, 1, 2, 3, 4)
 SCENARIOS = ("tcga_luad", "tcga_brca", "tcga_stad")
-METRICS = ("c_index", "response_auc")
 REFERENCE = "federated"
 MARGIN = 0.01
 SIGNIFICANT = 0.05
@@ -81,7 +82,7 @@ def checks(data: Path) -> Iterator[Check]:
         table = compare_arms(cells, REFERENCE, test_share=1 / (folds - 1))
         patients = int(predictions["patient_id"].nunique())
         hospitals = int(predictions["hospital"].nunique())
-        for metric in METRICS:
+        for metric in (headline.name for headline in headlines()):
             rows, within = _rows(table, metric), _rows(table, metric + WITHIN)
             if rows:
                 who = f"{name}, {metric} ({patients} patients, {hospitals} hospitals)"

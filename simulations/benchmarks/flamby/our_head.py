@@ -19,7 +19,7 @@ from common.study.study import (
 from common.wire import Arrays
 from simulations.cohorts.cohort import Cohort
 from simulations.cohorts.fed_tcga_brca import load_fed_tcga_brca, published_test_set
-from simulations.comparison.comparison import concordance
+from simulations.comparison.arm_metrics import arm_scores
 from simulations.trials.cohort_predictions import predict_cohort
 from simulations.trials.site_trials import SiteTrial, train_by_site
 
@@ -65,4 +65,5 @@ def our_study(train: Cohort, privacy: PrivacyPlan) -> Study:
 
 def held_out_c(study: Study, arrays: Arrays, test: Cohort) -> float:
     """Return the C-index of a model over all patients of `test`."""
-    return concordance(test.outcomes.assign(risk=predict_cohort(study, arrays, test).risk))
+    risk = predict_cohort(study, arrays, test).risk
+    return arm_scores(test.outcomes.assign(risk=risk))["c_index"]

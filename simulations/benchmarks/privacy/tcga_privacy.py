@@ -14,11 +14,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from common.metrics.catalogue import headlines
 from common.study.study import TrainingPlan
 from simulations.arms.private_arms import EPSILONS, PrivateArm
 from simulations.arms.private_comparison import FLOOR, PrivacyComparison, compare_private_arms
 from simulations.benchmarks.parts.check import Check, progress, run
-from simulations.comparison.comparison import METRICS
 from simulations.scenario.scenario import Arm, Scenario, TcgaSource, load_scenario
 from simulations.scenario.scenario_study import load_cohort
 
@@ -36,7 +36,7 @@ LEAST_GAIN = 0.02
 MOST_LOST = 0.03
 REFERENCE = PrivateArm("together").name
 PRIVATE = PrivateArm("distributed", 3.0).name
-LABELS = {"c_index": "C-index", "response_auc": "response AUC"}
+LABELS = {metric.name: metric.short for metric in headlines()}
 
 Variants = Mapping[str, PrivacyComparison]
 """`raw` and `trunk` -> scores of all arms on the same folds."""
@@ -64,7 +64,7 @@ def checks(data: Path) -> Iterator[Check]:
             cohort = load_cohort(chosen, data)
             progress(f"{name}, {variant}: {len(cohort)} patients, {', '.join(features)}")
             found[variant] = compare_private_arms(chosen, cohort, arms(), clip=CLIP)
-        for metric in METRICS:
+        for metric in LABELS:
             if found["raw"].wide(metric)[REFERENCE].notna().any():
                 progress(table(f"{name}, {LABELS[metric]}", found, metric))
                 yield from metric_checks(name, found, metric)

@@ -2,7 +2,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from simulations.comparison.comparison import cell_metrics, concordance
+from simulations.comparison.arm_metrics import arm_scores
+from simulations.comparison.comparison import cell_metrics
 from simulations.comparison.hospital_metrics import hospital_metrics, tidy
 
 
@@ -30,7 +31,7 @@ def test_a_hospital_is_scored_by_seed_and_averaged():
     table = predictions()
     found = hospital_metrics(table).set_index(["arm", "hospital"])
     own = table[(table["arm"] == "one") & (table["hospital"] == "a")]
-    by_hand = np.mean([concordance(part) for _, part in own.groupby("seed")])
+    by_hand = np.mean([arm_scores(part)["c_index"] for _, part in own.groupby("seed")])
     assert found.loc[("one", "a"), "c_index"] == pytest.approx(by_hand)
     assert found.loc[("one", "a"), "n_patients"] == 60
     assert np.isnan(found.loc[("one", "c"), "c_index"])  # two deaths are no figure

@@ -1,12 +1,14 @@
 """Paired differences from joint tables against resampled patients and DeLong's paired test."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from sksurv.metrics import concordance_index_censored
 
 from common.errors import DataError
+from common.metrics.catalogue import METRICS
 from common.metrics.summaries.paired import compare, compare_within_sites, tabulate_pair
 from common.metrics.summaries.refine import refined
 from common.metrics.summaries.summary import summarise
@@ -105,6 +107,21 @@ def test_auc_difference_has_the_variance_of_delongs_paired_test(grid, make_rows,
     assert width == pytest.approx(2 * 1.96 * np.sqrt(variance), rel=0.15)
     unpaired = np.sqrt(sum(np.var(x, ddof=1) / len(x) for x in (a1, a0, b1, b0)))
     assert width < 2 * 1.96 * unpaired * (0.5 if amount < 1 else 0.95)
+
+
+def test_a_headline_of_the_catalogue_is_compared_without_another_edit(grid, make_rows, monkeypatch):
+    c_index = METRICS.get("c_index")
+    flipped = replace(c_index, name="flipped", statistic=lambda ranks: 1 - ranks.c_index())
+    monkeypatch.setitem(METRICS._entries, "flipped", flipped)
+    rows = make_rows(grid, 200)
+    tables = joint(grid, blurred(grid, rows, 1.0), rows, np.arange(200) % 3)
+    for found in (
+        compare(tables, grid, n_replicates=30),
+        compare_within_sites({str(k): t for k, t in enumerate(tables)}, grid, n_replicates=30),
+    ):
+        one, other = found["c_index"].difference, found["flipped"].difference
+        assert other.value == pytest.approx(-one.value)
+        assert (other.ci_low, other.ci_high) == pytest.approx((-one.ci_high, -one.ci_low))
 
 
 def test_six_sites_are_drawn_too(grid, make_rows):
