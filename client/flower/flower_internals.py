@@ -93,20 +93,21 @@ class NodeRuntime:
         return str(self._client.AcquireTask(request).token)
 
     @contextmanager
-    def open(self, token: str) -> Iterator[NodeTask]:
-        """Yield the task of a token, sending signs of life; it is finished with the block.
+    def task(self, token: str) -> Iterator[RuntimeHttpClient]:
+        """Yield a client for the message of a token; signs of life are sent meanwhile.
 
-        A block that raises leaves the task unfinished.
+        The task is finished after the block; a block that raises leaves it unfinished.
         """
-        with closing(NodeTask(self._address, token)) as task:
-            beat = HeartbeatSender(make_task_heartbeat_fn_http(task.client))
+        guard = RuntimeTokenHttpInterceptor(token)
+        with closing(_connect(self._address, "flwr-clientapp", guard)) as client:
+            beat = HeartbeatSender(make_task_heartbeat_fn_http(client))
             beat.start()
             try:
-                yield task
+                yield client
             finally:
                 if beat.is_running:
                     beat.stop()  # first: a sign of life of a finished task ends this process
-            task.finish()
+            push_task_output(client, None, SubStatus.COMPLETED, "")
 
     def push_lost(self, token: str, lost: bytes) -> None:
         """Answer a message that was lost, so that it is asked for again; tries only once.
@@ -116,42 +117,23 @@ class NodeRuntime:
             lost: Its envelope.
         """
         message = message_from_proto(MessageProto.FromString(lost))
-        with closing(NodeTask(self._address, token, patient=False)) as task:
-            task.push(Message(Error(ErrorCode.CLIENT_APP_CRASHED, LOST), reply_to=message))
-            task.finish()
-
-
-class NodeTask:
-    """One message of a SuperNode.
-
-    Args:
-        address: See `NodeRuntime`.
-        token: The message's token.
-        patient: Whether to try again and again when the SuperNode is away.
-    """
-
-    def __init__(self, address: str, token: str, *, patient: bool = True) -> None:
         guard = RuntimeTokenHttpInterceptor(token)
-        self.client = _connect(address, "flwr-clientapp", guard, patient=patient)
+        with closing(_connect(self._address, "flwr-clientapp", guard, patient=False)) as client:
+            push(client, Message(Error(ErrorCode.CLIENT_APP_CRASHED, LOST), reply_to=message))
+            push_task_output(client, None, SubStatus.COMPLETED, "")
 
-    def close(self) -> None:
-        """Close the connection."""
-        self.client.close()
 
-    def pull(self) -> tuple[Message, Context, bytes]:
-        """Return the message, its context and the server's bundle."""
-        message, context, _, bundle = pull_task_input(self.client)
-        return message, context, bundle.content
+def pull(client: RuntimeHttpClient) -> tuple[Message, Context, bytes]:
+    """Return the message of a task, its context and the server's bundle."""
+    message, context, _, bundle = pull_task_input(client)
+    return message, context, bundle.content
 
-    def push(self, reply: Message) -> None:
-        """Send the reply."""
-        about = reply.metadata
-        context = Context(about.run_id, about.src_node_id, {}, RecordDict(), {})
-        push_message(self.client, reply, context)
 
-    def finish(self) -> None:
-        """End the task."""
-        push_task_output(self.client, None, SubStatus.COMPLETED, "")
+def push(client: RuntimeHttpClient, reply: Message) -> None:
+    """Send the reply to the message of a task."""
+    about = reply.metadata
+    context = Context(about.run_id, about.src_node_id, {}, RecordDict(), {})
+    push_message(client, reply, context)
 
 
 def envelope(message: Message) -> bytes:

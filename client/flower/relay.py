@@ -20,7 +20,7 @@ from pathlib import Path
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 
 from client.flower.flower_app import CONFIG, app
-from client.flower.flower_internals import NodeRuntime, envelope, shorten_waits
+from client.flower.flower_internals import NodeRuntime, envelope, pull, push, shorten_waits
 from client.flower.pending_task import PendingTask
 from client.flower.relay_wakeup import Bell
 from client.flower.supernode import BUSY_S
@@ -82,11 +82,11 @@ class Relay:
     def _relay(self, token: str) -> None:
         lost = b""
         try:
-            with self._runtime.open(token) as task:
-                message, context, bundle = task.pull()
+            with self._runtime.task(token) as client:
+                message, context, bundle = pull(client)
                 lost = envelope(message)
                 with self._pending.noted(token, lost):
-                    task.push(self._answer(message, context, bundle))
+                    push(client, self._answer(message, context, bundle))
         except Exception as error:  # the relay must stay
             _log.error("a message was not relayed: %s", type(error).__name__)
             if lost:

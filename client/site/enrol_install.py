@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 from client.site.enrol_connection import SiteConnection, check_kit
@@ -17,11 +16,10 @@ ENVIRONMENT = "supernode.env"
 """What the SuperNode's systemd unit reads."""
 
 GATE = """\
-#!{python}
+#!/bin/sh
 # The site gate. It must stand before Flower's own on the PATH of the SuperNode.
-from client.site.site_gate import main
-
-main()
+echo "tumorboard site gate: refused to start ${0##*/}: the relay alone runs apps" >&2
+exit 126
 """
 
 
@@ -88,10 +86,9 @@ def _check_successor(source: SiteConnection, target: SiteConnection, *, compared
 def _copy(source: SiteConnection, target: SiteConnection, connection: Connection) -> None:
     for path in (source.ca_cert, source.roster_file):
         write_bytes(target.root / path.name, path.read_bytes())
-    script = GATE.format(python=sys.executable)
     for name in GATED:
         with whole_or_nothing(target.gate / name) as partial:
-            partial.write_text(script, encoding="utf-8")
+            partial.write_text(GATE, encoding="utf-8")
             partial.chmod(0o755)
     write_text(target.allowed_bundles, connection.bundle_digest + "\n")
     write_text(target.root / ENVIRONMENT, f"TUMORBOARD_SUPERLINK={connection.superlink}\n")

@@ -5,18 +5,17 @@ its folder first on `sys.path`, where code would shadow what the hospital instal
 it before every message. The server learns the stable code; the reason stays in the relay's log.
 
 A SuperNode in Flower's subprocess mode starts a program by name for every task a server hands it.
-Executables of these names, earlier on its PATH than Flower's, start this module, which ends.
+Executables of these names, earlier on its PATH than Flower's, do nothing but say so.
 """
 
 from __future__ import annotations
 
 import hashlib
 import io
-import sys
 import tomllib
 import zipfile
 from pathlib import Path, PurePosixPath
-from typing import Any, NoReturn
+from typing import Any
 
 from common.errors import ErrorCode
 
@@ -79,13 +78,6 @@ def read_allowed(path: Path) -> frozenset[str]:
     except (OSError, ValueError):
         return frozenset()
     return frozenset(line.strip().lower() for line in lines if line.strip())
-
-
-def main() -> NoReturn:
-    """Refuse to be the program whose name this process was started by."""
-    name = Path(sys.argv[0]).name
-    sys.stderr.write(f"tumorboard site gate: refused to start {name}: the relay alone runs apps\n")
-    sys.exit(126)
 
 
 def _check_content(archive: zipfile.ZipFile) -> None:

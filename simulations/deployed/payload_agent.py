@@ -1,4 +1,4 @@
-"""A site agent that answers every round with random numbers of the asked size; computes nothing.
+"""Answer every round with random numbers of the size that is asked for: a site agent without data.
 
 It stands in for the real agent where only the transport is measured. Random, since Flower sends
 equal objects once.
@@ -8,32 +8,15 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from client.agent.service import serve
 from client.site.identity import load_identity
-from common.errors import ErrorCode, ProtocolError
-from common.protocol.protocol import (
-    EvaluateReply,
-    EvaluateRequest,
-    HandshakeReply,
-    HandshakeRequest,
-    StatusReply,
-    StatusRequest,
-    TrainReply,
-    TrainRequest,
-)
-from common.secure_sum.messages import (
-    AdvertiseReply,
-    AdvertiseRequest,
-    AgreeKeysReply,
-    AgreeKeysRequest,
-    UnmaskReply,
-    UnmaskRequest,
-)
+from common.protocol.protocol import StatusReply, StatusRequest, TrainReply, TrainRequest
+from common.secure_sum.messages import UnmaskReply, UnmaskRequest
 from common.trust.site_proof import prove
-from common.wire import WireMessage
 
 
 class PayloadAgent:
@@ -68,22 +51,6 @@ class PayloadAgent:
         }
         return reply.model_copy(update={"arrays": arrays})
 
-    def handshake(self, request: HandshakeRequest) -> HandshakeReply:
-        """Refuse."""
-        raise _not_here(request)
-
-    def evaluate(self, request: EvaluateRequest) -> EvaluateReply:
-        """Refuse."""
-        raise _not_here(request)
-
-    def advertise_keys(self, request: AdvertiseRequest) -> AdvertiseReply:
-        """Refuse."""
-        raise _not_here(request)
-
-    def agree_keys(self, request: AgreeKeysRequest) -> AgreeKeysReply:
-        """Refuse."""
-        raise _not_here(request)
-
     def unmask(self, request: UnmaskRequest) -> UnmaskReply:
         """Return random bytes of the size of an answer."""
         n = len(request.survivors)
@@ -102,14 +69,6 @@ class PayloadAgent:
         return reply.model_copy(update={"arrays": arrays})
 
 
-def _not_here(request: WireMessage) -> ProtocolError:
-    return ProtocolError(
-        f"{type(request).__name__} has no answer here",
-        where="simulations.deployed",
-        code=ErrorCode.PROTOCOL,
-    )
-
-
 def main() -> None:
     """Serve until the process is ended."""
     parser = argparse.ArgumentParser(prog="python -m simulations.deployed.payload_agent")
@@ -117,7 +76,8 @@ def main() -> None:
     parser.add_argument("--identity", type=Path, required=True)
     parser.add_argument("--socket", type=Path, required=True)
     given = parser.parse_args()
-    serve(PayloadAgent(given.site, given.identity), given.socket)
+    agent: Any = PayloadAgent(given.site, given.identity)  # what is not asked has no answer
+    serve(agent, given.socket)
 
 
 if __name__ == "__main__":

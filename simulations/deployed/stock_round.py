@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -16,7 +16,6 @@ from common.errors import RunError
 from common.process.free_port import free_port
 from common.process.supervisor import Child
 from common.storage.atomic_file import write_text
-from server.consortium.consortium_folder import ConsortiumFolder
 from server.flower.flower_commands import flower_environment
 from simulations.consortium.local_consortium import local_spec, make_consortium
 from simulations.deployed.bench_run import (
@@ -32,6 +31,7 @@ from simulations.deployed.tcp_proxy import TcpProxy
 
 MODULE = "simulations.deployed.stock_app"
 CONNECTION = "stock"
+ISOLATED = ("--host", "127.0.0.1", "--isolation", "subprocess")
 
 
 def measure_stock(root: Path, sites: int, parameters: int, rounds: int) -> Measured:
@@ -40,8 +40,10 @@ def measure_stock(root: Path, sites: int, parameters: int, rounds: int) -> Measu
     Raises:
         RunError: It did not finish in time.
     """
-    port = free_port()
-    return _measure(root, port, ["--insecure"], [["--insecure"]] * sites, parameters, rounds)
+    home = _home(root, port := free_port(), "insecure = true")
+    config = {"nodes": sites, "parameters": parameters, "rounds": rounds}
+    link = _link(root, home, port, ["--insecure"])
+    return _measure(root, home, link, [["--insecure"]] * sites, port, config)
 
 
 def measure_secured_stock(root: Path, sites: int, parameters: int, rounds: int) -> Measured:
@@ -52,55 +54,62 @@ def measure_secured_stock(root: Path, sites: int, parameters: int, rounds: int) 
     """
     consortium = make_consortium(root, local_spec(sites, 30))
     folder = consortium.folder
-    keys = [node_key_path(load_policy(home).identity_key) for home in consortium.sites.values()]
-    trusted = ["--root-certificates", str(folder.ca_cert)]
-    nodes = [[*trusted, "--auth-supernode-private-key", str(key)] for key in keys]
     port = int(folder.consortium().listen.rpartition(":")[2])
-    public = [key.with_name(f"{key.name}.pub") for key in keys]
-    return _measure(root, port, _secured(folder), nodes, parameters, rounds, folder.ca_cert, public)
+    home = _home(root, port, f'root-certificates = "{folder.ca_cert}"')
+    options = ["--database", str(folder.database), "--enable-supernode-auth"]
+    options += ["--ssl-certfile", str(folder.server_cert), "--ssl-keyfile", str(folder.server_key)]
+    options += ["--ssl-ca-certfile", str(folder.ca_cert)]
+    keys = [node_key_path(load_policy(place).identity_key) for place in consortium.sites.values()]
+    trusted = ["--root-certificates", str(folder.ca_cert), "--auth-supernode-private-key"]
+    config = {"nodes": sites, "parameters": parameters, "rounds": rounds}
+    nodes = [[*trusted, str(key)] for key in keys]
+    return _measure(root, home, _link(root, home, port, options), nodes, port, config, keys)
 
 
-def _measure(
-    root: Path,
-    port: int,
-    link_options: list[str],
-    node_options: list[list[str]],
-    parameters: int,
-    rounds: int,
-    ca_cert: Path | None = None,
-    keys: list[Path] | None = None,
-) -> Measured:
-    home = flower_environment(root / "flwr")
-    trust = "insecure = true" if ca_cert is None else f'root-certificates = "{ca_cert}"'
+def _home(root: Path, port: int, trust: str) -> dict[str, str]:
+    """Write Flower's configuration; return the environment that names it."""
     write_text(
         root / "flwr" / "config.toml",
         f'[superlink]\ndefault = "{CONNECTION}"\n[superlink.{CONNECTION}]\n'
         f'address = "127.0.0.1:{port}"\n{trust}\n',
     )
+    return flower_environment(root / "flwr")
+
+
+def _link(root: Path, home: Mapping[str, str], port: int, options: Sequence[str]) -> Child:
+    link = [_program("flower-superlink"), *ISOLATED, "--disable-runtime-dependency-installation"]
+    return Child("superlink", [*link, "--port", str(port), *options], root / "superlink.log", home)
+
+
+def _measure(
+    root: Path,
+    home: Mapping[str, str],
+    link: Child,
+    node_options: Sequence[Sequence[str]],
+    port: int,
+    config: Mapping[str, object],
+    keys: Sequence[Path] = (),
+) -> Measured:
     proxies = [TcpProxy(port) for _ in node_options]
-    isolated = ["--host", "127.0.0.1", "--isolation", "subprocess"]
-    link = [_program("flower-superlink"), *isolated, "--disable-runtime-dependency-installation"]
-    link += ["--port", str(port), *link_options]
     nodes = []
     for number, (proxy, options) in enumerate(zip(proxies, node_options, strict=True)):
-        node = [_program("flower-supernode"), *isolated, "--port", str(free_port())]
+        node = [_program("flower-supernode"), *ISOLATED, "--port", str(free_port())]
         node += ["--superlink", f"127.0.0.1:{proxy.port}", *options]
         nodes.append(Child(f"node-{number}", node, root / f"node-{number}.log", home))
-    bundle = bench_bundle(root, f"{MODULE}:server", f"{MODULE}:client")
-    config = {"nodes": len(nodes), "parameters": parameters, "rounds": rounds}
-    with supervised([Child("superlink", link, root / "superlink.log", home)], root / "link.json"):
+    start = partial(_start, home, bench_bundle(root, f"{MODULE}:server", f"{MODULE}:client"))
+    with supervised([link], root / "link.json"):
         wait_until(lambda: bool(_flwr(home, "ls", CONNECTION)), "the SuperLink", logs=root)
-        for key in keys or ():
-            _flwr(home, "supernode", "register", str(key), CONNECTION)
+        for key in keys:
+            _flwr(home, "supernode", "register", f"{key}.pub", CONNECTION)
         with supervised(nodes, root / "nodes.json"), MemoryWatch() as memory:
-            seconds = run_app(root, partial(_start, root, home, bundle), config)
+            seconds = run_app(root, start, config)
+    rounds = len(seconds)
     return Measured(seconds, bytes_a_round(proxies, rounds), dict(memory.peak_mib))
 
 
-def _start(root: Path, home: Mapping[str, str], bundle: Path, config: Mapping[str, str]) -> None:
-    file = root / "run-config.toml"
-    write_text(file, "".join(f"{key} = {json.dumps(value)}\n" for key, value in config.items()))
-    _flwr(home, "run", str(bundle), CONNECTION, "--run-config", str(file))
+def _start(home: Mapping[str, str], bundle: Path, config: Mapping[str, str]) -> None:
+    text = " ".join(f"{key}={json.dumps(value)}" for key, value in config.items())
+    _flwr(home, "run", str(bundle), CONNECTION, "--run-config", text)
 
 
 def _flwr(home: Mapping[str, str], *arguments: str) -> str:
@@ -124,11 +133,3 @@ def _flwr(home: Mapping[str, str], *arguments: str) -> str:
 
 def _program(name: str) -> str:
     return str(Path(sys.executable).with_name(name))
-
-
-def _secured(folder: ConsortiumFolder) -> list[str]:
-    return [
-        *("--database", str(folder.database), "--enable-supernode-auth"),
-        *("--ssl-certfile", str(folder.server_cert), "--ssl-keyfile", str(folder.server_key)),
-        *("--ssl-ca-certfile", str(folder.ca_cert)),
-    ]

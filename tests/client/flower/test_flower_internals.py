@@ -31,6 +31,8 @@ from client.flower.flower_internals import (
     SHORT_WAITS,
     NodeRuntime,
     envelope,
+    pull,
+    push,
     run_supernode,
     shorten_waits,
 )
@@ -43,19 +45,19 @@ PULLS = (inflatable_utils.pull_objects, inflatable_utils.pull_and_inflate_object
 
 @pytest.fixture
 def flowers_own_waits(monkeypatch):
-    for pull in PULLS:
+    for function in PULLS:
         stock = {
             "initial_backoff": constant.PULL_INITIAL_BACKOFF,
             "backoff_cap": constant.PULL_BACKOFF_CAP,
             "max_tries_per_object": constant.PULL_MAX_TRIES_PER_OBJECT,
         }
-        monkeypatch.setattr(pull, "__kwdefaults__", pull.__kwdefaults__ | stock)
+        monkeypatch.setattr(function, "__kwdefaults__", function.__kwdefaults__ | stock)
 
 
 def seconds_until_third_look(pulls):
     asked = 0
 
-    def pull(object_id):
+    def look(object_id):
         nonlocal asked
         asked += 1
         if asked < 3:
@@ -63,18 +65,18 @@ def seconds_until_third_look(pulls):
         return b"there"
 
     started = time.monotonic()
-    assert pulls(["a"], pull) == {"a": b"there"}
+    assert pulls(["a"], look) == {"a": b"there"}
     assert asked == 3
     return time.monotonic() - started
 
 
 def test_late_content_costs_milliseconds_and_flowers_patience_stays(flowers_own_waits):
     assert constant.PULL_INITIAL_BACKOFF >= 1, "Flower looks sooner by itself: shorten_waits can go"
-    assert all(set(SHORT_WAITS) <= set(pull.__kwdefaults__) for pull in PULLS)
+    assert all(set(SHORT_WAITS) <= set(function.__kwdefaults__) for function in PULLS)
     shorten_waits()
     assert seconds_until_third_look(inflatable_utils.pull_objects) < 0.5
-    for pull in PULLS:
-        waits = pull.__kwdefaults__
+    for function in PULLS:
+        waits = function.__kwdefaults__
         assert waits["backoff_cap"] <= constant.PULL_BACKOFF_CAP
         patience = waits["max_tries_per_object"] * waits["backoff_cap"]
         assert patience >= waits["max_time"] == constant.PULL_MAX_TIME
@@ -162,11 +164,11 @@ def replies(state):
 def test_a_message_is_taken_and_answered_over_the_nodes_own_interface(node):
     state, address = node
     runtime = NodeRuntime(address, SECRET)
-    with runtime.open(runtime.acquire()) as task:
-        message, context, bundle = task.pull()
+    with runtime.task(runtime.acquire()) as client:
+        message, context, bundle = pull(client)
         assert message.content["x"]["y"] == b"z"
         assert (context.node_config, bundle) == ({"a": "b"}, b"bundle")
-        task.push(Message(RecordDict({"r": ConfigRecord({"s": 1})}), reply_to=message))
+        push(client, Message(RecordDict({"r": ConfigRecord({"s": 1})}), reply_to=message))
     assert runtime.acquire() == ""
     (reply,) = replies(state)
     assert reply.metadata.reply_to_message_id == message.metadata.message_id
@@ -184,9 +186,10 @@ def left_in_the_middle(address):
     """Token and envelope of a message whose relay was killed: no sign of life, no answer."""
     runtime = NodeRuntime(address, SECRET)
     token = runtime.acquire()
-    task = flower_internals.NodeTask(address, token)
-    message, _, _ = task.pull()
-    task.close()
+    guard = flower_internals.RuntimeTokenHttpInterceptor(token)
+    client = flower_internals._connect(address, "flwr-clientapp", guard)
+    message, _, _ = pull(client)
+    client.close()
     return token, envelope(message), message.metadata.message_id
 
 
