@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -23,11 +22,8 @@ from client.flower.flower_app import CONFIG, app
 from client.flower.flower_internals import NodeRuntime, envelope, pull, push, shorten_waits
 from client.flower.pending_task import PendingTask
 from client.flower.relay_wakeup import Bell
-from client.flower.supernode import BUSY_S
 from client.site.site_gate import BundleRefusedError, check_bundle, read_allowed
 
-SHORTEST_S = 0.02
-LONGEST_S = 0.25
 RUNG_S = 1.0
 """So often it looks though the bell did not ring."""
 
@@ -46,7 +42,7 @@ class Relay:
     def __init__(self, runtime_api: str, secret: Path, allowed: Path) -> None:
         self._allowed = allowed
         self._bell = Bell(secret)
-        self._hears = self._bell.listen()
+        self._bell.listen()
         self._pending = PendingTask(secret)
         self._runtime = NodeRuntime(runtime_api, secret.read_bytes())
         shorten_waits()
@@ -54,16 +50,12 @@ class Relay:
     def run(self) -> None:
         """Relay until the process is ended."""
         self._answer_left_behind()
-        busy_until = 0.0
         while True:
             token = self._runtime.acquire()
             if token:
                 self._relay(token)
-                busy_until = time.monotonic() + BUSY_S
-            elif self._hears:
-                self._bell.wait(RUNG_S)
             else:
-                time.sleep(SHORTEST_S if time.monotonic() < busy_until else LONGEST_S)
+                self._bell.wait(RUNG_S)
 
     def _answer_left_behind(self) -> None:
         """Answer at once for the message that the relay before this one died with."""

@@ -9,8 +9,12 @@ from __future__ import annotations
 
 import os
 import select
+import time
 from contextlib import suppress
 from pathlib import Path
+
+UNHEARD_S = 0.25
+"""Longest wait where there is no pipe."""
 
 
 class Bell:
@@ -33,22 +37,20 @@ class Bell:
             finally:
                 os.close(pipe)
 
-    def listen(self) -> bool:
-        """Hang up the bell; return whether it can be heard (False where no pipe can be made)."""
-        try:
+    def listen(self) -> None:
+        """Hang up the bell; where no pipe can be made, a wait is a short sleep instead."""
+        with suppress(OSError):
             if not self._path.is_fifo():
                 self._path.unlink(missing_ok=True)
                 os.mkfifo(self._path, 0o600)
             # Open for writing too: else the end of the last writer is heard for ever.
             self._hears = os.open(self._path, os.O_RDWR | os.O_NONBLOCK)
-        except OSError:
-            return False
-        return True
 
     def wait(self, seconds: float) -> bool:
         """Wait for a ring, but not longer than this; return whether it rang."""
         if self._hears is None:
-            raise ValueError("nobody listens yet")
+            time.sleep(min(seconds, UNHEARD_S))
+            return False
         heard, _, _ = select.select([self._hears], [], [], seconds)
         with suppress(BlockingIOError):
             while heard and os.read(self._hears, 4096):  # all rings up to now count as one

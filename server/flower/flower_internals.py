@@ -16,7 +16,7 @@ from functools import partial
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
@@ -69,9 +69,10 @@ class ControlClient:
     """
 
     def __init__(self, address: str, ca_cert: bytes, secret: str) -> None:
+        from flwr.proto import control_pb2
         from flwr.supercore.control import ControlHttpClient
 
-        self._secret = secret
+        self._secret, self._requests = secret, cast("Any", control_pb2)
         self._client = ControlHttpClient.from_server_address(address, False, ca_cert, [self])
 
     def intercept(self, context: Any, call_next: Callable[[Any], Any]) -> Any:
@@ -85,43 +86,38 @@ class ControlClient:
 
     def start_run(self, bundle: bytes, config: Mapping[str, str]) -> int:
         """Start a run of a bundle with a run configuration; return its id."""
-        from flwr.proto.control_pb2 import StartRunRequest
         from flwr.proto.fab_pb2 import Fab
         from flwr.proto.transport_pb2 import Scalar
 
         fab = Fab(hash_str=sha256_hex(bundle), content=bundle)
         changed = {name: Scalar(string=value) for name, value in config.items()}
-        reply = self._client.StartRun(StartRunRequest(fab=fab, override_config=changed))
+        reply = self._client.StartRun(
+            self._requests.StartRunRequest(fab=fab, override_config=changed)
+        )
         if not reply.HasField("run_id"):
             raise ValueError(reply.note or "no reason given")
         return reply.run_id
 
     def stop_run(self, run: int) -> None:
         """Stop a run at once."""
-        from flwr.proto.control_pb2 import StopRunRequest
-
-        if not self._client.StopRun(StopRunRequest(run_id=run)).success:
+        if not self._client.StopRun(self._requests.StopRunRequest(run_id=run)).success:
             raise ValueError("no reason given")
 
     def register(self, name: str, node_key: str) -> int:
         """Register a node's key (OpenSSH format); return the node's id."""
-        from flwr.proto.control_pb2 import RegisterNodeRequest
-
         key = load_ssh_public_key(node_key.encode("ascii"))
         pem = key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
-        return self._client.RegisterNode(RegisterNodeRequest(public_key=pem, name=name)).node_id
+        return self._client.RegisterNode(
+            self._requests.RegisterNodeRequest(public_key=pem, name=name)
+        ).node_id
 
     def unregister(self, node: int) -> None:
         """Take a node's key back."""
-        from flwr.proto.control_pb2 import UnregisterNodeRequest
-
-        self._client.UnregisterNode(UnregisterNodeRequest(node_id=node))
+        self._client.UnregisterNode(self._requests.UnregisterNodeRequest(node_id=node))
 
     def nodes(self) -> dict[str, int]:
         """Return node key (OpenSSH format) -> node id of all registered nodes."""
-        from flwr.proto.control_pb2 import ListNodesRequest
-
-        listed = self._client.ListNodes(ListNodesRequest()).nodes_info
+        listed = self._client.ListNodes(self._requests.ListNodesRequest()).nodes_info
         present = [node for node in listed if node.status != "unregistered"]
         return {_openssh(node.public_key): node.node_id for node in present}
 

@@ -37,33 +37,11 @@ from server.flower.flower_commands import start_run
 from server.flower.flower_internals import build_bundle
 from server.flower.grid_message import pack, read_reply
 from server.session.site_link import Refusal
-from simulations.deployed.bench_run import wait_until
+from simulations.deployed.bench_run import bench_bundle, wait_until
 
 LIMIT_S = 90.0
 SILENT, ANSWERED = "silent", "answered"
-BUNDLE = """\
-[build-system]
-requires = ["hatchling"]
-build-backend = "hatchling.build"
-[project]
-name = "bad-coordinator"
-version = "0.1.0"
-description = "Asks for what it may not."
-license = "Apache-2.0"
-dependencies = []
-[tool.flwr.app]
-publisher = "nobody"
-[tool.flwr.app.components]
-serverapp = "simulations.attackers.bad_coordinator:app"
-clientapp = "client.flower.flower_app:app"
-[tool.flwr.app.config]
-study = ""
-private = ""
-roster = ""
-run = ""
-nodes = ""
-out = ""
-"""
+OPTIONS = ("study", "private", "roster", "run", "nodes", "out")
 CODE = """\
 from pathlib import Path
 Path({marker!r}).write_text("code of the bundle ran")
@@ -143,12 +121,13 @@ def demands(running: Study, private: Study, run: str) -> Wave:
 
 def write_bundle(folder: Path, marker: Path | None) -> Path:
     """Write its bundle; with a marker it holds code that would write that file."""
-    write_text(folder / "pyproject.toml", BUNDLE)
+    server, client = "simulations.attackers.bad_coordinator:app", "client.flower.flower_app:app"
+    bundle = bench_bundle(folder, server, client, options=OPTIONS)
     if marker is not None:
-        write_text(folder / "client" / "__init__.py", "")
-        write_text(folder / "client" / "flower" / "__init__.py", "")
-        write_text(folder / "client" / "flower" / "flower_app.py", CODE.format(marker=str(marker)))
-    return folder
+        write_text(bundle / "client" / "__init__.py", "")
+        write_text(bundle / "client" / "flower" / "__init__.py", "")
+        write_text(bundle / "client" / "flower" / "flower_app.py", CODE.format(marker=str(marker)))
+    return bundle
 
 
 def run_bad(

@@ -6,7 +6,7 @@ import json
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -39,12 +39,8 @@ publisher = "tumorboard"
 serverapp = "{server}"
 clientapp = "{client}"
 [tool.flwr.app.config]
-roster = ""
-out = ""
-nodes = ""
-parameters = ""
-rounds = ""
 """
+OPTIONS = ("roster", "out", "nodes", "parameters", "rounds")
 KINDS = {
     "flower-superlink": "SuperLink",
     "guarded_superlink": "SuperLink",
@@ -101,10 +97,11 @@ class MemoryWatch:
                         self.peak_mib[kind] = max(self.peak_mib[kind], used)
 
 
-def bench_bundle(root: Path, server: str, client: str) -> Path:
-    """Write the bundle that names two apps and return its folder."""
+def bench_bundle(root: Path, server: str, client: str, *, options: Iterable[str] = OPTIONS) -> Path:
+    """Write the bundle that names two apps and the options of a run; return its folder."""
     folder = root / "bundle"
-    write_text(folder / "pyproject.toml", BUNDLE.format(server=server, client=client))
+    text = BUNDLE.format(server=server, client=client)
+    write_text(folder / "pyproject.toml", text + "".join(f'{name} = ""\n' for name in options))
     return folder
 
 

@@ -7,7 +7,7 @@ run it, with Flower's TLS, node keys and database on disk, which is what ours ha
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -34,6 +34,12 @@ TIMES_SECURED = 1.0
 OVERHEAD = 1.35
 """Most bytes on the line of a large model, as a multiple of the model sent and sent back."""
 
+SIDES = {
+    "ours": measure_ours,
+    "stock, secured": measure_secured_stock,
+    "stock, as it comes": measure_stock,
+}
+
 
 @dataclass(frozen=True)
 class RoundSize:
@@ -59,9 +65,7 @@ def checks(data: Path, size: RoundSize = FULL) -> Iterator[Check]:
             if not _fits(sites, parameters):
                 progress(f"left out for want of memory: {sites} sites, {parameters} parameters")
                 continue
-            ours = _measure("ours", measure_ours, sites, parameters, rounds)
-            secured = _measure("stock, secured", measure_secured_stock, sites, parameters, rounds)
-            stock = _measure("stock, as it comes", measure_stock, sites, parameters, rounds)
+            ours, secured, stock = (_measure(name, sites, parameters, rounds) for name in SIDES)
             what = f"{sites} SuperNodes, {parameters:,} parameters"
             yield from _seconds(what, parameters, ours, secured, stock)
             yield _bytes(what, parameters, ours, stock)
@@ -107,15 +111,9 @@ def _bytes(what: str, parameters: int, ours: Measured, stock: Measured) -> Check
     )
 
 
-def _measure(
-    name: str,
-    measure: Callable[[Path, int, int, int], Measured],
-    sites: int,
-    parameters: int,
-    rounds: int,
-) -> Measured:
+def _measure(name: str, sites: int, parameters: int, rounds: int) -> Measured:
     with tempfile.TemporaryDirectory(prefix="tb") as folder:
-        measured = measure(Path(folder) / "x", sites, parameters, rounds)
+        measured = SIDES[name](Path(folder) / "x", sites, parameters, rounds)
     shown = " ".join(f"{seconds:.2f}" for seconds in measured.seconds)
     progress(f"{name}, {sites} SuperNodes, {parameters:,} parameters: {shown} s")
     return measured
