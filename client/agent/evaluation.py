@@ -5,6 +5,7 @@ from __future__ import annotations
 from client.agent.admission import agreed_release
 from client.agent.local_rounds import own_model
 from client.agent.open_run import OpenRun
+from client.agent.release import Release
 from client.agent.spending import Spending, evaluation_entry
 from client.agent.training import check_model_digest
 from client.training.evaluate import predict_all
@@ -50,35 +51,39 @@ def check_evaluation(run: OpenRun, policy: SitePolicy, request: EvaluateRequest)
 
 
 def evaluate_held_out(
-    run: OpenRun, request: EvaluateRequest, site_id: str, spending: Spending
+    run: OpenRun, request: EvaluateRequest, release: Release, spending: Spending
 ) -> EvaluateReply:
     """Return the tables of the held-out patients.
 
-    Release `dp`: two-sided geometric noise on every cell, paid from the partition `held_out`.
-    Release `internal`: exact tables, noted in the ledger as a release without guarantee.
+    Release `dp`: two-sided geometric noise on every cell, whole or this hospital's share of it,
+    paid from the partition `held_out`. Release `internal`: exact tables, noted in the ledger as a
+    release without guarantee.
 
     Raises:
-        ProtocolError: The model does not fit the study.
+        ProtocolError: The model does not fit the study, or (SECURE_SUM) tables leave through a
+            secure sum only and the request names none, or no keys were agreed on.
         ConfigError: The request's cuts are impossible.
         BudgetError: The ledger refuses.
     """
     check_fits(run, request)
+    session = release.session(request)  # refuses before anything is spent
     noise = table_noise(run.study, request)
-    reservation = spending.reserve(evaluation_entry(run, request, noise))
-    tables = _noised(held_out_tables(run, request), noise)
+    reservation = spending.reserve(evaluation_entry(run.study, request, noise))
+    tables = _noised(held_out_tables(run, request), noise, release.shares)
     reply = EvaluateReply(
-        site_id=site_id,
+        site_id=run.site_id,
         run_id=run.run_id,
         round=request.round,
         model_digest=request.model_digest,
         label=request.label,
         release=request.release,
         phase=request.phase,
-        cohort=run.counts if request.release == "internal" else None,
+        session=session,
+        cohort=run.counts if session is None and request.release == "internal" else None,
         ledger_head=spending.head,
         epsilon_spent=spending.training_epsilon(run.study),
         evaluation_epsilon_spent=spending.evaluation_epsilon(run.study),
-    ).model_copy(update={"arrays": tables.to_arrays()})
+    ).model_copy(update={"arrays": release.tables(request, tables)})
     return spending.seal_and_commit(reservation, request, reply)
 
 
@@ -121,14 +126,10 @@ def _predict(run: OpenRun, arrays: Arrays, grid: EvaluationGrid, *, personal: bo
     return predict_all(run.model, run.held_out, grid, run.device)
 
 
-def _noised(tables: SiteTables, noise: dict[str, TableNoise]) -> SiteTables:
-    """Add the whole two-sided geometric noise of every table; cells are never clipped."""
-    return SiteTables(
-        {
-            name: array
-            + geometric_share(array.shape, noise[name].epsilon / noise[name].sensitivity, 1)
-            if name in noise
-            else array
-            for name, array in tables.arrays.items()
-        }
-    )
+def _noised(tables: SiteTables, noise: dict[str, TableNoise], shares: int) -> SiteTables:
+    """Add one of so many shares of two-sided geometric noise to every table; nothing is clipped."""
+    arrays = dict(tables.arrays)
+    for name, table in noise.items():
+        scale = table.epsilon / table.sensitivity
+        arrays[name] = arrays[name] + geometric_share(arrays[name].shape, scale, shares)
+    return SiteTables(arrays)

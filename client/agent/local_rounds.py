@@ -22,7 +22,7 @@ from common.wire import Arrays
 STAY, CONTROL_VARIATE, PERSONAL = "stay_local", "control_variate", "personal"
 
 
-def train_locally(run: OpenRun, request: TrainRequest, site_id: str) -> LocalResult:
+def train_locally(run: OpenRun, request: TrainRequest) -> LocalResult:
     """Return what one round of local training changed; keeps what stays here.
 
     Raises:
@@ -33,7 +33,7 @@ def train_locally(run: OpenRun, request: TrainRequest, site_id: str) -> LocalRes
     kept = run.memory.before(STAY, request.round)
     load_arrays(run.model, {**model, **kept})
     if run.study.training.local.control_variates:
-        result = _corrected(run, request, site_id)
+        result = _corrected(run, request)
     else:
         result = train_epochs(
             run.model, run.train, run.study, round=request.round, device=run.device
@@ -68,8 +68,8 @@ def own_model(run: OpenRun, arrays: Arrays, *, personal: bool) -> Arrays:
     return _trained_on(run, arrays, arrays, run.study.training.rounds + 1)
 
 
-def _corrected(run: OpenRun, request: TrainRequest, site_id: str) -> LocalResult:
-    counted = request.counted.get(site_id, 0)
+def _corrected(run: OpenRun, request: TrainRequest) -> LocalResult:
+    counted = request.counted.get(run.site_id, 0)
     own = run.memory.before(CONTROL_VARIATE, request.round, counted=counted)
     common = control_part(request.arrays)
     zero = {name: np.zeros(shape, np.float32) for name, shape in run.shapes.items()}

@@ -1,16 +1,14 @@
-"""A run this hospital agreed to: stored on disk, opened with its data when first needed."""
+"""Open a run this hospital agreed to, with its patients, and keep it open between calls."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 
 import torch
-from pydantic import ValidationError
 
-from client.agent.accepted_run import AcceptedRun
+from client.agent.accepted_run import accepted_run
 from client.agent.admission import (
     agreed_release,
     check_cohort,
@@ -19,19 +17,16 @@ from client.agent.admission import (
     parse_study,
 )
 from client.data.dataset import PatientDataset
-from client.data.split import hold_fraction, load_or_create_split_key, split
+from client.data.split import hold_fraction, load_or_create_split_key, sides
 from client.training.device import choose_device
 from client.training.site_memory import SiteMemory
 from client.training.train import block_weights
 from common.cohort.cohort_counts import CohortCounts
 from common.cohort.manifest import read_manifest
-from common.contract import canonical_json
-from common.errors import ErrorCode, LedgerError, ProtocolError
 from common.models.base.base import FusedModel
 from common.models.base.build import build_model
-from common.models.base.parameters import expected_shapes
+from common.models.base.parameters import block_of, expected_shapes
 from common.models.base.validators import check_private
-from common.storage.atomic_file import write_text
 from common.study.modalities import MODALITIES, Modality
 from common.study.site_policy import SitePolicy
 from common.study.study import Study
@@ -47,6 +42,7 @@ class OpenRun:
     """An accepted run with its patients.
 
     Attributes:
+        site_id: The hospital.
         run_id: Identifier of the run.
         study: The approved study.
         study_digest: Its digest.
@@ -58,6 +54,7 @@ class OpenRun:
         counts: The data funnel; leaves the hospital under release internal only.
     """
 
+    site_id: str
     run_id: str
     study: Study
     study_digest: str
@@ -83,40 +80,49 @@ class OpenRun:
         """Training patients behind each block; leaves the hospital in mode none only."""
         return block_weights(self.model, self.train)
 
-    def contributes_to(self, block: str) -> bool:
-        """Return whether this hospital's patients can move a block.
+    @cached_property
+    def own_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shape of every trained parameter that this hospital's patients can move.
 
         Which modalities a hospital has at all is a public fact about the hospital, not about a
         patient; it is told in the handshake.
         """
-        return block not in MODALITIES or block in self.modalities
+        absent = set(MODALITIES) - set(self.modalities)
+        return {name: s for name, s in self.shapes.items() if block_of(name) not in absent}
 
 
-def remember_run(policy: SitePolicy, run: AcceptedRun) -> None:
-    """Store an accepted run durably.
+class RunAtHand:
+    """Keeps the run that was asked about last open, with its patients.
 
-    Raises:
-        ProtocolError: The run id was used for another study.
+    Args:
+        provider: Returns the hospital's patients for a study.
     """
-    path = _path(policy, run.run_id)
-    if path.is_file() and _read(path).study_digest != run.study_digest:
-        raise ProtocolError(
-            "the run id belongs to another study",
-            where=str(path),
-            why="replies are stored by run id and must never be mixed",
-            code=ErrorCode.STUDY_DIGEST,
-        )
-    write_text(path, canonical_json(run.model_dump(mode="json")))
 
+    def __init__(self, provider: DatasetProvider) -> None:
+        self.provider = provider
+        self.opened: OpenRun | None = None
 
-def was_accepted(policy: SitePolicy, run_id: str, study_digest: str) -> bool:
-    """Return whether this hospital agreed to a run of a study before.
+    def admit(self, policy: SitePolicy, run_id: str, study: Study) -> OpenRun:
+        """Open a run and keep it; see `open_run`."""
+        self.opened = open_run(policy, run_id, study, self.provider)
+        return self.opened
 
-    Raises:
-        LedgerError: The record of the run cannot be read.
-    """
-    path = _path(policy, run_id)
-    return path.is_file() and _read(path).study_digest == study_digest
+    def take(self, policy: SitePolicy, roster: Roster | None, run_id: str) -> OpenRun:
+        """Return an accepted run; policy and roster are checked again in every call.
+
+        Raises:
+            TumorboardError: See `load_run`.
+        """
+        if self.opened is None or self.opened.run_id != run_id:
+            self.opened = load_run(policy, run_id, self.provider, roster)
+        else:
+            check_policy(self.opened.study, policy, self.opened.study_digest)
+            check_roster(self.opened.study, policy.site_id, roster, accepted=True)
+        return self.opened
+
+    def close(self) -> None:
+        """Forget the run; the next call opens it again."""
+        self.opened = None
 
 
 def load_run(
@@ -135,16 +141,10 @@ def load_run(
             does not admit this hospital any more (ROSTER).
         TumorboardError: The cohort is too small or cannot be read.
     """
-    path = _path(policy, run_id)
-    if not path.is_file():
-        raise ProtocolError(
-            "this hospital does not know the run", where=run_id, cure="repeat the handshake"
-        )
-    accepted = _read(path)
-    study = parse_study(accepted.study_json)
+    study = parse_study(accepted_run(policy, run_id).study_json)
     check_policy(study, policy)
     check_roster(study, policy.site_id, roster, accepted=True)
-    return open_run(policy, accepted.run_id, study, provider)
+    return open_run(policy, run_id, study, provider)
 
 
 def open_run(policy: SitePolicy, run_id: str, study: Study, provider: DatasetProvider) -> OpenRun:
@@ -164,8 +164,10 @@ def open_run(policy: SitePolicy, run_id: str, study: Study, provider: DatasetPro
     key = load_or_create_split_key(policy.split_key_file)
     if study.privacy.is_private or agreed_release(study, policy) == "dp":
         hold_fraction(policy.split_key_file, study.training.test_fraction)
-    train, held_out = split(dataset, key, study.training.test_fraction)
+    chosen = sides(dataset.patient_ids, key, study.training.test_fraction)
+    train, held_out = (dataset.select(side) for side in chosen)
     return OpenRun(
+        site_id=policy.site_id,
         run_id=run_id,
         study=study,
         study_digest=study.digest(),
@@ -202,18 +204,3 @@ def stored_features(policy: SitePolicy) -> DatasetProvider:
         )
 
     return provide
-
-
-def _path(policy: SitePolicy, run_id: str) -> Path:
-    return policy.state / "runs" / f"{run_id}.json"
-
-
-def _read(path: Path) -> AcceptedRun:
-    try:
-        return AcceptedRun.model_validate_json(path.read_text(encoding="utf-8"))
-    except (OSError, ValidationError, UnicodeDecodeError):
-        raise LedgerError(
-            "the record of an accepted run cannot be read",
-            where=str(path),
-            cure="restore it from backup, or remove it and let the server repeat the handshake",
-        ) from None

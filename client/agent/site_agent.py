@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Literal
 
-from client.agent.accepted_run import AcceptedRun
+from client.agent.accepted_run import AcceptedRun, remember_run, was_accepted
 from client.agent.admission import (
     agreed_release,
     check_participants,
@@ -21,19 +21,11 @@ from client.agent.admission import (
     read_study,
 )
 from client.agent.evaluation import check_evaluation, evaluate_held_out
-from client.agent.open_run import (
-    DatasetProvider,
-    OpenRun,
-    load_run,
-    open_run,
-    remember_run,
-    stored_features,
-    was_accepted,
-)
-from client.agent.secure_release import evaluate_masked, train_masked
+from client.agent.open_run import DatasetProvider, RunAtHand, stored_features
+from client.agent.release import MaskedRelease, PlainRelease, Release
 from client.agent.secure_sums import SecureSums, check_identity
 from client.agent.spending import Spending
-from client.agent.training import check_request, train_openly, train_with_local_noise
+from client.agent.training import check_request, train
 from client.site.hospital_roster import HospitalRoster
 from client.site.identity import load_identity
 from common.errors import ErrorCode, ProtocolError, TumorboardError
@@ -57,6 +49,7 @@ from common.secure_sum.messages import (
 )
 from common.storage.full_disk import disk_full_of
 from common.study.site_policy import RULES, SitePolicy
+from common.study.study import Study
 from common.trust.provenance import code_digest
 from common.trust.roster import Roster
 from common.trust.site_proof import prove
@@ -88,16 +81,15 @@ class SiteAgent:
         roster: HospitalRoster | None = None,
     ) -> None:
         self._policy, self._reload, self._roster = policy, reload, roster
-        self._provider = provider or stored_features(policy)
+        self._run = RunAtHand(provider or stored_features(policy))
         self._spending = Spending(policy)
-        self._open: OpenRun | None = None
         self._sums: SecureSums | None = None
         self._lock = threading.Lock()
         self._activity: tuple[Activity, str | None, int | None] = ("idle", None, None)
 
     def __reduce__(self) -> tuple[object, ...]:
         """Cross a process boundary, in a simulation, without open runs; all state is on disk."""
-        return (SiteAgent, (self._policy, self._provider))
+        return (SiteAgent, (self._policy, self._run.provider))
 
     @property
     def site_id(self) -> str:
@@ -131,19 +123,12 @@ class SiteAgent:
             TumorboardError: Policy, ledger or data refuse.
         """
         with self._lock, self._doing("training", request.run_id, request.round):
-            run = self._run(request.run_id)
+            run = self._run.take(*self._rules(), request.run_id)
             check_request(run, request)
-            mode = run.study.privacy.mode
-            if mode == "none":
-                return train_openly(run, request, self.site_id, self._spending)
             stored = self._spending.stored_reply(request, TrainReply)
             if stored is not None:
                 return stored
-            if mode == "local":
-                return train_with_local_noise(run, request, self.site_id, self._spending)
-            return train_masked(
-                run, request, self.site_id, self._spending, self._secure_sums(run.run_id)
-            )
+            return train(run, request, self._release(run.study, run.run_id), self._spending)
 
     def evaluate(self, request: EvaluateRequest) -> EvaluateReply:
         """Return tables of the held-out patients, or the stored ones for a repeated request.
@@ -152,15 +137,13 @@ class SiteAgent:
             TumorboardError: Policy, ledger or data refuse.
         """
         with self._lock, self._doing("evaluating", request.run_id, request.round):
-            run = self._run(request.run_id)
+            run = self._run.take(*self._rules(), request.run_id)
             check_evaluation(run, self._policy, request)
             stored = self._spending.stored_reply(request, EvaluateReply)
             if stored is not None:
                 return stored
-            if run.study.privacy.mode == "distributed":
-                sums = self._secure_sums(run.run_id)
-                return evaluate_masked(run, request, self.site_id, self._spending, sums)
-            return evaluate_held_out(run, request, self.site_id, self._spending)
+            release = self._release(run.study, run.run_id)
+            return evaluate_held_out(run, request, release, self._spending)
 
     def advertise_keys(self, request: AdvertiseRequest) -> AdvertiseReply:
         """Return signed public keys for the secure sums of an accepted run.
@@ -169,13 +152,14 @@ class SiteAgent:
             TumorboardError: The run is unknown, of another study, or no longer approved.
         """
         with self._lock:
-            if self._run(request.run_id).study_digest != request.study_digest:
+            run = self._run.take(*self._rules(), request.run_id)
+            if run.study_digest != request.study_digest:
                 raise ProtocolError(
                     "keys are asked for another study than the run's",
                     where=request.run_id,
                     code=ErrorCode.STUDY_DIGEST,
                 )
-            return self._secure_sums(request.run_id).advertise(request)
+            return self._secure_sums(run.study, run.run_id).advertise(request)
 
     def agree_keys(self, request: AgreeKeysRequest) -> AgreeKeysReply:
         """Check everybody's signed keys and derive the secrets of the secure sums.
@@ -184,10 +168,11 @@ class SiteAgent:
             TumorboardError: A key is not signed by its registered site, or policy refuses.
         """
         with self._lock:
-            study = self._run(request.run_id).study
+            policy, roster = self._rules()
+            run = self._run.take(policy, roster, request.run_id)
             named = [advert.site_id for advert in request.adverts]
-            check_participants(study, named, self._known_roster())
-            return self._secure_sums(request.run_id).agree(request)
+            check_participants(run.study, named, roster)
+            return self._secure_sums(run.study, run.run_id).agree(request)
 
     def unmask(self, request: UnmaskRequest) -> UnmaskReply:
         """Help to open one sum over the named survivors.
@@ -197,9 +182,10 @@ class SiteAgent:
                 refuses.
         """
         with self._lock:
-            study = self._run(request.run_id).study
-            check_participants(study, request.survivors, self._known_roster())
-            return self._secure_sums(request.run_id).unmask(request)
+            policy, roster = self._rules()
+            run = self._run.take(policy, roster, request.run_id)
+            check_participants(run.study, request.survivors, roster)
+            return self._secure_sums(run.study, run.run_id).unmask(request)
 
     def status(self, request: StatusRequest) -> StatusReply:
         """Return what the agent is doing, without any patient statistic.
@@ -228,7 +214,7 @@ class SiteAgent:
         if rules != {name: getattr(self._policy, name) for name in RULES}:
             self._policy = self._policy.model_copy(update=rules)
             self._spending = Spending(self._policy)
-            self._open = None  # the floor of the cohort is looked at when a run is opened
+            self._run.close()  # the floor of the cohort is looked at when a run is opened
 
     def _accept(self, request: HandshakeRequest) -> HandshakeReply:
         self._read_rules()
@@ -242,12 +228,11 @@ class SiteAgent:
         release = agreed_release(study, self._policy)
         self._spending.require_head(request.ledger_head)
         self._spending.check_plan(study, request.run_id, release)
-        run = open_run(self._policy, request.run_id, study, self._provider)
+        run = self._run.admit(self._policy, request.run_id, study)
         accepted = AcceptedRun(
             run_id=request.run_id, study_digest=run.study_digest, study_json=request.study_json
         )
         remember_run(self._policy, accepted)
-        self._open = run
         return HandshakeReply(
             site_id=self.site_id,
             accepted=True,
@@ -258,23 +243,19 @@ class SiteAgent:
             ledger_head=self._spending.head,
         )
 
-    def _run(self, run_id: str) -> OpenRun:
+    def _rules(self) -> tuple[SitePolicy, Roster | None]:
+        """Return policy and roster as they are now."""
         self._read_rules()
-        roster = self._known_roster()
-        if self._open is None or self._open.run_id != run_id:
-            self._open = load_run(self._policy, run_id, self._provider, roster)
-        else:
-            check_policy(self._open.study, self._policy, self._open.study_digest)
-            check_roster(self._open.study, self.site_id, roster, accepted=True)
-        return self._open
+        return self._policy, self._roster.known() if self._roster else None
 
-    def _known_roster(self) -> Roster | None:
-        return self._roster.known() if self._roster else None
+    def _release(self, study: Study, run_id: str) -> Release:
+        if study.privacy.mode == "distributed":
+            return MaskedRelease(study, self._secure_sums(study, run_id))
+        return PlainRelease()
 
-    def _secure_sums(self, run_id: str) -> SecureSums:
-        run = self._run(run_id)
+    def _secure_sums(self, study: Study, run_id: str) -> SecureSums:
         if self._sums is None or self._sums.run_id != run_id:
-            self._sums = SecureSums(self._policy, run.study, run_id)
+            self._sums = SecureSums(self._policy, study, run_id)
         return self._sums
 
     @contextmanager

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TypeVar
 
-from client.agent.open_run import OpenRun
 from client.site.sealed_replies import ReplyKey, SealedReplies, payload_digest
 from common.contract import sha256_hex
 from common.errors import BudgetError, ErrorCode
@@ -93,17 +92,17 @@ class Spending:
             )
         return reservation
 
-    def note_open_training(self, run: OpenRun) -> None:
+    def note_open_training(self, study: Study, run_id: str) -> None:
         """Record, once a run, that plain updates leave in mode none."""
         entry = SpendEntry(
-            study_digest=run.study_digest,
-            run_id=run.run_id,
+            study_digest=study.digest(),
+            run_id=run_id,
             round=0,
-            model_digest=run.study_digest,
+            model_digest=study.digest(),
             partition="train",
             purpose=TRAIN,
             mechanism="none",
-            parameters={"rounds": run.study.training.rounds},
+            parameters={"rounds": study.training.rounds},
             mu_squared=0.0,
         )
         reservation = self._ledger.reserve(entry)
@@ -203,21 +202,15 @@ def planned_round(study: Study, run_id: str, number: int) -> SpendEntry:
 def planned_evaluations(study: Study, run_id: str, release: Release) -> list[SpendEntry]:
     """Return the spends of the final evaluation whose model is not known yet."""
     return [
-        _evaluation_entry(study, request, table_noise(study, request))
+        evaluation_entry(study, request, table_noise(study, request))
         for request in planned_evaluation(study, run_id, release)
     ]
 
 
 def evaluation_entry(
-    run: OpenRun, request: EvaluateRequest, noise: dict[str, TableNoise]
-) -> SpendEntry:
-    """Return the spend of one phase of an evaluation."""
-    return _evaluation_entry(run.study, request, noise)
-
-
-def _evaluation_entry(
     study: Study, request: EvaluateRequest, noise: dict[str, TableNoise]
 ) -> SpendEntry:
+    """Return the spend of one phase of an evaluation."""
     run_id, number, purpose = entry_key(request)
     epsilons = {name: table.epsilon for name, table in noise.items()}
     partition: Partition = "held_out"

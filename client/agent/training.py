@@ -1,4 +1,4 @@
-"""One round of training at a hospital, by privacy mode."""
+"""Train one round at a hospital; what leaves is reserved in its ledger first."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ import numpy as np
 
 from client.agent.local_rounds import train_locally
 from client.agent.open_run import OpenRun
+from client.agent.release import Release
 from client.agent.spending import Spending, private_round_entry
 from client.training.private_gradient import clipped_gradient_sum
 from client.training.private_steps import train_private_steps
 from common.errors import DataError, ErrorCode, ProtocolError
 from common.models.base.parameters import block_of, load_arrays
 from common.privacy.clipping import GradientSum
-from common.privacy.integer_encoding import IntegerEncoding, flatten, unflatten
+from common.privacy.integer_encoding import Int64, IntegerEncoding, flatten
 from common.protocol.protocol import TrainReply, TrainRequest
 from common.study.federated_method import stays_local
 from common.study.private_round import encoding_of
@@ -52,19 +53,26 @@ def check_model_digest(arrays: Arrays, digest: str) -> None:
         )
 
 
-def train_openly(
-    run: OpenRun, request: TrainRequest, site_id: str, spending: Spending
-) -> TrainReply:
-    """Return a plain update with its true patient counts; mode none.
+def train(run: OpenRun, request: TrainRequest, release: Release, spending: Spending) -> TrainReply:
+    """Return what this hospital contributes to one round.
 
     Raises:
-        ProtocolError: The model does not fit the study.
-        DataError: There is no training patient, or the loss is not finite.
+        ProtocolError: The model does not fit the study, or no keys were agreed on (SECURE_SUM).
+        DataError: There is no training patient, or the loss is not finite; mode none.
+        PrivacyError: The noise does not fit the model.
+        BudgetError: The ledger refuses.
     """
-    spending.note_open_training(run)
+    if run.study.privacy.is_private:
+        return _train_privately(run, request, release, spending)
+    return _train_openly(run, request, spending)
+
+
+def _train_openly(run: OpenRun, request: TrainRequest, spending: Spending) -> TrainReply:
+    """Return a plain update with its true patient counts; mode none."""
+    spending.note_open_training(run.study, run.run_id)
     steps = None
     if run.study.training.local.kind == "epochs":
-        result = train_locally(run, request, site_id)
+        result = train_locally(run, request)
         arrays, weights, loss = result.delta, result.weights, result.loss
         kind = "delta"
         steps = result.steps if run.study.training.local.control_variates else None
@@ -77,7 +85,7 @@ def train_openly(
     blocks = sorted(block for block, weight in weights.items() if weight > 0)
     return TrainReply.model_validate(
         {
-            **_identity(run, request, site_id),
+            **_identity(run, request),
             "kind": kind,
             "weights": {block: weights[block] for block in blocks},
             "loss": loss if np.isfinite(loss) else None,
@@ -87,10 +95,10 @@ def train_openly(
     ).model_copy(update={"arrays": _of_blocks(_leaving(run, arrays), blocks)})
 
 
-def train_with_local_noise(
-    run: OpenRun, request: TrainRequest, site_id: str, spending: Spending
+def _train_privately(
+    run: OpenRun, request: TrainRequest, release: Release, spending: Spending
 ) -> TrainReply:
-    """Return a clipped gradient sum, or a delta of such steps, with the whole noise; mode local.
+    """Return a clipped gradient sum, or a delta of such steps, with this hospital's noise.
 
     The spend is reserved before a patient is read. The sum is rounded to a grid and Skellam
     noise with multiplier sigma is added, sqrt(releases) / sigma = mu, mu from (epsilon, delta)
@@ -98,46 +106,43 @@ def train_with_local_noise(
     epochs, `client.training.private_steps` have the details.
     The reply is stored before the spend is committed, so that the same request is always
     answered with the same bytes.
-
-    Raises:
-        ProtocolError: The model does not fit the study.
-        PrivacyError: The noise does not fit the model.
-        BudgetError: The ledger refuses.
     """
     load_arrays(run.model, request.arrays)
-    shapes = {n: shape for n, shape in run.shapes.items() if run.contributes_to(block_of(n))}
+    shapes = release.shapes(run)
     encoding = encoding_of(run.study, shapes)
+    session = release.session(request)  # refuses before anything is spent
     reservation = spending.reserve(private_round_entry(run.study, request, encoding))
     if run.study.training.local.kind == "epochs":
-        kind, released = "delta", _noised_steps(run, encoding, shapes, site_id)
+        kind, arrays = "delta", _noised_steps(run, encoding, shapes)
     else:
-        kind, released = "gradient_sum", _noised_sum(run, encoding, shapes, request.round)
+        noised = _noised_sum(run, encoding, shapes, request.round)
+        kind, arrays = release.gradient_sum(request.round, noised, encoding, shapes)
     reply = TrainReply.model_validate(
         {
-            **_identity(run, request, site_id),
+            **_identity(run, request),
             "kind": kind,
-            "blocks": sorted({block_of(name) for name in shapes}),
+            "blocks": sorted({block_of(n) for n in arrays if n in shapes}),  # none if masked
+            "session": session,
             "ledger_head": spending.head,
             "epsilon_spent": spending.training_epsilon(run.study),
         }
-    ).model_copy(update={"arrays": {n: a.astype(np.float32) for n, a in released.items()}})
+    ).model_copy(update={"arrays": arrays})
     return spending.seal_and_commit(reservation, request, reply)
 
 
 def _noised_sum(
     run: OpenRun, encoding: IntegerEncoding, shapes: dict[str, tuple[int, ...]], number: int
-) -> Arrays:
+) -> Int64:
     total = clipped_gradient_sum(
         run.model, run.train, run.study, device=run.device, clip=encoding.clip
     )
     if total.n_nonfinite:
         _log.warning("round %d: %d gradients not finite", number, total.n_nonfinite)
-    noised = encoding.noised(flatten({name: total.arrays[name] for name in shapes}))
-    return dict(unflatten(encoding.decode(noised), shapes))
+    return encoding.noised(flatten({name: total.arrays[name] for name in shapes}))
 
 
 def _noised_steps(
-    run: OpenRun, encoding: IntegerEncoding, shapes: dict[str, tuple[int, ...]], site_id: str
+    run: OpenRun, encoding: IntegerEncoding, shapes: dict[str, tuple[int, ...]]
 ) -> Arrays:
     return train_private_steps(
         run.model,
@@ -145,14 +150,14 @@ def _noised_steps(
         run.study,
         encoding=encoding,
         shapes=shapes,
-        nominal_patients=run.study.nominal_by_site[site_id],
+        nominal_patients=run.study.nominal_by_site[run.site_id],
         device=run.device,
     )
 
 
-def _identity(run: OpenRun, request: TrainRequest, site_id: str) -> dict[str, object]:
+def _identity(run: OpenRun, request: TrainRequest) -> dict[str, object]:
     return {
-        "site_id": site_id,
+        "site_id": run.site_id,
         "run_id": run.run_id,
         "round": request.round,
         "model_digest": request.model_digest,

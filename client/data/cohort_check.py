@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from client.data.split import fraction_held
 from common.cohort.features_h5 import feature_path
-from common.cohort.funnel import Funnel
+from common.cohort.funnel import Funnel, build_funnel
 from common.cohort.manifest import read_manifest
 from common.study.site_policy import SitePolicy
 from common.study.study import Study
@@ -21,7 +21,7 @@ def check_cohort(policy: SitePolicy, study: Study) -> Funnel:
     def has_feature(feature: str, patient_id: str) -> bool:
         return feature_path(policy.feature_store, feature, patient_id).is_file()
 
-    return manifest.funnel(study.features, has_feature, tasks=study.tasks)
+    return build_funnel(manifest.rows, study.features, has_feature, study.tasks)
 
 
 def open_points(policy: SitePolicy, study: Study, funnel: Funnel) -> list[str]:

@@ -19,6 +19,7 @@ from client.data.bags import BagStore
 from client.data.dataset_checks import Labels, check_bags, check_table, find_files
 from common.cohort.batch import PatientBatch
 from common.cohort.features_h5 import feature_path
+from common.cohort.funnel import build_funnel
 from common.cohort.manifest import Manifest, PatientRow
 from common.errors import DataError
 from common.study.modalities import MODALITIES, Modality
@@ -104,7 +105,7 @@ class PatientDataset:
             for name in ("response", "time_months", "event")
         ]
         levels = level_indices(study.subgroups, [row.clinical for row in rows])
-        n_labelled = sum(any(map(row.outcome.observed, study.tasks)) for row in manifest.rows)
+        n_labelled = sum(row.has_outcome(study.tasks) for row in manifest.rows)
         screened = (len(manifest), n_labelled)
         return cls(study, ids, stores, (labels[0], labels[1], labels[2]), levels, screened)
 
@@ -269,17 +270,14 @@ def _kept_rows(
     def has_feature(feature: str, patient: str) -> bool:
         return feature_path(store, feature, patient).is_file()
 
-    funnel = manifest.funnel(study.features, has_feature, tasks=study.tasks)
-    if require_outcome:
-        usable = set(funnel.usable_ids)
-        rows = [row for row in manifest.rows if row.patient_id in usable]
-    else:
-        rows = [
-            row
-            for row in manifest.rows
-            if any(has_feature(feature, row.patient_id) for feature in study.features)
-        ]
+    rows = [
+        row
+        for row in manifest.rows
+        if any(has_feature(feature, row.patient_id) for feature in study.features)
+        and (row.has_outcome(study.tasks) or not require_outcome)
+    ]
     if not rows:
+        funnel = build_funnel(manifest.rows, study.features, has_feature, study.tasks)
         requirement = "features and an outcome" if require_outcome else "features"
         raise DataError(
             f"no patient has {requirement}",

@@ -12,15 +12,12 @@ from __future__ import annotations
 import hashlib
 import hmac
 import secrets
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from common.errors import ConfigError, ErrorCode, PrivacyError
 from common.storage.atomic_file import write_text
 from common.trust.secret_file import write_new_secret
-
-if TYPE_CHECKING:
-    from client.data.dataset import PatientDataset
 
 KEY_BYTES = 32
 
@@ -97,14 +94,12 @@ def hold_fraction(key_file: Path, fraction: float) -> None:
         )
 
 
-def split(
-    dataset: PatientDataset, key: bytes, fraction: float
-) -> tuple[PatientDataset, PatientDataset]:
-    """Return (training patients, held-out patients), each in the dataset's order."""
-    sides: tuple[list[int], list[int]] = ([], [])
-    for index, patient in enumerate(dataset.patient_ids):
-        sides[is_held_out(patient, key, fraction)].append(index)
-    return dataset.select(sides[0]), dataset.select(sides[1])
+def sides(patient_ids: Sequence[str], key: bytes, fraction: float) -> tuple[list[int], list[int]]:
+    """Return the indices of (training patients, held-out patients), each in the given order."""
+    found: tuple[list[int], list[int]] = ([], [])
+    for index, patient in enumerate(patient_ids):
+        found[is_held_out(patient, key, fraction)].append(index)
+    return found
 
 
 def _fraction_file(key_file: Path) -> Path:

@@ -6,33 +6,14 @@ For the hospital's own eyes: exact counts and identifiers never leave it.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
 
-from common.cohort.outcomes import Outcome
+from common.cohort.manifest import PatientRow
 from common.contract import Contract
 from common.study.modalities import Modality
 from common.study.study import FeatureSpec, Task
 
 SHOWN = 5
 """Identifiers named per reason; the rest are counted."""
-
-
-class FunnelRow(Protocol):
-    """What the funnel asks of a patient."""
-
-    @property
-    def patient_id(self) -> str:
-        """Identifier of the patient."""
-        ...
-
-    @property
-    def outcome(self) -> Outcome:
-        """Outcome of the patient."""
-        ...
-
-    def has_raw(self, modality: Modality) -> bool:
-        """Return whether raw input of a modality is named."""
-        ...
 
 
 class FeatureCount(Contract):
@@ -96,7 +77,7 @@ class Funnel(Contract):
 
 
 def build_funnel(
-    rows: Sequence[FunnelRow],
+    rows: Sequence[PatientRow],
     features: Mapping[str, FeatureSpec],
     has_feature: Callable[[str, str], bool],
     tasks: Sequence[Task],
@@ -134,24 +115,20 @@ def build_funnel(
             for name, spec in features.items()
         ],
         outcomes={task: sum(row.outcome.observed(task) for row in rows) for task in tasks},
-        with_outcome=sum(_has_outcome(row, tasks) for row in rows),
+        with_outcome=sum(row.has_outcome(tasks) for row in rows),
         usable=len(usable_ids),
         lost=[Loss(reason=reason, patient_ids=ids) for reason, ids in reasons.items()],
         usable_ids=usable_ids,
     )
 
 
-def _has_outcome(row: FunnelRow, tasks: Sequence[Task]) -> bool:
-    return any(row.outcome.observed(task) for task in tasks)
-
-
 def _why_lost(
-    row: FunnelRow,
+    row: PatientRow,
     features: Mapping[str, FeatureSpec],
     present: set[str],
     tasks: Sequence[Task],
 ) -> str | None:
-    if not _has_outcome(row, tasks):
+    if not row.has_outcome(tasks):
         return f"no outcome ({' or '.join(tasks)})"
     if present:
         return None

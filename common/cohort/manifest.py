@@ -7,19 +7,18 @@ known. Paths are relative to the manifest's folder unless absolute.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from pydantic import Field
 
-from common.cohort.funnel import Funnel, build_funnel
 from common.cohort.manifest_rows import RowReader
 from common.cohort.manifest_table import RawTable, check_header, read_table
 from common.cohort.outcomes import Outcome
 from common.contract import Contract
 from common.errors import ManifestError, RowProblem
 from common.study.modalities import MODALITY_ENTRIES, Modality
-from common.study.study import TASKS, FeatureSpec, Task
+from common.study.study import Task
 
 
 class PatientRow(Contract):
@@ -47,6 +46,10 @@ class PatientRow(Contract):
     def outcome(self) -> Outcome:
         """Outcome of this patient."""
         return Outcome(response=self.response, time_months=self.time_months, event=self.event)
+
+    def has_outcome(self, tasks: Sequence[Task]) -> bool:
+        """Return whether the outcome of any of these tasks is known."""
+        return any(self.outcome.observed(task) for task in tasks)
 
     def has_raw(self, modality: Modality) -> bool:
         """Return whether the manifest names any raw input of a modality."""
@@ -82,22 +85,6 @@ class Manifest(Contract):
             str(self.path),
             [RowProblem(None, "patient_id", patient_id, "no such patient", "check the spelling")],
         )
-
-    def funnel(
-        self,
-        features: Mapping[str, FeatureSpec],
-        has_feature: Callable[[str, str], bool],
-        *,
-        tasks: Sequence[Task] = TASKS,
-    ) -> Funnel:
-        """Return how many patients are left at each step, and why the others were lost.
-
-        Args:
-            features: Feature sets of the study.
-            has_feature: (feature, patient_id) -> whether its feature file exists.
-            tasks: Tasks whose outcome makes a patient usable.
-        """
-        return build_funnel(self.rows, features, has_feature, tasks)
 
 
 def read_manifest(path: Path, *, data_root: Path | None = None) -> Manifest:

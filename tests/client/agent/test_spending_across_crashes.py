@@ -162,7 +162,7 @@ def test_evaluations_stop_at_the_budget_of_held_out_patients(tmp_path):
 
 def test_private_update_is_the_clipped_sum_plus_designed_noise(policy, tmp_path):
     """Residuals of many coordinates over rounds and restarts: right spread, right shape."""
-    from client.data.split import load_or_create_split_key, split
+    from client.data.split import load_or_create_split_key, sides
     from client.training.private_gradient import clipped_gradient_sum
     from common.models.base.parameters import load_arrays
 
@@ -172,7 +172,8 @@ def test_private_update_is_the_clipped_sum_plus_designed_noise(policy, tmp_path)
         own.split_key_file.parent.mkdir(parents=True)
         own.split_key_file.write_text("ab" * 32)
         running = agent(own)
-        train, _ = split(DATA["site-a"], load_or_create_split_key(own.split_key_file), 0.25)
+        key, patients = load_or_create_split_key(own.split_key_file), DATA["site-a"]
+        train = patients.select(sides(patients.patient_ids, key, 0.25)[0])
         request = train_request()
         reply = running.train(request)
         model = build_model(STUDY)

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from client.data.dataset import PatientDataset
-from client.data.split import is_held_out, load_or_create_split_key, split
+from client.data.split import is_held_out, load_or_create_split_key, sides
 from common.errors import ConfigError
 from common.study.study import Study
 
@@ -54,12 +54,12 @@ def test_split_is_a_partition_that_ignores_order() -> None:
     ids = [f"p{i}" for i in range(40)]
     nan = [float("nan")] * 40
     dataset = PatientDataset.from_arrays(study, ids, {}, [i % 2 for i in range(40)], nan, nan)
-    train, held = split(dataset, KEY, 0.3)
+    train, held = (dataset.select(side) for side in sides(ids, KEY, 0.3))
     assert sorted(train.patient_ids + held.patient_ids) == sorted(ids)
     assert held.patient_ids == [p for p in ids if is_held_out(p, KEY, 0.3)]
     assert train.response.tolist() == [int(p[1:]) % 2 for p in train.patient_ids]
-    again = split(dataset.select(range(39, -1, -1)), KEY, 0.3)[1]
-    assert set(again.patient_ids) == set(held.patient_ids)
+    again = sides(ids[::-1], KEY, 0.3)[1]
+    assert {ids[::-1][index] for index in again} == set(held.patient_ids)
 
 
 def test_key_is_made_once_and_private(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from small_site import site_study, write_model, write_small_site
 
-from client.agent.open_run import AcceptedRun, remember_run
+from client.agent.accepted_run import AcceptedRun, remember_run
 from client.predict.predict_command import predict_patients
 from client.site.site_folder import load_policy
 from client.training.site_memory import SiteMemory

@@ -7,10 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from common.cohort.funnel import build_funnel
 from common.cohort.manifest import Manifest, read_manifest
 from common.cohort.outcomes import DAYS_PER_MONTH, to_months
 from common.errors import ManifestError, RowProblem
-from common.study.study import FeatureSpec
+from common.study.study import TASKS, FeatureSpec
 
 
 def write(folder: Path, text: str) -> Path:
@@ -237,7 +238,7 @@ def test_funnel_counts_and_says_why(tmp_path: Path) -> None:
         "table": FeatureSpec(modality="clinical", dim=2),
     }
     stored = {("tiles", "both"), ("tiles", "unlabelled"), ("table", "both")}
-    funnel = cohort(tmp_path).funnel(features, lambda f, p: (f, p) in stored)
+    funnel = build_funnel(cohort(tmp_path).rows, features, lambda f, p: (f, p) in stored, TASKS)
     assert (funnel.rows, funnel.patients, funnel.with_outcome, funnel.usable) == (4, 4, 3, 1)
     assert [(c.named, c.extracted) for c in funnel.features] == [(2, 2), (3, 1)]
     assert funnel.outcomes == {"response": 2, "survival": 2}
@@ -254,5 +255,5 @@ def test_funnel_counts_and_says_why(tmp_path: Path) -> None:
 
 def test_funnel_asks_only_for_the_tasks_of_the_study(tmp_path: Path) -> None:
     features = {"table": FeatureSpec(modality="clinical", dim=2)}
-    funnel = cohort(tmp_path).funnel(features, lambda _f, _p: True, tasks=("response",))
+    funnel = build_funnel(cohort(tmp_path).rows, features, lambda _f, _p: True, ("response",))
     assert funnel.usable_ids == ["both", "bare"]

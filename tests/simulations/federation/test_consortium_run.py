@@ -195,7 +195,7 @@ def test_one_hospital_that_forbids_exact_tables_makes_all_noisy(tmp_path):
     study = tiny_study()
     made = agents(study, tmp_path / "sites")
     policy = made["site-b"]._policy.model_copy(update={"allow_internal_evaluation": False})
-    made["site-b"] = type(made["site-b"])(policy, made["site-b"]._provider)
+    made["site-b"] = type(made["site-b"])(policy, made["site-b"]._run.provider)
     result = run(study, tmp_path, agents=made)
     assert result.evaluations[FEDERATED].grid.release == "dp"
     assert set(result.privacy.evaluation_epsilon_spent.values()) == {6.0}

@@ -110,7 +110,7 @@ def test_opened_sums_are_the_sums_of_clipped_gradients(tmp_path, monkeypatch):
         "common.privacy.integer_encoding.skellam", lambda n, _v: np.zeros(n, np.int64)
     )
     monkeypatch.setattr(
-        "client.agent.secure_release.geometric_share", lambda s, _e, _n: np.zeros(s, np.int64)
+        "client.agent.evaluation.geometric_share", lambda s, _e, _n: np.zeros(s, np.int64)
     )
     study = make_study(tmp_path, 3, training={"average_last": 0.0})
     result = run(study, make_agents(study, tmp_path), tmp_path)
@@ -139,7 +139,7 @@ def test_each_site_adds_its_share_and_no_more(tmp_path, monkeypatch):
         return geometric_share(shape, epsilon, shares)
 
     monkeypatch.setattr("common.privacy.integer_encoding.skellam", counted)
-    monkeypatch.setattr("client.agent.secure_release.geometric_share", counted_cells)
+    monkeypatch.setattr("client.agent.evaluation.geometric_share", counted_cells)
     study = make_study(tmp_path)
     result = run(study, make_agents(study, tmp_path), tmp_path)
     # n_min - t = 3 shares make the designed variance (sigma * (2^m + sqrt d))^2 up to 0.2 %.
@@ -276,7 +276,9 @@ def test_study_is_refused(name, tmp_path):
         **ceilings,
     }
     agents = {
-        s: SiteAgent(tiny_policy(study, s, tmp_path / "sites", approvals=[approval]), a._provider)
+        s: SiteAgent(
+            tiny_policy(study, s, tmp_path / "sites", approvals=[approval]), a._run.provider
+        )
         for s, a in agents.items()
     }
     with pytest.raises(RunError) as caught:

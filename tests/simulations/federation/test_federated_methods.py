@@ -130,7 +130,8 @@ def test_local_parameters_never_leave_and_differ_between_sites(tmp_path):
     start = to_arrays(build_model(study))
     np.testing.assert_array_equal(result.arrays["heads.hazard_bias"], start["heads.hazard_bias"])
     own = [
-        agent._open.memory.latest("stay_local")["heads.hazard_bias"] for agent in agents.values()
+        agent._run.opened.memory.latest("stay_local")["heads.hazard_bias"]
+        for agent in agents.values()
     ]
     assert np.abs(own[0] - own[1]).max() > 1e-3
     assert np.abs(own[0] - start["heads.hazard_bias"]).max() > 1e-3
@@ -163,7 +164,7 @@ def test_ditto_stays_near_the_global_model_when_pulled_hard(tmp_path):
         study = study_of(personal={"kind": "ditto", "local": own})
         agents = tiny_agents(study, tmp_path / f"{mu}" / "sites")
         result = run(study, tmp_path / f"{mu}", agents)
-        kept = agents["site-a"]._open.memory.latest("personal")
+        kept = agents["site-a"]._run.opened.memory.latest("personal")
         spread[mu] = max(np.abs(kept[n] - result.arrays[n]).max() for n in kept)
     assert spread[9.0] < 0.3 * spread[0.0]
 

@@ -151,7 +151,7 @@ def test_site_that_lost_its_run_is_enrolled_again(tmp_path):
         if reply.round == 1:
             for path in record.iterdir():
                 path.unlink()
-            agents["site-b"]._agent._open = None
+            agents["site-b"]._agent._run.close()
         return reply
 
     agents["site-b"] = Hostile(agents["site-b"], train=forget)

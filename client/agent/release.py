@@ -1,0 +1,119 @@
+"""Let what a hospital computed leave it: as it is, or masked so that only a sum opens."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+import numpy as np
+
+from client.agent.open_run import OpenRun
+from client.agent.secure_sums import SecureSums
+from common.errors import ErrorCode, ProtocolError
+from common.metrics.tables.tables import SiteTables
+from common.privacy.integer_encoding import Int64, IntegerEncoding, unflatten
+from common.protocol.protocol import EvaluateRequest, TrainRequest
+from common.study.private_round import collusion_of
+from common.study.study import Study
+from common.wire import Arrays
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+class Release(Protocol):
+    """How noised values leave; chosen by the study's privacy mode.
+
+    Attributes:
+        shares: Hospitals whose noise together makes one whole noise.
+    """
+
+    shares: int
+
+    def session(self, request: TrainRequest | EvaluateRequest) -> int | None:
+        """Return the number of the key agreement that masks a reply; None if nothing does.
+
+        Raises:
+            ProtocolError: No keys were agreed on, or the request names no secure sum
+                (SECURE_SUM).
+        """
+        ...
+
+    def shapes(self, run: OpenRun) -> dict[str, tuple[int, ...]]:
+        """Return the shapes of the parameters whose gradient leaves."""
+        ...
+
+    def gradient_sum(
+        self, number: int, noised: Int64, encoding: IntegerEncoding, shapes: Shapes
+    ) -> tuple[str, Arrays]:
+        """Return kind and arrays of the update of a round."""
+        ...
+
+    def tables(self, request: EvaluateRequest, tables: SiteTables) -> Arrays:
+        """Return the arrays of an evaluation's reply."""
+        ...
+
+
+class PlainRelease:
+    """Values leave as they are; modes none and local."""
+
+    shares = 1
+
+    def session(self, request: TrainRequest | EvaluateRequest) -> int | None:
+        """Return None."""
+        return None
+
+    def shapes(self, run: OpenRun) -> dict[str, tuple[int, ...]]:
+        """Return those of the blocks that the hospital's patients can move."""
+        return run.own_shapes
+
+    def gradient_sum(
+        self, number: int, noised: Int64, encoding: IntegerEncoding, shapes: Shapes
+    ) -> tuple[str, Arrays]:
+        """Return the sum in gradient units, float32, by parameter."""
+        arrays = unflatten(encoding.decode(noised), shapes)
+        return "gradient_sum", {n: a.astype(np.float32) for n, a in arrays.items()}
+
+    def tables(self, request: EvaluateRequest, tables: SiteTables) -> Arrays:
+        """Return the tables by name."""
+        return tables.to_arrays()
+
+
+class MaskedRelease:
+    """Values leave as masked integers; mode distributed.
+
+    Args:
+        study: The study.
+        sums: The hospital's secrets of the run.
+    """
+
+    def __init__(self, study: Study, sums: SecureSums) -> None:
+        self._rounds, self._sums = study.training.rounds, sums
+        self.shares = collusion_of(study).shares
+
+    def session(self, request: TrainRequest | EvaluateRequest) -> int | None:
+        """Return the number of the key agreement in force."""
+        if isinstance(request, EvaluateRequest) and (request.sum_round or 0) <= self._rounds:
+            raise ProtocolError(
+                "tables leave this study through the secure sum only",
+                where=request.run_id,
+                code=ErrorCode.SECURE_SUM,
+            )
+        return self._sums.session
+
+    def shapes(self, run: OpenRun) -> dict[str, tuple[int, ...]]:
+        """Return those of all parameters, with noise alone for modalities the hospital lacks.
+
+        The noise of a coordinate is whole only if n_min sites carry it.
+        """
+        return run.shapes
+
+    def gradient_sum(
+        self, number: int, noised: Int64, encoding: IntegerEncoding, shapes: Shapes
+    ) -> tuple[str, Arrays]:
+        """Return the masked upload of a sum."""
+        return "masked", self._sums.masked(number, noised)
+
+    def tables(self, request: EvaluateRequest, tables: SiteTables) -> Arrays:
+        """Return the masked upload of all tables, in the order of their names."""
+        parts = [tables.arrays[name].reshape(-1) for name in sorted(tables.arrays)]
+        return self._sums.masked(request.sum_round or 0, np.concatenate(parts))
