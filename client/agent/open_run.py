@@ -17,10 +17,10 @@ from client.agent.admission import (
     parse_study,
 )
 from client.data.dataset import PatientDataset
+from client.data.patient_source import block_weights
 from client.data.split import hold_fraction, load_or_create_split_key, sides
 from client.training.device import choose_device
 from client.training.site_memory import SiteMemory
-from client.training.train import block_weights
 from common.cohort.cohort_counts import CohortCounts
 from common.cohort.manifest import read_manifest
 from common.models.base.base import FusedModel

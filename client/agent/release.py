@@ -7,7 +7,6 @@ from typing import Protocol
 
 import numpy as np
 
-from client.agent.open_run import OpenRun
 from client.agent.secure_sums import SecureSums
 from common.errors import ErrorCode, ProtocolError
 from common.metrics.tables.tables import SiteTables
@@ -25,9 +24,13 @@ class Release(Protocol):
 
     Attributes:
         shares: Hospitals whose noise together makes one whole noise.
+        all_blocks: Whether gradients of all parameters leave, with noise alone for modalities that
+            the hospital lacks: the noise of a masked coordinate is whole only if n_min sites
+            carry it.
     """
 
     shares: int
+    all_blocks: bool
 
     def session(self, request: TrainRequest | EvaluateRequest) -> int | None:
         """Return the number of the key agreement that masks a reply; None if nothing does.
@@ -36,10 +39,6 @@ class Release(Protocol):
             ProtocolError: No keys were agreed on, or the request names no secure sum
                 (SECURE_SUM).
         """
-        ...
-
-    def shapes(self, run: OpenRun) -> dict[str, tuple[int, ...]]:
-        """Return the shapes of the parameters whose gradient leaves."""
         ...
 
     def gradient_sum(
@@ -56,15 +55,11 @@ class Release(Protocol):
 class PlainRelease:
     """Values leave as they are; modes none and local."""
 
-    shares = 1
+    shares, all_blocks = 1, False
 
     def session(self, request: TrainRequest | EvaluateRequest) -> int | None:
         """Return None."""
         return None
-
-    def shapes(self, run: OpenRun) -> dict[str, tuple[int, ...]]:
-        """Return those of the blocks that the hospital's patients can move."""
-        return run.own_shapes
 
     def gradient_sum(
         self, number: int, noised: Int64, encoding: IntegerEncoding, shapes: Shapes
@@ -86,6 +81,8 @@ class MaskedRelease:
         sums: The hospital's secrets of the run.
     """
 
+    all_blocks = True
+
     def __init__(self, study: Study, sums: SecureSums) -> None:
         self._rounds, self._sums = study.training.rounds, sums
         self.shares = collusion_of(study).shares
@@ -99,13 +96,6 @@ class MaskedRelease:
                 code=ErrorCode.SECURE_SUM,
             )
         return self._sums.session
-
-    def shapes(self, run: OpenRun) -> dict[str, tuple[int, ...]]:
-        """Return those of all parameters, with noise alone for modalities the hospital lacks.
-
-        The noise of a coordinate is whole only if n_min sites carry it.
-        """
-        return run.shapes
 
     def gradient_sum(
         self, number: int, noised: Int64, encoding: IntegerEncoding, shapes: Shapes

@@ -108,7 +108,7 @@ def _train_privately(
     answered with the same bytes.
     """
     load_arrays(run.model, request.arrays)
-    shapes = release.shapes(run)
+    shapes = run.shapes if release.all_blocks else run.own_shapes
     encoding = encoding_of(run.study, shapes)
     session = release.session(request)  # refuses before anything is spent
     reservation = spending.reserve(private_round_entry(run.study, request, encoding))

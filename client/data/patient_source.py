@@ -1,9 +1,9 @@
-"""What training needs of a dataset, and prepared batches that are kept over rounds."""
+"""Prepare the patients of a dataset for training, and keep prepared batches over rounds."""
 
 from __future__ import annotations
 
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -12,6 +12,7 @@ import torch
 
 from common.cohort.batch import PatientBatch
 from common.models.base.base import FusedModel
+from common.models.base.parameters import block_of, trainable
 from common.study.study import Study
 
 
@@ -46,7 +47,11 @@ def sorted_indices(dataset: PatientSource) -> list[int]:
 
 
 def uniform_chunks(
-    model: FusedModel, dataset: PatientSource, study: Study, device: torch.device, size: int
+    prepare: Callable[[PatientBatch], PatientBatch],
+    dataset: PatientSource,
+    study: Study,
+    device: torch.device,
+    size: int,
 ) -> list[Chunk]:
     """Return all patients, sorted by id, prepared by a model of uniform shape, in chunks.
 
@@ -60,7 +65,7 @@ def uniform_chunks(
     if entry is not None and entry[0]() is dataset and entry[1] is study:
         return entry[2]
     with torch.no_grad():
-        parts = [model.prepare(dataset.batch([i]).to(device)) for i in sorted_indices(dataset)]
+        parts = [prepare(dataset.batch([i]).to(device)) for i in sorted_indices(dataset)]
     chunks = []
     for start in range(0, len(parts), size):
         block = parts[start : start + size]
@@ -77,3 +82,17 @@ def concatenate(parts: Sequence[PatientBatch]) -> PatientBatch:
     batch = torch.utils._pytree.tree_unflatten([torch.cat(c) for c in columns], flat[0][1])
     assert isinstance(batch, PatientBatch)
     return batch
+
+
+def block_weights(model: FusedModel, dataset: PatientSource) -> dict[str, float]:
+    """Return the number of patients behind each block the model trains.
+
+    A patient counts for a modality's block if they have any of its feature sets, and always for
+    fusion and heads.
+    """
+    has: dict[str, npt.NDArray[np.bool_]] = {}
+    for name, spec in model.features.items():
+        present = dataset.present(name)
+        has[spec.modality] = has.get(spec.modality, np.zeros_like(present)) | present
+    blocks = sorted({block_of(name) for name in trainable(model)})
+    return {b: float(has[b].sum() if b in has else len(dataset)) for b in blocks}

@@ -46,7 +46,7 @@ def batch_preparer(
     again for every batch would cost more than to train on them.
     """
     if model.uniform_shape and plan.modality_dropout == 0:
-        everyone, _ = uniform_chunks(model, dataset, study, device, len(dataset))[0]
+        everyone, _ = uniform_chunks(model.prepare, dataset, study, device, len(dataset))[0]
         place = np.argsort(sorted_indices(dataset))
 
         def kept(indices: list[int]) -> PatientBatch:

@@ -76,7 +76,8 @@ def patient_gradients(
     The way is chosen by what is fastest: see the module's first lines.
     """
     if model.uniform_shape:
-        chunks = uniform_chunks(model, dataset, study, device, _uniform_size(model))
+        prepare = PatientObjective(model, study).prepare
+        chunks = uniform_chunks(prepare, dataset, study, device, _uniform_size(model))
         return _many_at_once(model, study, iter(chunks))
     if device.type == "cuda":
         return _many_at_once(model, study, _padded(model, dataset, PADDED_CHUNK, device))
@@ -100,7 +101,7 @@ def one_by_one(
     try:
         for index in sorted_indices(dataset):
             flat.zero_()
-            loss = objective(model.prepare(dataset.batch([index]).to(device)))
+            loss = objective(objective.prepare(dataset.batch([index]).to(device)))
             loss.sum().backward()
             yield flat.unsqueeze(0), loss.detach()
     finally:

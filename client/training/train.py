@@ -9,16 +9,14 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from client.data.patient_source import PatientSource
+from client.data.patient_source import PatientSource, block_weights
 from client.data.training_batches import batch_order, batch_preparer
 from common.errors import DataError, ErrorCode
 from common.models.base.base import FusedModel
-from common.models.base.parameters import block_of, to_arrays, trainable
+from common.models.base.parameters import to_arrays, trainable
 from common.models.losses.multitask import PatientObjective
 from common.study.study import LocalTraining, Study
 from common.wire import Arrays
@@ -107,20 +105,6 @@ def train_epochs(
     after = to_arrays(model)
     delta = {name: after[name] - before[name] for name in after}
     return LocalResult(delta, block_weights(model, dataset), loss, steps)
-
-
-def block_weights(model: FusedModel, dataset: PatientSource) -> dict[str, float]:
-    """Return the number of patients behind each block the model trains.
-
-    A patient counts for a modality's block if they have any of its feature sets, and always for
-    fusion and heads.
-    """
-    has: dict[str, npt.NDArray[np.bool_]] = {}
-    for name, spec in model.features.items():
-        present = dataset.present(name)
-        has[spec.modality] = has.get(spec.modality, np.zeros_like(present)) | present
-    blocks = sorted({block_of(name) for name in trainable(model)})
-    return {b: float(has[b].sum() if b in has else len(dataset)) for b in blocks}
 
 
 def make_optimizer(

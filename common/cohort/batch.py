@@ -6,15 +6,30 @@ only where `mask` is true.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Any, Self
 
 import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
 
+class _Tree:
+    """A dataclass whose fields torch maps over."""
+
+    def leaves(self) -> tuple[list[Any], None]:
+        """Return the fields, in their order."""
+        return list(vars(self).values()), None
+
+    @classmethod
+    def from_leaves(cls, leaves: Iterable[Any], _context: None) -> Self:
+        """Return the value of these fields."""
+        return cls(*leaves)
+
+
 @dataclass
-class PatientBatch:
+class PatientBatch(_Tree):
     """B patients, padded.
 
     Attributes:
@@ -39,6 +54,14 @@ class PatientBatch:
         """Return the number B of patients."""
         return int(self.response.shape[0])
 
+    def real_tokens(self, feature: str) -> tuple[Tensor, Tensor]:
+        """Return (tokens (B, T, D), mask (B, T)) with everything that is not there set to 0.
+
+        Whatever stands behind `present` false or `mask` false, NaN included, is not read.
+        """
+        mask = self.mask[feature] & self.present[feature].unsqueeze(-1)
+        return torch.where(mask.unsqueeze(-1), self.tokens[feature], 0.0), mask
+
     def to(self, device: torch.device | str) -> PatientBatch:
         """Return the batch on another device."""
         moved = pytree.tree_map(lambda tensor: tensor.to(device), self)
@@ -47,7 +70,7 @@ class PatientBatch:
 
 
 @dataclass
-class Outputs:
+class Outputs(_Tree):
     """What a model says about B patients.
 
     Attributes:
@@ -63,17 +86,10 @@ class Outputs:
     attention: dict[str, Tensor] = field(default_factory=dict)
 
 
-def _register(cls: type, names: tuple[str, ...]) -> None:
+for _kind in (PatientBatch, Outputs):
     pytree.register_pytree_node(
-        cls,
-        lambda value: ([getattr(value, name) for name in names], None),
-        lambda children, _context: cls(*children),
-        serialized_type_name=f"common.cohort.batch.{cls.__name__}",
+        _kind,
+        _kind.leaves,
+        _kind.from_leaves,
+        serialized_type_name=f"common.cohort.batch.{_kind.__name__}",
     )
-
-
-_register(
-    PatientBatch,
-    ("tokens", "mask", "present", "response", "time_months", "event", "observed"),
-)
-_register(Outputs, ("response_logit", "hazard_logits", "embedding", "attention"))

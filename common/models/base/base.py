@@ -124,15 +124,6 @@ def select_features(study: Study, modalities: list[Modality] | None) -> dict[str
     return features
 
 
-def read_tokens(batch: PatientBatch, name: str) -> tuple[Tensor, Tensor]:
-    """Return (tokens (B, T, D), mask (B, T)) with everything that is not there set to 0.
-
-    Whatever stands behind `present` false or `mask` false, NaN included, is not read.
-    """
-    mask = batch.mask[name] & batch.present[name].unsqueeze(-1)
-    return torch.where(mask.unsqueeze(-1), batch.tokens[name], 0.0), mask
-
-
 def masked_softmax(scores: Tensor, mask: Tensor) -> Tensor:
     """Return softmax over the last axis among masked-in entries; 0 elsewhere and if none.
 

@@ -61,6 +61,10 @@ class PatientObjective(nn.Module):
         self.model = model
         self._study = study
 
+    def prepare(self, batch: PatientBatch) -> PatientBatch:
+        """Return what the model prepares of patients as the dataset gives them."""
+        return self.model.prepare(batch)
+
     def forward(self, prepared: PatientBatch) -> Tensor:
         """Return the loss of each patient, (B,), from a batch of `model.prepare`."""
         outputs, extra = self.model.training_outputs(prepared)

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from common.cohort.batch import PatientBatch
-from common.models.base.base import read_tokens
 from common.models.parts.encoders import PathwayTokens, PathwayWeights, is_pathway_set
 from common.study.modalities import MODALITY_ENTRIES
 from common.study.study import FeatureSpec
@@ -129,7 +128,7 @@ def tokens_of(tokenizers: dict[str, nn.Module], batch: PatientBatch, width: int)
     tokens, masks = [nothing], [torch.zeros_like(nothing[..., 0], dtype=torch.bool)]
     columns, start = {}, 1
     for name, tokenizer in tokenizers.items():
-        own, mask = tokenizer(*read_tokens(batch, name))
+        own, mask = tokenizer(*batch.real_tokens(name))
         tokens.append(torch.where(mask.unsqueeze(-1), own, 0.0))
         masks.append(mask)
         columns[name] = slice(start, start + mask.shape[1])

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from common.cohort.batch import Outputs, PatientBatch
-from common.models.base.base import FusedModel, ModelOptions, read_tokens
+from common.models.base.base import FusedModel, ModelOptions
 from common.models.parts.attention_pooling import GatedAttention
 from common.models.parts.towers import Towers
 from common.models.systems.moemil import AbsentVectors
@@ -51,7 +51,7 @@ class Abmil(FusedModel):
         """Return the outputs; `embedding` is the pooled vector after Linear and ReLU."""
         vectors, attention = {}, {}
         for name in self.features:
-            vectors[name], attention[name] = self.part(name)(*read_tokens(batch, name))
+            vectors[name], attention[name] = self.part(name)(*batch.real_tokens(name))
         fused_vector = self.fusion["linear"](self.fusion["absent"](vectors, batch.present))
         embedding = self.fusion["dropout"](functional.relu(fused_vector))
         mixed = dict.fromkeys(("response", "survival"), embedding)

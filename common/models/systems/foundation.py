@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from common.cohort.batch import Outputs, PatientBatch
 from common.errors import ConfigError
-from common.models.base.base import FusedModel, ModelOptions, read_tokens
+from common.models.base.base import FusedModel, ModelOptions
 from common.models.base.weights_file import load_weights
 from common.models.parts.encoders import PathwayWeights, is_pathway_set
 from common.models.parts.lora import add_lora
@@ -67,7 +67,7 @@ class Foundation(FusedModel):
         """Return the outputs; attention is what CLS reads of a set in the last layer."""
         tokens, masks, sources = [], [], {}
         for name in self.features:
-            own, mask, source = self.part(name)(*read_tokens(batch, name))
+            own, mask, source = self.part(name)(*batch.real_tokens(name))
             tokens.append(own)
             masks.append(mask)
             sources[name] = source

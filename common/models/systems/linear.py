@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from common.cohort.batch import Outputs, PatientBatch
 from common.errors import ConfigError
-from common.models.base.base import FusedModel, ModelOptions, read_tokens
+from common.models.base.base import FusedModel, ModelOptions
 from common.models.base.baseline import hazard_biases, response_bias
 from common.models.parts.pooling import bound_norm, pool_tokens
 from common.models.parts.row_linear import RowLinear
@@ -64,7 +64,7 @@ class LinearHeads(FusedModel):
         """Return the batch with one token a feature set: the pooled vector and its flag."""
         tokens, mask, present = {}, {}, {}
         for name, spec in self.features.items():
-            real, real_mask = read_tokens(batch, name)
+            real, real_mask = batch.real_tokens(name)
             row = pool_tokens(real, real_mask, spec)
             if name in self._options.pathway_sizes:
                 sizes = torch.tensor(self._options.pathway_sizes[name]).to(row)

@@ -15,7 +15,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from common.cohort.batch import Outputs, PatientBatch
-from common.models.base.base import FusedModel, ModelOptions, read_tokens
+from common.models.base.base import FusedModel, ModelOptions
 from common.models.parts.encoders import (
     BagEncoder,
     Encoded,
@@ -115,7 +115,7 @@ class Moemil(FusedModel):
                 encoder.add_module("instances", loss)
 
     def _encode(self, batch: PatientBatch) -> dict[str, Encoded]:
-        return {name: self.part(name)(*read_tokens(batch, name)) for name in self.features}
+        return {name: self.part(name)(*batch.real_tokens(name)) for name in self.features}
 
     def _fuse(self, encoded: dict[str, Encoded], batch: PatientBatch) -> Outputs:
         vectors = {name: one.vector for name, one in encoded.items()}
@@ -135,7 +135,7 @@ class Moemil(FusedModel):
         outputs = self._fuse(encoded, batch)
         total = None
         for name, path in self._instances.items():
-            one, mask = encoded[name], read_tokens(batch, name)[1]
+            one, mask = encoded[name], batch.real_tokens(name)[1]
             response = torch.where(batch.observed["response"], batch.response, 0.0)
             loss = self.get_submodule(path)(one.tokens, one.attention, mask, response)
             loss = self._instance_weight * torch.where(batch.observed["response"], loss, 0.0)

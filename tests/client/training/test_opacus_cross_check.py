@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from client.training.private_gradient import in_padded_chunks, one_by_one
 from common.cohort.batch import Outputs, PatientBatch
-from common.models.base.base import FusedModel, ModelOptions, read_tokens
+from common.models.base.base import FusedModel, ModelOptions
 from common.models.base.parameters import trainable
 from common.models.losses.multitask import patient_loss
 from common.models.parts.attention_pooling import GatedAttention
@@ -36,7 +36,7 @@ class _Model(FusedModel):
         self.pathology = _Net()
 
     def forward_prepared(self, batch: PatientBatch) -> Outputs:
-        said = self.pathology(*read_tokens(batch, "tiles"))
+        said = self.pathology(*batch.real_tokens("tiles"))
         return Outputs(said[:, 0], said[:, 1:], said)
 
 
@@ -51,7 +51,7 @@ def test_gradients_equal_those_of_opacus(seed):
     batch = cohort.batch(order)
     model.pathology.train()
     net = GradSampleModule(model.pathology, loss_reduction="sum")
-    said = net(*read_tokens(batch, "tiles"))
+    said = net(*batch.real_tokens("tiles"))
     patient_loss(Outputs(said[:, 0], said[:, 1:], said), batch, study).sum().backward()
     theirs = {f"pathology.{n}": p.grad_sample.clone() for n, p in net._module.named_parameters()}
     net.remove_hooks()

@@ -19,7 +19,7 @@ from common.commands.cli_output import Output
 from common.errors import ConfigError
 from common.ledger.ledger_file import read_ledger
 from common.ledger.recompose import recompose
-from common.models.base.base import FusedModel, ModelOptions, read_tokens
+from common.models.base.base import FusedModel, ModelOptions
 from common.models.base.build import build_model
 from common.models.base.parameters import expected_shapes, to_arrays
 from common.models.losses.multitask import patient_loss
@@ -80,7 +80,7 @@ class _Model(FusedModel):
         self.pathology = _Net()
 
     def forward_prepared(self, batch: PatientBatch) -> Outputs:
-        said = self.pathology(read_tokens(batch, "tiles")[0])
+        said = self.pathology(batch.real_tokens("tiles")[0])
         return Outputs(said[:, 0], said[:, 1:], said)
 
 
@@ -96,7 +96,7 @@ def step_of_opacus(model, cohort, study, nominal):
         loss_reduction="mean",
     )
     batch = cohort.batch(range(len(cohort)))
-    said = net(read_tokens(batch, "tiles")[0])
+    said = net(batch.real_tokens("tiles")[0])
     patient_loss(Outputs(said[:, 0], said[:, 1:], said), batch, study).sum().backward()
     optimizer.step()
     net.remove_hooks()

@@ -5,8 +5,9 @@ import pytest
 import torch
 from random_patients import SMALL_MODELS, Cohort, make_study
 
+from client.data.patient_source import block_weights
 from client.data.training_batches import batch_order, drop_modalities
-from client.training.train import block_weights, train_epochs
+from client.training.train import train_epochs
 from common.errors import DataError
 from common.models.base.build import build_model
 from common.models.base.parameters import load_arrays, to_arrays, trainable

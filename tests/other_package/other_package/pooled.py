@@ -7,7 +7,7 @@ from pydantic import Field
 from torch import nn
 
 from common.cohort.batch import Outputs, PatientBatch
-from common.models.base.base import FusedModel, ModelOptions, read_tokens
+from common.models.base.base import FusedModel, ModelOptions
 from common.models.parts.towers import Towers
 from common.study.study import Study
 
@@ -38,7 +38,7 @@ class Pooled(FusedModel):
         return Outputs(*self.heads(mixed, embedding[:, 0]), embedding)
 
     def _vector(self, name: str, batch: PatientBatch) -> torch.Tensor:
-        tokens, mask = read_tokens(batch, name)
+        tokens, mask = batch.real_tokens(name)
         mean = tokens.sum(1) / mask.sum(1, keepdim=True).clamp(min=1)
         layer = self.get_submodule(f"{self.features[name].modality}.{name}")
         return torch.tanh(layer(mean)) * batch.present[name].unsqueeze(-1)
