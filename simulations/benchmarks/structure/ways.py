@@ -1,6 +1,6 @@
 """Measure two ways through the code: a checkpoint's to the report, a patient's to the gradient.
 
-Both are followed through real runs of the smallest consortium (`simulations.benchmarks.structure.
+Both are followed through real runs of a small consortium (`simulations.benchmarks.structure.
 way` says what a way is). The checkpoint's begins in the round loop and ends where the report takes
 the result in; what is sent to the hospitals leaves it at the link. The patient's begins where a
 manifest is read and ends with the sum of gradients of one hospital.
@@ -36,12 +36,8 @@ from simulations.benchmarks.parts.check import Check, run
 from simulations.benchmarks.structure.way import Entry, Trace, Way, way_of
 from simulations.engines.consortium_run import local_link, run_in_process
 from simulations.engines.identities import with_identities
-from simulations.engines.tiny_consortium import (
-    tiny_agents,
-    tiny_datasets,
-    tiny_policy,
-    tiny_study,
-)
+from simulations.engines.many_sites import many_agents, many_cohorts, many_sites_study
+from simulations.engines.memory_sites import simulated_policy
 
 DURATION = "half a minute"
 MODES: tuple[Mode, ...] = ("distributed", "local", "none")
@@ -68,7 +64,7 @@ def checkpoint_way(mode: Mode = "distributed") -> Way:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         study = _study(mode, folder)
-        link = local_link(study, tiny_agents(study, folder / "sites"))
+        link = local_link(study, many_agents(study, folder / "sites"))
 
         class Outside:
             """The link; what happens beyond it is not followed."""
@@ -121,9 +117,9 @@ def patient_way(mode: Mode = "distributed") -> Way:
         folder = Path(name)
         study = _study(mode, folder)
         agents: dict[str, Any] = {}
-        for site_id, patients in tiny_datasets(study).items():
-            policy = tiny_policy(study, site_id, folder / "sites")
-            _write_hospital(policy, patients)
+        for site_id, cohort in many_cohorts(study).items():
+            policy = simulated_policy(study, site_id, folder / "sites" / site_id, 1)
+            _write_hospital(policy, cohort.dataset(study))
             agents[site_id] = SiteAgent(policy)
         first = min(agents)
         agents[first] = Watched(agents[first])
@@ -140,7 +136,8 @@ def patient_way(mode: Mode = "distributed") -> Way:
 def _study(mode: Mode, folder: Path) -> Study:
     release = "dp" if mode == "distributed" else "internal"
     privacy = {"mode": mode, "epsilon": 8.0, "evaluation": {"release": release}}
-    return with_identities(tiny_study(privacy=privacy, training={"rounds": 2}), folder / "sites")
+    keys = many_sites_study(3, rounds=2).model_dump() | {"privacy": privacy}
+    return with_identities(Study.from_mapping(keys, where="ways"), folder / "sites")
 
 
 def _content(
