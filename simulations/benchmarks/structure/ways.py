@@ -118,7 +118,7 @@ def patient_way(mode: Mode = "distributed") -> Way:
         study = _study(mode, folder)
         agents: dict[str, Any] = {}
         for site_id, cohort in many_cohorts(study).items():
-            policy = simulated_policy(study, site_id, folder / "sites" / site_id, 1)
+            policy = simulated_policy(study, site_id, folder / "sites" / site_id)
             _write_hospital(policy, cohort.dataset(study))
             agents[site_id] = SiteAgent(policy)
         first = min(agents)
