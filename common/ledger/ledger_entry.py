@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import Any, Literal, Self
 
 from pydantic import Field, JsonValue, ValidationError, model_validator
@@ -75,7 +76,7 @@ class SpendEntry(Contract):
         numbers = [value for value in tables.values() if isinstance(value, int | float)]
         return tuple(map(float, numbers)) if len(numbers) == len(tables) else None
 
-    @property
+    @cached_property
     def closeness(self) -> float:
         """Kappa of all Skellam releases of the entry; 0 for other noise and for plans."""
         numbers = [
