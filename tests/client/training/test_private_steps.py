@@ -178,7 +178,7 @@ def test_all_steps_of_all_rounds_spend_the_budget(tmp_path):
         accounts = recompose(records, study.privacy.delta, where=str(path))
         account = next(a for a in accounts if a.partition == "train")
         assert account.agree
-        assert account.epsilon == pytest.approx(6.0, rel=1e-6)
+        assert account.epsilon == pytest.approx(6.0, rel=2e-3)
 
 
 @pytest.mark.parametrize(
