@@ -71,7 +71,8 @@ def uniform_chunks(
         block = parts[start : start + size]
         filler = block[:1] * (size - len(block))
         chunks.append((concatenate([*block, *filler]), len(block)))
-    _KEPT[key] = (weakref.ref(dataset, lambda _gone: _KEPT.pop(key, None)), study, chunks)
+    _KEPT[key] = (weakref.ref(dataset), study, chunks)
+    weakref.finalize(dataset, _KEPT.pop, key, None).atexit = False
     return chunks
 
 
