@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from simulations.benchmarks.parts.check import Check, run
+from simulations.benchmarks.structure import ways
 from simulations.benchmarks.structure.dependencies import optional_imports, unused
 from simulations.benchmarks.structure.import_graph import SLOW, SLOW_S, ImportGraph
 from simulations.benchmarks.structure.sources import Module, read_sources
@@ -35,6 +36,7 @@ def checks(data: Path) -> Iterator[Check]:
     total = sum(module.text.count("\n") for module in read_sources(ROOT).values())
     yield Check("lines of code without tests", total, MOST_LINES, "<=")
     yield _fast_packages(SLOW)
+    yield from ways.checks(data)
     yield _warnings("tests")
 
 
