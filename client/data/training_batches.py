@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -84,12 +85,4 @@ def drop_modalities(
     present = dict(batch.present)
     for row, kind in enumerate(kinds):
         present.update({name: batch.present[name] & keep[row] for name in members[kind]})
-    return PatientBatch(
-        tokens=batch.tokens,
-        mask=batch.mask,
-        present=present,
-        response=batch.response,
-        time_months=batch.time_months,
-        event=batch.event,
-        observed=batch.observed,
-    )
+    return replace(batch, present=present)

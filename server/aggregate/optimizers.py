@@ -25,7 +25,6 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from common.errors import ConfigError
 from common.study.study import ServerOptimizer
 from common.wire import Arrays
 
@@ -81,11 +80,6 @@ _SECOND_MOMENTS: dict[str, Callable[[Float, Float, float], Float]] = {
 }
 
 
-def available() -> tuple[str, ...]:
-    """Return the names `apply_direction` knows."""
-    return ("average", "sgd", *_SECOND_MOMENTS)
-
-
 def apply_direction(
     parameters: Arrays, direction: Arrays, spec: ServerOptimizer, state: OptimizerState
 ) -> Arrays:
@@ -96,16 +90,7 @@ def apply_direction(
         direction: Direction of descent by parameter name, float64; may lack parameters.
         spec: Name and constants of the optimiser.
         state: Moments; changed in place.
-
-    Raises:
-        ConfigError: The optimiser is unknown.
     """
-    if spec.name not in available():
-        raise ConfigError(
-            f"unknown server optimiser '{spec.name}'",
-            where="training.server.name",
-            cure=f"one of: {', '.join(available())}",
-        )
     moved = dict(parameters)
     for name in sorted(direction):
         step = _step_of(name, direction[name].astype(np.float64), spec, state)

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from common.errors import ConfigError
+from common.registry import Registry
 
 _IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -54,9 +54,9 @@ def _imagenet(name: str, dim: int, input_px: int, licence: str, note: str = "") 
     return EncoderEntry(name, dim, input_px, _IMAGENET_MEAN, _IMAGENET_STD, licence, note=note)
 
 
-_ENTRIES: dict[str, EncoderEntry] = {
-    entry.name: entry
-    for entry in (
+ENCODERS = Registry(
+    "encoder",
+    (
         EncoderEntry(
             name="efficientnet_lite0",
             dim=1280,
@@ -85,31 +85,15 @@ _ENTRIES: dict[str, EncoderEntry] = {
             "virchow2", 2560, 224, _NON_COMMERCIAL, "class token beside the mean of patch tokens"
         ),
         _imagenet("gigapath", 1536, 224, "Apache-2.0, research use as its card says"),
-    )
-}
-
-
-def register_encoder(entry: EncoderEntry) -> None:
-    """Add an encoder; in this process only, so call it where extractors are built."""
-    _ENTRIES[entry.name] = entry
-
-
-def encoders() -> tuple[EncoderEntry, ...]:
-    """Return every registered encoder."""
-    return tuple(_ENTRIES.values())
+    ),
+)
+"""Encoders by the name in `extractor.params.encoder`."""
 
 
 def encoder_entry(name: str) -> EncoderEntry:
     """Return the entry of an encoder.
 
     Raises:
-        ConfigError: The name is not registered.
+        ConfigError: There is no such encoder; the valid names are listed.
     """
-    try:
-        return _ENTRIES[name]
-    except KeyError:
-        raise ConfigError(
-            f"unknown encoder '{name}'",
-            where="extractor.params.encoder",
-            cure=f"use one of: {', '.join(sorted(_ENTRIES))}",
-        ) from None
+    return ENCODERS.get(name, where="extractor.params.encoder")

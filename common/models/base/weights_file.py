@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Self
 
 import torch
+from pydantic import Field, model_validator
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
@@ -13,7 +15,30 @@ from torch import Tensor, nn
 
 from common.contract import sha256_hex
 from common.errors import ConfigError
+from common.models.base.base import ModelOptions
 from common.storage.atomic_file import write_bytes
+
+
+class PretrainedOptions(ModelOptions):
+    """Options of a model whose weights, or part of them, may come from a file."""
+
+    weights: str | None = Field(default=None, description="safetensors file of public weights")
+    sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
+
+    @model_validator(mode="after")
+    def _check_weights(self) -> Self:
+        if (self.weights is None) != (self.sha256 is None):
+            raise ValueError("weights and sha256 go together")
+        return self
+
+    def load_into(self, model: nn.Module, *, skip: tuple[str, ...] = ()) -> None:
+        """Copy the weights into a model, if a file is named; see `load_weights`.
+
+        Raises:
+            ConfigError: The file is missing, differs from the digest, or does not fit the model.
+        """
+        if self.weights is not None and self.sha256 is not None:
+            load_weights(model, self.weights, self.sha256, skip=skip)
 
 
 def weights_folder() -> Path:

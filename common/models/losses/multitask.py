@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import binary_cross_entropy_with_logits
 
 from common.cohort.batch import Outputs, PatientBatch
 from common.models.base.base import FusedModel
 from common.models.losses import discrete_time
-from common.models.losses.response import binary_nll
 from common.study.study import Study, Task
 
 
@@ -21,7 +21,8 @@ def task_losses(outputs: Outputs, batch: PatientBatch, study: Study) -> dict[Tas
     if study.endpoints.response is not None:
         observed = batch.observed["response"]
         label = torch.where(observed, batch.response, 0.0).to(outputs.response_logit.dtype)
-        losses["response"] = torch.where(observed, binary_nll(outputs.response_logit, label), 0.0)
+        value = binary_cross_entropy_with_logits(outputs.response_logit, label, reduction="none")
+        losses["response"] = torch.where(observed, value, 0.0)
     if study.endpoints.survival is not None:
         observed = batch.observed["survival"]
         logits = outputs.hazard_logits

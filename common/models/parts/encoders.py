@@ -12,25 +12,26 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
+from common.models.base.base import ModelOptions
 from common.models.parts.attention_pooling import GatedAttention
 from common.study.study import FeatureSpec
 
 PathwayWeights = Literal["per_token", "shared"]
 
 
-@dataclass(frozen=True)
-class EncoderSizes:
-    """Widths of encoders; `width` is what all of them return."""
+class EncoderOptions(ModelOptions):
+    """Options of a model with one encoder per feature set."""
 
-    width: int
-    bag_hidden: int
-    attention_hidden: int
-    pathway_hidden: int
-    pathway_weights: PathwayWeights
-    dropout: float
+    width: int = Field(default=256, gt=0, description="width of a feature set's vector")
+    bag_hidden: int = Field(default=512, gt=0, description="width of a bag's hidden tokens")
+    attention_hidden: int = Field(default=256, gt=0)
+    pathway_hidden: int = Field(default=64, gt=0)
+    pathway_weights: PathwayWeights = "per_token"
+    dropout: float = Field(default=0.25, ge=0, lt=1)
 
 
 @dataclass
@@ -59,7 +60,7 @@ class Encoder(nn.Module, ABC):
 class VectorEncoder(Encoder):
     """Linear, LayerNorm, GELU, dropout on a single token."""
 
-    def __init__(self, spec: FeatureSpec, sizes: EncoderSizes) -> None:
+    def __init__(self, spec: FeatureSpec, sizes: EncoderOptions) -> None:
         super().__init__()
         self.linear = nn.Linear(spec.dim, sizes.width)
         self.norm = nn.LayerNorm(sizes.width)
@@ -73,7 +74,7 @@ class VectorEncoder(Encoder):
 class BagEncoder(Encoder):
     """Linear, ReLU, gated attention, Linear, LayerNorm."""
 
-    def __init__(self, spec: FeatureSpec, sizes: EncoderSizes) -> None:
+    def __init__(self, spec: FeatureSpec, sizes: EncoderOptions) -> None:
         super().__init__()
         self.linear = nn.Linear(spec.dim, sizes.bag_hidden)
         self.attention = GatedAttention(sizes.bag_hidden, sizes.attention_hidden, sizes.dropout)
@@ -116,7 +117,7 @@ class PathwayTokens(nn.Module):
 class PathwayEncoder(Encoder):
     """Pathway tokens, gated attention, Linear, LayerNorm."""
 
-    def __init__(self, spec: FeatureSpec, sizes: EncoderSizes) -> None:
+    def __init__(self, spec: FeatureSpec, sizes: EncoderOptions) -> None:
         super().__init__()
         hidden = sizes.pathway_hidden
         self.pathways = PathwayTokens(spec, hidden, sizes.pathway_weights, sizes.dropout)
@@ -137,7 +138,7 @@ def is_pathway_set(spec: FeatureSpec) -> bool:
     return spec.pool == "row_mean" and spec.max_tokens > 1
 
 
-def make_encoder(spec: FeatureSpec, sizes: EncoderSizes) -> Encoder:
+def make_encoder(spec: FeatureSpec, sizes: EncoderOptions) -> Encoder:
     """Return the encoder that fits the shape of a feature set."""
     if spec.max_tokens == 1:
         return VectorEncoder(spec, sizes)

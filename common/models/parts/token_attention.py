@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from common.errors import ConfigError
 from common.models.base.base import masked_softmax
 
 
@@ -64,3 +65,17 @@ class FeedForward(nn.Module):
         hidden = nn.functional.gelu(self.first(self.norm(tokens)))
         second: Tensor = self.second(self.dropout(hidden))
         return second
+
+
+def check_heads(width: int, heads: int) -> None:
+    """Refuse a width that heads cannot share evenly.
+
+    Raises:
+        ConfigError: It is not a multiple of their number.
+    """
+    if width % heads:
+        raise ConfigError(
+            f"width {width} is not a multiple of heads {heads}",
+            where="study.model.options",
+            cure="choose a width that all heads share evenly",
+        )

@@ -7,10 +7,12 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
 from common.cohort.batch import PatientBatch
+from common.models.base.base import ModelOptions
 from common.models.parts.encoders import PathwayTokens, PathwayWeights, is_pathway_set
 from common.study.modalities import MODALITY_ENTRIES
 from common.study.study import FeatureSpec
@@ -39,12 +41,11 @@ class LinearTokens(Tokenizer):
 class PathwayRowTokens(Tokenizer):
     """One token a pathway, then a linear map to the width."""
 
-    def __init__(
-        self, spec: FeatureSpec, width: int, hidden: int, weights: PathwayWeights, dropout: float
-    ) -> None:
+    def __init__(self, spec: FeatureSpec, options: TokenOptions) -> None:
         super().__init__()
-        self.pathways = PathwayTokens(spec, hidden, weights, dropout)
-        self.linear = nn.Linear(hidden, width)
+        hidden = options.pathway_hidden
+        self.pathways = PathwayTokens(spec, hidden, options.pathway_weights, options.dropout)
+        self.linear = nn.Linear(hidden, options.width)
 
     def forward(self, tokens: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Return (B, P, width) and the mask of rows, (B, P)."""
@@ -67,28 +68,21 @@ class ColumnTokens(Tokenizer):
         return columns, mask[:, :1].expand(-1, columns.shape[1])
 
 
-def make_tokenizer(
-    spec: FeatureSpec,
-    width: int,
-    *,
-    pathway_hidden: int,
-    pathway_weights: PathwayWeights,
-    dropout: float,
-    columns: bool = True,
-) -> Tokenizer:
-    """Return the tokenizer that fits a feature set.
+class TokenOptions(ModelOptions):
+    """Options of a model whose tokens attend to each other."""
 
-    Args:
-        spec: The feature set.
-        width: Width of the tokens.
-        pathway_hidden: Width of a pathway's own layer.
-        pathway_weights: Whether pathways share their layer.
-        dropout: Dropout on pathway tokens.
-        columns: Whether a table becomes one token per column; else one token in all.
-    """
+    width: int = Field(default=256, gt=0, description="width of a token")
+    dropout: float = Field(default=0.1, ge=0, lt=1)
+    pathway_hidden: int = Field(default=64, gt=0, description="width of a pathway's own layer")
+    pathway_weights: PathwayWeights = "per_token"
+
+
+def make_tokenizer(spec: FeatureSpec, options: TokenOptions) -> Tokenizer:
+    """Return the tokenizer that fits a feature set; a table becomes one token per column."""
+    width = options.width
     if is_pathway_set(spec):
-        return PathwayRowTokens(spec, width, pathway_hidden, pathway_weights, dropout)
-    if columns and spec.max_tokens == 1 and MODALITY_ENTRIES.get(spec.modality).tabular:
+        return PathwayRowTokens(spec, options)
+    if spec.max_tokens == 1 and MODALITY_ENTRIES.get(spec.modality).tabular:
         return ColumnTokens(spec, width)
     return LinearTokens(spec, width)
 

@@ -24,20 +24,20 @@ class Towers(nn.Module):
         for task in study.tasks:
             self.add_module(task, _tower(width, hidden, biases[task]))
 
-    def forward(self, mixed: dict[str, Tensor], like: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, mixed: Tensor | dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Return (response_logit (B,), hazard_logits (B, K)); zeros, K = 0 where no such task.
 
         Args:
-            mixed: Per task, (B, width).
-            like: (B,) any tensor with the dtype and device of the outputs.
+            mixed: (B, width) for all tasks, or one for each.
         """
         towers = dict(self.named_children())
-        response = torch.zeros_like(like)
-        hazards = like.new_zeros((len(like), 0))
+        inputs = dict.fromkeys(towers, mixed) if isinstance(mixed, Tensor) else mixed
+        like = next(iter(inputs.values()))
+        response, hazards = like.new_zeros(len(like)), like.new_zeros((len(like), 0))
         if "response" in towers:
-            response = towers["response"](mixed["response"]).squeeze(-1)
+            response = towers["response"](inputs["response"]).squeeze(-1)
         if "survival" in towers:
-            hazards = towers["survival"](mixed["survival"])
+            hazards = towers["survival"](inputs["survival"])
         return response, hazards
 
 

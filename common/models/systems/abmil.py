@@ -54,8 +54,7 @@ class Abmil(FusedModel):
             vectors[name], attention[name] = self.part(name)(*batch.real_tokens(name))
         fused_vector = self.fusion["linear"](self.fusion["absent"](vectors, batch.present))
         embedding = self.fusion["dropout"](functional.relu(fused_vector))
-        mixed = dict.fromkeys(("response", "survival"), embedding)
-        response, hazards = self.heads(mixed, embedding[:, 0])
+        response, hazards = self.heads(embedding)
         return Outputs(response, hazards, embedding, attention)
 
 

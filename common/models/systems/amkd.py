@@ -13,14 +13,14 @@ from __future__ import annotations
 from typing import Self
 
 import torch
-from pydantic import Field, JsonValue, model_validator
+from pydantic import Field, JsonValue
 from torch import Tensor, nn
 from torch.nn import functional
 
 from common.cohort.batch import Outputs, PatientBatch
 from common.errors import ConfigError
-from common.models.base.base import FusedModel, ModelOptions
-from common.models.base.weights_file import load_weights
+from common.models.base.base import FusedModel
+from common.models.base.weights_file import PretrainedOptions
 from common.models.losses.distillation import (
     divergence,
     predicted_distribution,
@@ -40,7 +40,7 @@ TEMPERATURE = 2.0
 REDUNDANCY = 5e-3
 
 
-class AmkdOptions(ModelOptions):
+class AmkdOptions(PretrainedOptions):
     """Options of `amkd_student`."""
 
     width: int = Field(default=128, gt=0)
@@ -48,18 +48,10 @@ class AmkdOptions(ModelOptions):
     tower_hidden: int = Field(default=64, ge=0)
     dropout: float = Field(default=0.1, ge=0, lt=1)
     teacher_options: dict[str, JsonValue] = Field(default_factory=dict)
-    weights: str | None = Field(default=None, description="safetensors file of the teacher")
-    sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
     adaptive: bool = Field(default=True, description="weigh the teacher; else w = 1")
     distillation_weight: float = Field(default=1.0, ge=0)
     enhancement_weight: float = Field(default=0.5, ge=0)
     redundancy_weight: float = Field(default=0.1, ge=0)
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        if (self.weights is None) != (self.sha256 is None):
-            raise ValueError("weights and sha256 go together")
-        return self
 
 
 class AmkdStudent(FusedModel):
@@ -101,8 +93,7 @@ class AmkdStudent(FusedModel):
     def _read(self, batch: PatientBatch) -> tuple[Outputs, Tensor, Tensor]:
         patches = tokens_of(dict(self.pathology.named_children()), batch, self._options.width)
         embedding, genes, queried, pooling = self.fusion(patches)
-        mixed = dict.fromkeys(("response", "survival"), embedding)
-        response, hazards = self.heads(mixed, embedding[:, 0])
+        response, hazards = self.heads(embedding)
         attention = patches.attention(pooling, batch)
         return Outputs(response, hazards, embedding, attention), genes, queried
 
@@ -186,7 +177,6 @@ def _teacher(study: Study, options: AmkdOptions) -> SurvPgc:
     teacher_options = dict(options.teacher_options) | {"paths": ["genomics"]}
     where = "study.model.options.teacher_options"
     teacher = SurvPgc(study, SurvPgcOptions.from_mapping(teacher_options, where=where))
-    if options.weights is not None and options.sha256 is not None:
-        load_weights(teacher, options.weights, options.sha256)
+    options.load_into(teacher)
     teacher.requires_grad_(requires_grad=False)
     return teacher.eval()

@@ -13,23 +13,21 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from common.cohort.batch import Outputs, PatientBatch
-from common.errors import ConfigError
-from common.models.base.base import FusedModel, ModelOptions
+from common.models.base.base import FusedModel
 from common.models.parts.encoders import PathwayWeights
-from common.models.parts.token_attention import FeedForward, TokenAttention
-from common.models.parts.tokenizers import Tokens, make_tokenizer, tokens_of
+from common.models.parts.token_attention import FeedForward, TokenAttention, check_heads
+from common.models.parts.tokenizers import TokenOptions, Tokens, make_tokenizer, tokens_of
 from common.models.parts.towers import Towers
 from common.study.modalities import MODALITIES
 from common.study.study import Study
 
 
-class CrossAttentionOptions(ModelOptions):
+class CrossAttentionOptions(TokenOptions):
     """Options of `cross_attention`."""
 
     width: int = Field(default=128, gt=0)
     heads: int = Field(default=4, gt=0)
     blocks: int = Field(default=2, gt=0)
-    dropout: float = Field(default=0.1, ge=0, lt=1)
     pathway_hidden: int = Field(default=32, gt=0)
     pathway_weights: PathwayWeights = "shared"
 
@@ -41,23 +39,9 @@ class CrossAttention(FusedModel):
 
     def __init__(self, study: Study, options: CrossAttentionOptions) -> None:
         super().__init__(study, options)
-        if options.width % options.heads:
-            raise ConfigError(
-                f"width {options.width} is not a multiple of heads {options.heads}",
-                where="study.model.options",
-                cure="choose a width that all heads share evenly",
-            )
+        check_heads(options.width, options.heads)
         self._width = options.width
-        self.add_parts(
-            lambda spec: make_tokenizer(
-                spec,
-                options.width,
-                pathway_hidden=options.pathway_hidden,
-                pathway_weights=options.pathway_weights,
-                dropout=options.dropout,
-            ),
-            sorted(MODALITIES),
-        )
+        self.add_parts(lambda spec: make_tokenizer(spec, options), sorted(MODALITIES))
         self.fusion = _CrossFusion(options)
         self.heads = Towers(study, options.width, hidden=0)
 
@@ -73,9 +57,7 @@ class CrossAttention(FusedModel):
         """Return the outputs; attention is how much CLS reads of every image token."""
         clinical, imaged = self._side(batch, clinical=True), self._side(batch, clinical=False)
         embedding, reading = self.fusion(clinical, imaged)
-        response, hazards = self.heads(
-            dict.fromkeys(("response", "survival"), embedding), embedding[:, 0]
-        )
+        response, hazards = self.heads(embedding)
         return Outputs(response, hazards, embedding, imaged.attention(reading, batch))
 
 

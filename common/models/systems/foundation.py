@@ -13,31 +13,24 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from common.cohort.batch import Outputs, PatientBatch
-from common.errors import ConfigError
-from common.models.base.base import FusedModel, ModelOptions
-from common.models.base.weights_file import load_weights
-from common.models.parts.encoders import PathwayWeights, is_pathway_set
+from common.models.base.base import FusedModel
+from common.models.base.weights_file import PretrainedOptions
+from common.models.parts.encoders import is_pathway_set
 from common.models.parts.lora import add_lora
-from common.models.parts.token_attention import FeedForward, TokenAttention
-from common.models.parts.tokenizers import Tokenizer, make_tokenizer, share_of_attention
+from common.models.parts.token_attention import FeedForward, TokenAttention, check_heads
+from common.models.parts.tokenizers import TokenOptions, make_tokenizer, share_of_attention
 from common.models.parts.towers import Towers
 from common.study.modalities import MODALITIES
 from common.study.study import FeatureSpec, Study
 
 
-class FoundationOptions(ModelOptions):
+class FoundationOptions(TokenOptions, PretrainedOptions):
     """Options of `foundation`; the defaults are the designed size, about 8 M parameters."""
 
-    width: int = Field(default=256, gt=0)
     heads: int = Field(default=4, gt=0)
     layers: int = Field(default=6, gt=0)
     latents: int = Field(default=64, gt=0)
-    dropout: float = Field(default=0.1, ge=0, lt=1)
-    pathway_hidden: int = Field(default=64, gt=0)
-    pathway_weights: PathwayWeights = "per_token"
     lora_rank: int = Field(default=0, ge=0, description="0 trains everything")
-    weights: str | None = Field(default=None, description="safetensors file of a pretrained trunk")
-    sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
 
 
 class Foundation(FusedModel):
@@ -47,17 +40,11 @@ class Foundation(FusedModel):
 
     def __init__(self, study: Study, options: FoundationOptions) -> None:
         super().__init__(study, options)
-        if options.width % options.heads or (options.weights is None) != (options.sha256 is None):
-            raise ConfigError(
-                "options of the foundation model do not fit together",
-                where="study.model.options",
-                why="width must be a multiple of heads, and weights need their sha256",
-            )
+        check_heads(options.width, options.heads)
         self.add_parts(lambda spec: _FeatureTokens(spec, options), sorted(MODALITIES))
         self.fusion = _Trunk(options)
         self.heads = Towers(study, options.width, hidden=0)
-        if options.weights is not None and options.sha256 is not None:
-            load_weights(self, options.weights, options.sha256, skip=("heads.",))
+        options.load_into(self, skip=("heads.",))
         if options.lora_rank > 0:
             self.requires_grad_(requires_grad=False)
             add_lora(self.fusion, options.lora_rank, ("query", "value"))
@@ -72,8 +59,7 @@ class Foundation(FusedModel):
             masks.append(mask)
             sources[name] = source
         embedding, reading = self.fusion(torch.cat(tokens, dim=1), torch.cat(masks, dim=1))
-        mixed = dict.fromkeys(("response", "survival"), embedding)
-        response, hazards = self.heads(mixed, embedding[:, 0])
+        response, hazards = self.heads(embedding)
         lengths = [mask.shape[1] for mask in masks]
         attention = self._attention(torch.split(reading, lengths, dim=1), sources, batch)
         return Outputs(response, hazards, embedding, attention)
@@ -97,13 +83,7 @@ class _FeatureTokens(nn.Module):
 
     def __init__(self, spec: FeatureSpec, options: FoundationOptions) -> None:
         super().__init__()
-        self.tokenizer: Tokenizer = make_tokenizer(
-            spec,
-            options.width,
-            pathway_hidden=options.pathway_hidden,
-            pathway_weights=options.pathway_weights,
-            dropout=options.dropout,
-        )
+        self.tokenizer = make_tokenizer(spec, options)
         self.kind = nn.Parameter(0.02 * torch.randn(options.width))
         self.latents: _Latents | None = None
         if spec.max_tokens > options.latents and not is_pathway_set(spec):

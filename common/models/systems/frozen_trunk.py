@@ -9,39 +9,32 @@ patients costs more than it gains; linear heads do not.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Self
 
 import torch
-from pydantic import Field, JsonValue, model_validator
+from pydantic import Field, JsonValue
 from torch import Tensor, nn
 from torch.nn import functional
 
 from common.cohort.batch import Outputs, PatientBatch
 from common.errors import ConfigError
-from common.models.base.base import FusedModel, ModelOptions
+from common.models.base.base import FusedModel
 from common.models.base.baseline import hazard_biases, response_bias
 from common.models.base.build import create_model
-from common.models.base.weights_file import load_weights
+from common.models.base.weights_file import PretrainedOptions
 from common.models.parts.row_linear import RowLinear
 from common.study.catalogue import MODELS
 from common.study.study import Study
 
 
-class FrozenTrunkOptions(ModelOptions):
+class FrozenTrunkOptions(PretrainedOptions):
     """Options of `frozen_trunk`."""
 
     trunk: str = Field(default="moemil", description="name of another model")
     trunk_options: dict[str, JsonValue] = Field(default_factory=dict)
-    weights: str | None = Field(default=None, description="safetensors file of the trunk")
-    sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
     embedding_norm: float = Field(default=3.0, gt=0, description="every embedding gets this norm")
     per_interval: bool = False
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        if (self.weights is None) != (self.sha256 is None):
-            raise ValueError("weights and sha256 go together")
-        return self
 
 
 class FrozenTrunk(FusedModel):
@@ -53,8 +46,7 @@ class FrozenTrunk(FusedModel):
     def __init__(self, study: Study, options: FrozenTrunkOptions) -> None:
         super().__init__(study, options)
         trunk = _trunk(study, options)
-        if options.weights is not None and options.sha256 is not None:
-            load_weights(trunk, options.weights, options.sha256, skip=("heads.",))
+        options.load_into(trunk, skip=("heads.",))
         trunk.requires_grad_(requires_grad=False)
         self.fusion = nn.ModuleDict({"trunk": trunk})
         self._norm = options.embedding_norm
@@ -72,14 +64,11 @@ class FrozenTrunk(FusedModel):
         width = embedding.shape[-1]
         embedding = functional.layer_norm(embedding, (width,)) * (self._norm / math.sqrt(width))
         here = torch.ones_like(batch.response, dtype=torch.bool)
-        return PatientBatch(
+        return replace(
+            batch,
             tokens={"embedding": embedding.unsqueeze(1)},
             mask={"embedding": here.unsqueeze(1)},
             present={"embedding": here},
-            response=batch.response,
-            time_months=batch.time_months,
-            event=batch.event,
-            observed=batch.observed,
         )
 
     def forward_prepared(self, batch: PatientBatch) -> Outputs:

@@ -7,6 +7,8 @@ by a presence flag, all zero where the patient lacks it.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from pydantic import Field
 from torch import Tensor, nn
@@ -77,14 +79,11 @@ class LinearHeads(FusedModel):
                 row = torch.cat([row, here.unsqueeze(-1).to(row.dtype)], dim=-1)
             tokens[name] = row.unsqueeze(1)
             mask[name], present[name] = here.unsqueeze(-1), here
-        return PatientBatch(
+        return replace(
+            batch,
             tokens=tokens,
             mask=mask,
             present=present,
-            response=batch.response,
-            time_months=batch.time_months,
-            event=batch.event,
-            observed=batch.observed,
         )
 
     def forward_prepared(self, batch: PatientBatch) -> Outputs:

@@ -15,12 +15,11 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from common.cohort.batch import Outputs, PatientBatch
-from common.models.base.base import FusedModel, ModelOptions
+from common.models.base.base import FusedModel
 from common.models.parts.encoders import (
     BagEncoder,
     Encoded,
-    EncoderSizes,
-    PathwayWeights,
+    EncoderOptions,
     make_encoder,
 )
 from common.models.parts.experts import MultiGateExperts
@@ -43,20 +42,14 @@ SMALL = {
 """Options under `size: small`, for some hundred patients."""
 
 
-class MoemilOptions(ModelOptions):
+class MoemilOptions(EncoderOptions):
     """Options of `moemil`; the defaults are the published size."""
 
     size: Literal["full", "small"] = "full"
-    width: int = Field(default=256, gt=0, description="width of a feature set's vector")
-    bag_hidden: int = Field(default=512, gt=0, description="width of a bag's hidden tokens")
-    attention_hidden: int = Field(default=256, gt=0)
-    pathway_hidden: int = Field(default=64, gt=0)
-    pathway_weights: PathwayWeights = "per_token"
     experts: int = Field(default=8, gt=0)
     expert_hidden: int = Field(default=256, gt=0)
     expert_width: int = Field(default=128, gt=0)
     tower_hidden: int = Field(default=64, ge=0)
-    dropout: float = Field(default=0.25, ge=0, lt=1)
     expert_dropout: float = Field(default=0.1, ge=0, lt=1)
     instance_weight: float = Field(default=0.3, ge=0, description="weight of CLAM's patch loss")
     instance_patches: int = Field(default=8, gt=0)
@@ -76,15 +69,7 @@ class Moemil(FusedModel):
 
     def __init__(self, study: Study, options: MoemilOptions) -> None:
         super().__init__(study, options)
-        sizes = EncoderSizes(
-            width=options.width,
-            bag_hidden=options.bag_hidden,
-            attention_hidden=options.attention_hidden,
-            pathway_hidden=options.pathway_hidden,
-            pathway_weights=options.pathway_weights,
-            dropout=options.dropout,
-        )
-        self.add_parts(lambda spec: make_encoder(spec, sizes))
+        self.add_parts(lambda spec: make_encoder(spec, options))
         fused_width = len(self.features) * (options.width + 1)
         self.fusion = nn.ModuleDict(
             {
@@ -121,7 +106,7 @@ class Moemil(FusedModel):
         vectors = {name: one.vector for name, one in encoded.items()}
         fused = self.fusion["absent"](vectors, batch.present)
         mixed = self.fusion["experts"](fused)
-        response, hazards = self.heads(mixed, fused[:, 0])
+        response, hazards = self.heads(mixed)
         attention = {n: e.attention for n, e in encoded.items() if e.attention is not None}
         return Outputs(response, hazards, torch.cat(list(mixed.values()), dim=-1), attention)
 

@@ -22,25 +22,26 @@ from torch import Tensor, nn
 
 from common.cohort.batch import Outputs, PatientBatch
 from common.errors import ConfigError
-from common.models.base.base import FusedModel, ModelOptions, masked_softmax
-from common.models.parts.encoders import PathwayWeights
+from common.models.base.base import FusedModel, masked_softmax
 from common.models.parts.token_attention import FeedForward
-from common.models.parts.tokenizers import Tokens, make_tokenizer, masked_mean, tokens_of
+from common.models.parts.tokenizers import (
+    TokenOptions,
+    Tokens,
+    make_tokenizer,
+    masked_mean,
+    tokens_of,
+)
 from common.models.parts.towers import Towers
 from common.study.modalities import MODALITIES, Modality
 from common.study.study import Study
 
 
-class SurvPgcOptions(ModelOptions):
+class SurvPgcOptions(TokenOptions):
     """Options of `survpgc`; the defaults are the published sizes."""
 
     paths: list[Modality] = Field(default=["genomics", "clinical"], min_length=1)
-    width: int = Field(default=256, gt=0, description="d, width of a token")
     attention_width: int = Field(default=128, gt=0, description="d', width of Q, K and V")
     tower_hidden: int = Field(default=64, ge=0)
-    dropout: float = Field(default=0.1, ge=0, lt=1)
-    pathway_hidden: int = Field(default=64, gt=0)
-    pathway_weights: PathwayWeights = "per_token"
     redundancy_weight: float = Field(
         default=0.0, ge=0, description="weight of max(0, cos(paths) - 0.2); 0 as published"
     )
@@ -92,15 +93,7 @@ class SurvPgc(FusedModel):
                 cure="add such feature sets, change options.paths, or choose moemil",
             )
         self.features = {n: s for n, s in self.features.items() if n in self._read_names()}
-        self.add_parts(
-            lambda spec: make_tokenizer(
-                spec,
-                options.width,
-                pathway_hidden=options.pathway_hidden,
-                pathway_weights=options.pathway_weights,
-                dropout=options.dropout,
-            )
-        )
+        self.add_parts(lambda spec: make_tokenizer(spec, options))
         width, out = options.width, options.attention_width
         self.fusion = _PathFusion(self._paths, width, out, options.dropout)
         self.heads = Towers(study, 2 * out * len(self._paths), options.tower_hidden)
@@ -139,8 +132,7 @@ class SurvPgc(FusedModel):
         self, reads: dict[Modality, PathRead], patches: Tokens, batch: PatientBatch
     ) -> Outputs:
         embedding = torch.cat([read.means for read in reads.values()], dim=1)
-        mixed = dict.fromkeys(("response", "survival"), embedding)
-        response, hazards = self.heads(mixed, embedding[:, 0])
+        response, hazards = self.heads(embedding)
         reading = torch.stack([read.attention.sum(1) for read in reads.values()]).sum(0)
         return Outputs(response, hazards, embedding, patches.attention(reading, batch))
 

@@ -34,8 +34,7 @@ class Pooled(FusedModel):
     def forward_prepared(self, batch: PatientBatch) -> Outputs:
         """Return the outputs."""
         embedding = torch.stack([self._vector(name, batch) for name in self.features]).sum(0)
-        mixed = dict.fromkeys(("response", "survival"), embedding)
-        return Outputs(*self.heads(mixed, embedding[:, 0]), embedding)
+        return Outputs(*self.heads(embedding), embedding)
 
     def _vector(self, name: str, batch: PatientBatch) -> torch.Tensor:
         tokens, mask = batch.real_tokens(name)

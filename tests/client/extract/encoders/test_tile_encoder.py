@@ -19,10 +19,9 @@ from PIL import Image
 from client.extract.encoders import encoder_weights
 from client.extract.encoders.efficientnet_lite import MEAN, STD, load_efficientnet_lite0
 from client.extract.encoders.encoder_registry import (
+    ENCODERS,
     EncoderEntry,
     encoder_entry,
-    encoders,
-    register_encoder,
 )
 from client.extract.encoders.encoder_weights import weights_sha256
 from client.extract.encoders.onnx_export import cached_efficientnet_lite0
@@ -156,11 +155,11 @@ def test_device_follows_the_policy() -> None:
 
 
 def test_every_registered_encoder_is_complete() -> None:
-    assert {entry.name for entry in encoders()} >= {
+    assert {entry.name for entry in ENCODERS} >= {
         "efficientnet_lite0", "resnet50_trunc", "uni", "uni2_h", "conch", "ctranspath", "virchow2",
         "gigapath",
     }  # fmt: skip
-    for entry in encoders():
+    for entry in ENCODERS:
         assert entry.dim > 0
         assert entry.licence
         assert all(0 < value < 1 for value in (*entry.mean, *entry.std))
@@ -203,7 +202,8 @@ def mean_colour_model(
 @pytest.fixture
 def weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
-    register_encoder(EncoderEntry("mean", 3, 8, (0.5, 0.4, 0.3), (0.2, 0.1, 0.25), "none"))
+    entry = EncoderEntry("mean", 3, 8, (0.5, 0.4, 0.3), (0.2, 0.1, 0.25), "none")
+    monkeypatch.setitem(ENCODERS._entries, "mean", entry)
     folder = encoder_weights.weights_folder()
     folder.mkdir(parents=True)
     return folder

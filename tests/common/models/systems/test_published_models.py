@@ -101,8 +101,8 @@ def test_survpgc_redundancy_is_a_loss_of_each_patient():
         ("survpgc", {"modalities": ["clinical"]}, "needs pathology"),
         ("survpgc", {"paths": ["pathology"]}, "other than pathology"),
         ("cross_attention", {"width": 10, "heads": 4}, "multiple of heads"),
-        ("foundation", {"width": 10, "heads": 4}, "do not fit together"),
-        ("foundation", {"weights": "x"}, "do not fit together"),
+        ("foundation", {"width": 10, "heads": 4}, "multiple of heads"),
+        ("foundation", {"weights": "x"}, "weights and sha256 go together"),
         ("abmil", {"modalities": ["pathology"], "width": 0}, "greater than 0"),
     ],
 )
