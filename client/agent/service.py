@@ -8,8 +8,6 @@ grpcio creates it 0755, so it is bound inside a private folder and narrowed befo
 from __future__ import annotations
 
 import logging
-import signal
-import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -30,6 +28,7 @@ from client.agent.socket_call import (
 from client.site.disk_watch import DiskWatch
 from common.errors import ConfigError
 from common.process.grpc_health import is_serving
+from common.process.stop_signals import stop_on_signals
 from common.protocol.protocol import (
     AgentApi,
     EvaluateReply,
@@ -74,9 +73,7 @@ def serve(
     Raises:
         ConfigError: The socket cannot be made there.
     """
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+    stop = stop_on_signals()
     with serving(agent, socket, journal=journal, disk=disk, share=share):
         _log.info("listening on %s", socket)
         stop.wait()

@@ -14,7 +14,8 @@ from common.commands.cli_output import Output
 from common.commands.options import JsonOption
 from common.errors import ConfigError
 from common.process.background import BackgroundStart
-from common.process.supervisor import Supervisor, read_supervised, stop_on_signals, stop_supervised
+from common.process.stop_signals import stop_on_signals
+from common.process.supervisor import Supervisor, read_supervised, stop_supervised
 
 READY_S = 120.0
 

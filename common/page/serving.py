@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ipaddress
-import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -13,6 +12,7 @@ import uvicorn
 
 from common.errors import ConfigError
 from common.page.guard import AsgiApp, ReadOnlyGuard
+from common.process.stop_signals import stop_on_signals
 
 START_S = 20.0
 STOP_S = 5.0
@@ -34,9 +34,7 @@ def serve_page(
         ConfigError: The address is not loopback and no name was given, or cannot be had.
     """
     check_exposure(host, names)
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+    stop = stop_on_signals()
     with page_served(app, host=host, port=port, names=names) as url:
         ready(url)
         stop.wait()

@@ -8,7 +8,8 @@ import threading
 from common.commands.cli_output import Output
 from common.errors import RunError
 from common.process.background import BackgroundStart
-from common.process.supervisor import Supervisor, check_not_running, stop_on_signals
+from common.process.stop_signals import stop_on_signals
+from common.process.supervisor import Supervisor, check_not_running
 from server.consortium.consortium_folder import ConsortiumFolder
 from server.flower.flower_commands import registered_nodes
 from server.flower.superlink import is_superlink_healthy, server_processes, status_file

@@ -124,6 +124,7 @@ def test_plain_http_and_old_tls_are_refused(proxy):
         assert b"400" in plain.recv(100)
     old = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     old.check_hostname, old.verify_mode = False, ssl.CERT_NONE
-    old.maximum_version = ssl.TLSVersion.TLSv1_1
+    with pytest.deprecated_call():  # the refused version is deprecated in Python, too
+        old.maximum_version = ssl.TLSVersion.TLSv1_1
     with socket.create_connection(("127.0.0.1", port)) as raw, pytest.raises(ssl.SSLError):
         old.wrap_socket(raw)

@@ -13,7 +13,8 @@ from common.process.supervisor import read_supervised, stop_supervised
 SUPERVISE = """
 import sys
 from pathlib import Path
-from common.process.supervisor import Child, Supervisor, stop_on_signals
+from common.process.stop_signals import stop_on_signals
+from common.process.supervisor import Child, Supervisor
 folder = Path(sys.argv[1])
 child = Child("child", (sys.executable, "-c", (folder / "child.py").read_text()), folder / "c.log")
 Supervisor([child], folder / "status.json").run(stop_on_signals())

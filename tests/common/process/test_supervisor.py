@@ -17,7 +17,8 @@ SLEEP = (sys.executable, "-c", "import time; time.sleep(300)")
 SCRIPT = """
 import sys
 from pathlib import Path
-from common.process.supervisor import Child, Supervisor, stop_on_signals
+from common.process.stop_signals import stop_on_signals
+from common.process.supervisor import Child, Supervisor
 folder = Path(sys.argv[1])
 child = Child("sleeper", (sys.executable, "-c", "import time; time.sleep(300)"), folder / "log")
 Supervisor([child], folder / "status.json", facts={"port": 7}).run(stop_on_signals())
