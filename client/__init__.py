@@ -1,4 +1,4 @@
-"""Code that runs inside a hospital; `__init__.pyi` lists what it offers to others."""
+"""Code that runs inside a hospital; `__init__.pyi` lists the public names."""
 
 from common.lazy import lazy_names
 

@@ -1,4 +1,4 @@
-"""Contracts and methods that all sides share; `__init__.pyi` lists what it offers to others."""
+"""Contracts and methods that all sides share; `__init__.pyi` lists the public names."""
 
 from common.lazy import lazy_names
 

@@ -1,4 +1,4 @@
-"""Base of every contract: unknown keys refused, values frozen, errors with file and key."""
+"""Base class of every contract: unknown keys refused, values frozen, errors with file and key."""
 
 from __future__ import annotations
 

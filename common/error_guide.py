@@ -1,4 +1,4 @@
-"""What every error code means and what to do about it, for pages that know the code alone.
+"""Explain every error code, and what to do about it, for pages that know only the code.
 
 Across the line between a hospital and the coordinator goes the code, never the sentences of the
 error. This table is the same as that of the handbook (`deploy/handbook/errors.md`).

@@ -1,4 +1,4 @@
-"""Every error a user can meet, with a stable code and a cure.
+"""Define every error that a user can meet, with a stable code and how to fix it.
 
 The tree::
 

@@ -1,4 +1,4 @@
-"""Optional libraries: imported when first needed, with the extra to install in the error."""
+"""Import optional libraries when first needed; the error names the extra to install."""
 
 from __future__ import annotations
 

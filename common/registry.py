@@ -1,4 +1,4 @@
-"""Keep what may be chosen by name, and find what other installed distributions offer.
+"""Registry of what a study chooses by name, including what other distributions offer.
 
 An entry is one object in one file; the code behind it is imported when it is first needed. Another
 distribution offers a model, an extractor or an aggregation rule through an entry point of the

@@ -1,4 +1,4 @@
-"""Messages between site and server: a JSON header and a safetensors payload, never pickle."""
+"""Encode messages between site and server: a JSON header and safetensors arrays, never pickle."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Simulated consortia on any cohort; `__init__.pyi` lists what it offers to others."""
+"""Simulated consortia on any cohort; `__init__.pyi` lists the public names."""
 
 from common.lazy import lazy_names
 

@@ -1,4 +1,4 @@
-"""What a hospital checks before any patient is touched; nothing the server sends loosens it."""
+"""Check a request before any patient is read; nothing the server sends loosens the rules."""
 
 from __future__ import annotations
 

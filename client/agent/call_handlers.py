@@ -1,4 +1,4 @@
-"""What the agent's socket does with a call: bytes in, bytes or a stable code out."""
+"""Handle calls on the agent's socket: bytes in, bytes or a stable error code out."""
 
 from __future__ import annotations
 

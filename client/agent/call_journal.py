@@ -1,4 +1,4 @@
-"""What the hospital writes down of every call: who asked for what, and what left.
+"""Log every call at the hospital: who asked for what, and what was sent out.
 
 A line is on disk before the answer leaves; if it cannot be written, the answer does not leave.
 Lines hold digests of request and reply, never their content.

@@ -1,4 +1,4 @@
-"""The boundary of a hospital: bytes in, bytes or a stable code out, nothing else.
+"""Dispatch calls at a hospital's boundary: bytes in, bytes or a stable error code out.
 
 Whatever goes wrong inside is written in full to the hospital's own log; across the boundary
 goes the code alone. Error texts may name patients, files and counts.

@@ -1,4 +1,4 @@
-"""Evaluation at a hospital: held-out patients only, as tables, with noise unless opted out."""
+"""Evaluate at a hospital: held-out patients only, as tables, with noise unless opted out."""
 
 from __future__ import annotations
 

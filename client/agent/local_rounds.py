@@ -1,4 +1,4 @@
-"""Rounds of local training, with what the hospital keeps for itself; mode none.
+"""Train local rounds with the state that a hospital keeps for itself; mode none.
 
 - Parameters that stay local (FedBN; Li et al., 2021) are trained here and never sent.
 - Control variates (SCAFFOLD, option II; Karimireddy et al., 2020) take the drift of this site

@@ -1,4 +1,4 @@
-"""Where a hospital's agent writes its logs."""
+"""Locate the log files of a hospital's agent."""
 
 from __future__ import annotations
 

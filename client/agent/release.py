@@ -1,4 +1,4 @@
-"""Let what a hospital computed leave it: as it is, or masked so that only a sum opens."""
+"""Release a hospital's results: plain, or masked so that only the sum can be opened."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The site agent as a process: socket, audit log and structured log of one hospital."""
+"""Run the site agent as a process: socket, audit log and structured log of one hospital."""
 
 from __future__ import annotations
 

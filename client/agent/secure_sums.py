@@ -1,4 +1,4 @@
-"""A hospital's part in the secure sums of a run: keys, masked uploads, unmasking.
+"""Take part in the secure sums of a run for a hospital: keys, masked uploads, unmasking.
 
 Its secrets lie in the state folder, so a restarted agent goes on with the same keys. Those of a
 run that was not heard of for a week are deleted when the next run opens: whoever breaks into the

@@ -1,4 +1,4 @@
-"""The site agent on a Unix socket: gRPC with byte handlers, one a protocol method.
+"""Serve the site agent on a Unix socket: gRPC with byte handlers, one per protocol method.
 
 The socket lies in a folder that only the agent's user may enter (0700) and is itself 0600;
 grpcio creates it 0755, so it is bound inside a private folder and narrowed before use. With

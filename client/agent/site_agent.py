@@ -1,4 +1,4 @@
-"""The site agent: the only process that reads patients, and all a hospital answers.
+"""The site agent: the only process that reads patients, and a hospital's full interface.
 
 Every call passes the hospital's policy before data is read, every release passes the ledger
 before it is computed, and a repeated request gets the stored bytes.

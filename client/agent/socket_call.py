@@ -1,4 +1,4 @@
-"""One call to the site agent over its Unix socket, as bytes.
+"""Call the site agent once over its Unix socket, with bytes.
 
 The relay imports this file, so it imports nothing heavier than grpc.
 """

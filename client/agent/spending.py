@@ -1,4 +1,4 @@
-"""Between a release and the ledger: reserve, compute, seal, commit; and send again for free."""
+"""Charge a release to the ledger: reserve, compute, store, commit; sent again at no cost."""
 
 from __future__ import annotations
 

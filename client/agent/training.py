@@ -1,4 +1,4 @@
-"""Train one round at a hospital; what leaves is reserved in its ledger first."""
+"""Train one round at a hospital; the ledger reserves the budget first."""
 
 from __future__ import annotations
 

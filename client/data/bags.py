@@ -1,4 +1,4 @@
-"""Bags of tokens as the model sees them: publicly scaled, subsampled, kept in memory.
+"""Prepare bags of tokens for the model: publicly scaled, subsampled, kept in memory.
 
 Scaling constants are public (in the study), so scaling costs no privacy. Subsampling of long
 bags is seeded by patient, so a patient looks the same in every round and after a restart.

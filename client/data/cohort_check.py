@@ -1,4 +1,4 @@
-"""Reads a hospital's manifest against a study: what is usable, and what is still open."""
+"""Check a hospital's manifest against a study: usable patients, and what is still missing."""
 
 from __future__ import annotations
 

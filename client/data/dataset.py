@@ -1,4 +1,4 @@
-"""Patients of one hospital as batches: manifest and feature store to padded tensors.
+"""Build batches of one hospital's patients: manifest and feature store to padded tensors.
 
 Absence is a flag: a missing modality is `present` False with one masked zero token, a missing
 label `observed` False.

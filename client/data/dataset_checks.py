@@ -1,4 +1,4 @@
-"""What is refused before a dataset is built: foreign feature files, impossible tables."""
+"""Refuse unusable data before a dataset is built: foreign feature files, impossible tables."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The permanent split into training and held-out patients: a keyed hash of the identifier.
+"""Split patients permanently into training and held-out, by a keyed hash of the identifier.
 
 Membership never changes: not with the order of the manifest, not with new patients, not
 between studies. Held-out patients therefore pay only for evaluation and training patients only

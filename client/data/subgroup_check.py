@@ -1,4 +1,4 @@
-"""How a hospital's patients fall into a study's subgroups; for its own eyes."""
+"""Count a hospital's patients in a study's subgroups, for the hospital only."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Batches of local training: their order, their preparation, modalities hidden at random."""
+"""Order and prepare the batches of local training, with modality dropout."""
 
 from __future__ import annotations
 

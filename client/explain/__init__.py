@@ -1,1 +1,1 @@
-"""Why the model says what it says about one patient; everything stays at the hospital."""
+"""Explanations of predictions for single patients; everything stays at the hospital."""

@@ -1,4 +1,4 @@
-"""Integrated gradients: how much each input moved one prediction.
+"""Integrated gradients: how much each input contributed to one prediction.
 
 Sundararajan, Taly and Yan (ICML 2017), through captum. The baseline is the public mean patient:
 every feature at its public centre (zero after scaling), with the same modalities present. The

@@ -1,4 +1,4 @@
-"""Colours shared by all pictures: readable in print and for colour-blind readers."""
+"""Colours of all pictures, readable in print and for colour-blind readers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Write what explains a hospital's predictions: one folder per patient."""
+"""Write the explanations of a hospital's predictions: one folder per patient."""
 
 from __future__ import annotations
 

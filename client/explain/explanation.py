@@ -1,4 +1,4 @@
-"""Contract of one patient's explanation: numbers once, for text and JSON alike."""
+"""Contract of one patient's explanation: the numbers behind text and JSON."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Matplotlib figures without a display, written whole or not at all."""
+"""Save Matplotlib figures without a display, whole or not at all."""
 
 from __future__ import annotations
 

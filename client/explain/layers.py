@@ -1,4 +1,4 @@
-"""Layers: what the model made of each token of a bag, one number a token and question."""
+"""Layers of an explanation: one number per token of a bag and question, such as attention."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A patient's folder of explanations: all files of one explanation, or those of the last one."""
+"""Replace a patient's folder of explanations as a whole, or leave the former one."""
 
 from __future__ import annotations
 

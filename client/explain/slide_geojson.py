@@ -1,4 +1,4 @@
-"""Tiles as objects that QuPath opens, with what the model made of each as measurements."""
+"""Export tiles as QuPath objects (GeoJSON), with attention and attribution as measurements."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Locate the tiles of a bag: on which slide of the patient, and how large they are."""
+"""Locate the tiles of a bag: the slide each lies on, and how large they are."""
 
 from __future__ import annotations
 

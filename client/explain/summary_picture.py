@@ -1,4 +1,4 @@
-"""One patient at a glance: the survival curve among the hospital's own, and what moved it (PNG)."""
+"""Draw one patient's summary: survival curve among the hospital's own, and attributions (PNG)."""
 
 from __future__ import annotations
 

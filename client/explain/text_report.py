@@ -1,4 +1,4 @@
-"""A patient's report in words: filled from numbers by a template, nothing generated freely."""
+"""Write a patient's report in words: templates filled with numbers, no generated text."""
 
 from __future__ import annotations
 

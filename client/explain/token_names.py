@@ -1,4 +1,4 @@
-"""Names of the tokens and columns of a feature set, for people who read attributions."""
+"""Name the tokens and columns of a feature set for readers of attributions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sentences on how a model was trained: what was promised, and what this hospital spent."""
+"""Describe how a model was trained: the privacy promise, and what this hospital spent."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Raw files to feature files: one HDF5 file a patient and feature set."""
+"""Feature extraction from raw files: one HDF5 file per patient and feature set."""

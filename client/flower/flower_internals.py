@@ -1,4 +1,4 @@
-"""Name, in one place, what the hospital's side replaces or leans on inside Flower.
+"""Collect, in one place, what the hospital's side replaces or relies on inside Flower.
 
 Seen with Flower 1.41.0; Flower is pinned below 1.42. Each section says why it is needed and why no
 public hook of Flower does instead. For each, `tests/client/flower/test_flower_internals.py` fails

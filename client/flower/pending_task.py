@@ -1,4 +1,4 @@
-"""Keep the message that a relay is handling, so that its successor can answer for it.
+"""Store the message that a relay is handling, so that its successor can answer for it.
 
 Flower would wait for two missed heartbeats, a minute, before it gives such a message up. The file
 lies beside the secret that SuperNode and relay share, in a folder of their user alone; it holds no

@@ -1,4 +1,4 @@
-"""Take the SuperNode's messages to the site agent, in one lasting process.
+"""Take the SuperNode's messages to the site agent, in one long-lived process.
 
 Flower would start a new process for every message, 1.3 s of imports each, and unpack the
 server's bundle in it. This one process stays, so a message costs milliseconds, and the bundle is

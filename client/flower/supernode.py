@@ -1,4 +1,4 @@
-"""Run Flower's SuperNode with short polls: between messages it sleeps a fifth of a second, not 3.
+"""Run Flower's SuperNode with short polls: it sleeps 0.2 s between messages instead of 3 s.
 
 Run as `python -m client.flower.supernode`, it takes the arguments of `flower-supernode`. After half
 a minute without a message, or where looking takes long because line or machine are busy, it looks

@@ -1,1 +1,1 @@
-"""Commands of `tumorboard site` and the state of a running hospital node."""
+"""Commands of `tumorboard site`, and the state of a running hospital node."""

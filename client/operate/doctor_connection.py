@@ -1,4 +1,4 @@
-"""Checks of a hospital's way to the consortium: kit, site gate, server, agent."""
+"""Check a hospital's connection to the consortium: kit, site gate, server, agent."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A hospital's account of spent privacy: show it, verify it, copy it, correct it.
+"""A hospital's record of spent privacy: show it, verify it, copy it, correct it.
 
 `release` and `reconcile` are the administrator's: they add lines and never remove any.
 """

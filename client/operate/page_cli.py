@@ -1,4 +1,4 @@
-"""`tumorboard site page`: a hospital's live page about itself, to be read in a browser."""
+"""Command `tumorboard site page`: serve a hospital's live page about itself."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Predictions as a hospital sees them on its screen, or as one JSON object."""
+"""Print a hospital's predictions, as text or as one JSON object."""
 
 from __future__ import annotations
 

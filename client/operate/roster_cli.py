@@ -1,4 +1,4 @@
-"""The command that shows the consortium's roster as this hospital knows it."""
+"""Command that shows the consortium's roster as this hospital knows it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The three processes of a hospital that takes part: site agent, SuperNode, relay.
+"""Define the three processes of a hospital that takes part: site agent, SuperNode, relay.
 
 The agent alone reads patients and has no network. The SuperNode faces the network and starts
 nothing: it hands messages to the relay over loopback, guarded by a secret made anew each time.

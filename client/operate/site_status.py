@@ -1,4 +1,4 @@
-"""What a hospital's own processes are doing, for `tumorboard site status` and the page."""
+"""Report what a hospital's processes are doing, for `tumorboard site status` and the page."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""A hospital's live page about itself; nothing about patients."""
+"""A hospital's live page about itself, without anything about patients."""

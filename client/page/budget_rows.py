@@ -1,4 +1,4 @@
-"""Set what a hospital has spent beside its ceilings, in epsilon."""
+"""Compare what a hospital has spent with its ceilings, in epsilon."""
 
 from __future__ import annotations
 

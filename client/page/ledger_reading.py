@@ -1,4 +1,4 @@
-"""The ledger as a page shows it: verified again whenever it changed, never touched.
+"""Read the ledger for a page: verified again whenever it changed, never written.
 
 The agent appends while the page reads. A line that is there before its head file, or a head file
 that is newer than what was just read, looks like damage for a moment; only what stays is told.

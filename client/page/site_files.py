@@ -1,4 +1,4 @@
-"""Read what a hospital's own files and its agent say now; nothing is changed."""
+"""Read the current state of a hospital from its files and its agent; nothing is changed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""List what a hospital should look at, and what to do about each."""
+"""List the problems a hospital should look at, and what to do about each."""
 
 from __future__ import annotations
 

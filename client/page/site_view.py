@@ -1,4 +1,4 @@
-"""View of a hospital's page: agent, consents, budget, what left; no patient."""
+"""View of a hospital's page: agent, consents, budget and what was sent out; no patient."""
 
 from __future__ import annotations
 

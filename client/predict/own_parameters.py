@@ -1,4 +1,4 @@
-"""The model as this hospital uses it: with what it kept for itself, or its personal one.
+"""Select the model this hospital uses: global with its own parameters, or its personal one.
 
 In a study whose parameters partly stay local the published model file is incomplete on purpose:
 what stayed here was never sent.

@@ -1,4 +1,4 @@
-"""What the trained model says about a hospital's own patients."""
+"""Predict a hospital's own patients with the trained model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Predicts a hospital's own patients with a finished model; nothing leaves the hospital."""
+"""Run `tumorboard site predict`: predict with a finished model; nothing leaves the hospital."""
 
 from __future__ import annotations
 

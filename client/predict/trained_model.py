@@ -1,4 +1,4 @@
-"""The model file of a finished run, checked against the study before it says anything."""
+"""Load the model file of a finished run, checked against the study."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Hospital's own folder: identity, consents, connection, roster and stored replies."""
+"""A hospital's own folder: identity, consents, connection, roster and stored replies."""

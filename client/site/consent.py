@@ -1,4 +1,4 @@
-"""A recorded consent: what the hospital agreed to, signed by its identity.
+"""Record consents: what the hospital agreed to, signed by its identity.
 
 Only who holds the hospital's identity can widen a ceiling: a file written by anybody else, or
 altered later, is refused.

@@ -1,4 +1,4 @@
-"""Read the installed site kit, the folder `connection` beside `site.yaml`, and check it.
+"""Read and check the installed site kit, the folder `connection` beside `site.yaml`.
 
 ::
 

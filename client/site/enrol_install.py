@@ -1,4 +1,4 @@
-"""Install a site kit: nothing is taken over before everything fits."""
+"""Install a site kit; nothing is changed before everything has been checked."""
 
 from __future__ import annotations
 

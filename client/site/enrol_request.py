@@ -1,4 +1,4 @@
-"""A hospital's keys and its request to join a consortium."""
+"""Create a hospital's keys and its request to join a consortium."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The roster as a hospital knows it: the newest its coordinator's roster key has signed.
+"""Keep the newest roster that the coordinator's roster key has signed.
 
 It comes with the site kit, then with every handshake, or by hand. What the hospital goes by is the
 key it pinned when the kit was installed, and the version it saw last: whoever breaks into the

@@ -1,4 +1,4 @@
-"""The hospital's two keys; their private halves never leave it.
+"""Keep the hospital's two keys, whose private halves never leave it.
 
 - identity: Ed25519, signs its keys of the secure sum, its request to join and its audit log;
 - node key: P-384 in OpenSSH format, with which its SuperNode authenticates to the SuperLink.

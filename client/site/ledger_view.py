@@ -1,4 +1,4 @@
-"""Show a hospital its ledger, and add what its administrator may add."""
+"""Show a hospital its ledger, and add the entries of its administrator."""
 
 from __future__ import annotations
 

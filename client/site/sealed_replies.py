@@ -1,4 +1,4 @@
-"""Replies that were paid for, stored before they leave, and sent again at no cost.
+"""Store replies before they leave, so that they can be sent again at no cost.
 
 The first payload stored under a key stays: a second computation of the same release, with other
 noise, can never be sent.

@@ -1,4 +1,4 @@
-"""Check that the agent's disks take what it must write, for status, doctor and page."""
+"""Check that the agent can write to its disks, for status, doctor and page."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A hospital's folder: `site.yaml`, its consents, and where everything lies."""
+"""Locate the files of a hospital's folder: `site.yaml`, its consents and its state."""
 
 from __future__ import annotations
 

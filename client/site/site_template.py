@@ -1,4 +1,4 @@
-"""Templates a new hospital starts from."""
+"""Write the templates that a new hospital starts from."""
 
 from __future__ import annotations
 

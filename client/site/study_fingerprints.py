@@ -1,4 +1,4 @@
-"""Fingerprints of a study's extractors as installed here, to state in the study."""
+"""Compute the fingerprints of a study's extractors as installed, to be stated in the study."""
 
 from __future__ import annotations
 

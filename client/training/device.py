@@ -1,4 +1,4 @@
-"""Where a hospital computes."""
+"""Choose the device on which a hospital computes."""
 
 from __future__ import annotations
 

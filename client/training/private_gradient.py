@@ -1,4 +1,4 @@
-"""Sum of per-patient gradients of a hospital: the only thing private training reads.
+"""Sum a hospital's per-patient gradients: the only thing private training reads.
 
 One patient's gradient is that of their own loss on their own, unpadded tokens. It is clipped in
 the joint norm of all parameters. Layers that draw random numbers (dropout) are switched off, so

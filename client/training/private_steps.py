@@ -1,4 +1,4 @@
-"""DP-SGD over local epochs: several noised steps of an optimiser at the site, then the change.
+"""Train by DP-SGD over local epochs: several noised optimiser steps at the site.
 
 Mode local only. Unit: one patient; adjacency: add or remove one; sensitivity: the clip C of every
 step; mechanism: integer Skellam noise (`common.privacy.integer_encoding`). An epoch is one step

@@ -1,4 +1,4 @@
-"""What a hospital keeps for itself from round to round: its own parameters, control variates.
+"""Store what a hospital keeps between rounds: its own parameters, control variates.
 
 Each entry is on disk with the round it belongs to and what it was before that round, so that a
 round that is asked again starts from the same state and gives the same bytes.

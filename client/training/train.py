@@ -1,4 +1,4 @@
-"""Local training without privacy: some epochs or steps of an optimiser, then the change.
+"""Train locally without privacy: some epochs or steps of an optimiser, then the change.
 
 Mode none only. The optimiser is fresh in every round; order, dropout and modality dropout follow
 from the study's seed and the round, never from the site, so a run can be repeated bit by bit.

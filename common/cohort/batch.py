@@ -1,4 +1,4 @@
-"""What a model sees of patients, and what it says about them.
+"""Define a batch of patients, the input of a model, and the model's outputs.
 
 Absence is a flag, never a zero: a modality is read only where `present` is true and a token
 only where `mask` is true.

@@ -1,4 +1,4 @@
-"""How many patients a hospital has at each step; leaves it under release `internal` only.
+"""Count a hospital's patients at each step; sent out under release `internal` only.
 
 Exact counts, not differentially private, like the tables they travel with.
 """

@@ -1,4 +1,4 @@
-"""Feature files: one bag of tokens a patient and feature set, in HDF5.
+"""Read and write feature files: one bag of tokens per patient and feature set, in HDF5.
 
 Ours hold `features` (T, D) float32 and, for slides, `coords` (T, 2) int64 in level-0 pixels of
 the tile's upper left corner and `slide_index` (T,): the layout CLAM and TRIDENT users know.

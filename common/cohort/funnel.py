@@ -1,4 +1,4 @@
-"""The cohort funnel: rows, patients, each modality, outcome, usable, and why the others fell out.
+"""Count a cohort from rows to usable patients, with the reason for each exclusion.
 
 For the hospital's own eyes: exact counts and identifiers never leave it.
 """

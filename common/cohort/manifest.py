@@ -1,4 +1,4 @@
-"""The patient table of one hospital: read once, every problem told at once.
+"""Read the patient table of one hospital and report all its problems together.
 
 One row per patient. Columns: `patient_id`; those of the modalities (`common.study.modalities`);
 `response` (0/1); `time` with `time_unit`, or `time_months`; `event` (0/1). Empty cells mean not

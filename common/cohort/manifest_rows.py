@@ -1,4 +1,4 @@
-"""Cells of one manifest row to checked values; problems are collected, never raised."""
+"""Validate the cells of one manifest row; problems are collected, never raised."""
 
 from __future__ import annotations
 

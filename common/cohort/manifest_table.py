@@ -1,4 +1,4 @@
-"""The manifest as cells: CSV or Parquet to text, and what its columns are."""
+"""Read a manifest's cells as text from CSV or Parquet, and recognise its columns."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Outcomes of patients: response and survival, times in months."""
+"""Represent the outcomes of patients: response, and survival in months."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An auditor's commands: verify ledgers and audit logs, compose spends a second time.
+"""An auditor's commands: verify ledgers and audit logs, recompute what was spent.
 
 Nothing here needs access to patients; a copy of the ledger is enough.
 """

@@ -1,4 +1,4 @@
-"""The `tumorboard` command: finds command groups by entry point, imports one when called.
+"""Run the `tumorboard` command: find command groups by entry point, import one when called.
 
 Client and server stay independent: each declares its own group, and this file knows neither.
 """

@@ -1,4 +1,4 @@
-"""Help as people should read it, where typer and click disagree about it.
+"""Correct the help texts of commands where typer and click do not work together.
 
 Typer escapes brackets for a renderer that is not used here, loses the help of arguments under
 click 8.5, and adds options for shell completion to every group; click cuts the summaries in lists

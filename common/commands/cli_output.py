@@ -1,4 +1,4 @@
-"""What a command shows: plain text for people, one JSON object for programs.
+"""Print a command's result: plain text for people, one JSON object for programs.
 
 In JSON mode standard output holds exactly one JSON object; everything else is silent, so that
 `tumorboard ... --json | jq` always works. Progress goes to standard error.

@@ -1,4 +1,4 @@
-"""A preflight: named checks, each with what was found and, where need be, its cure."""
+"""Run preflight checks, each with a finding and, if it fails, how to fix it."""
 
 from __future__ import annotations
 

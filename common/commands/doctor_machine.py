@@ -1,4 +1,4 @@
-"""Checks of the machine that hospital and coordinator share: software, clock, disk, secrets."""
+"""Check what hospital and coordinator share: software, clock, disk, secret files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""JSON Schemas of everything people write or read by hand, for editors and other programs."""
+"""Export JSON Schemas of all files that people write, for editors and other programs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A study's commands: start one, check it, freeze its digest, show what it says."""
+"""Commands for a study: start one, check it, freeze its digest, show its content."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Freezing a study: the canonical file whose SHA-256 is the digest hospitals approve."""
+"""Freeze a study: write the canonical file whose SHA-256 digest hospitals approve."""
 
 from __future__ import annotations
 

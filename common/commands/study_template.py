@@ -1,4 +1,4 @@
-"""A commented study to start from; it is valid as it stands."""
+"""Write a commented study file to start from; it is valid as written."""
 
 from __future__ import annotations
 

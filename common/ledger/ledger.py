@@ -1,4 +1,4 @@
-"""The ledger of one hospital: reserve -> sync -> compute -> commit, and never above a budget.
+"""Keep one hospital's privacy ledger: reserve -> sync -> compute -> commit, within budget.
 
 Every release of patient data is admitted here before the data is read. An admitted release
 counts as spent whatever happens afterwards, a crash included. The same release may be asked for

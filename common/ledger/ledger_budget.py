@@ -1,4 +1,4 @@
-"""Budgets of a hospital: ceilings over its life and for each study, for each set of patients.
+"""Check a hospital's budgets: lifetime and per-study ceilings for each set of patients.
 
 Training patients pay in epsilon at the hospital's delta: squares of Gaussian-DP parameters mu add
 up, also when later releases depend on earlier answers (Smith and Thakurta, 2022), and so does the

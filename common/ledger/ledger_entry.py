@@ -1,4 +1,4 @@
-"""Contract of a ledger line: a spend, its commit, a recovery, or an administrator's word."""
+"""Contract of a ledger line: a spend, its commit, a recovery or an administrator's entry."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The chained file under a ledger: append-only, locked, verified, with its head kept beside it.
+"""Store a ledger as a hash-chained, append-only, locked file with its head beside it.
 
 The head file names the last line that was reported as written. It tells a torn last line (never
 reported: drop it) from a last line that was damaged or cut off later (refuse).

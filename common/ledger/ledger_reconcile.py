@@ -1,4 +1,4 @@
-"""Accept a ledger that lost lines as it is, and charge for them: an administrator's act."""
+"""Accept a ledger that lost lines, and charge for the loss: an administrator's act."""
 
 from __future__ import annotations
 

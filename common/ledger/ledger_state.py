@@ -1,4 +1,4 @@
-"""Add up the lines of a ledger."""
+"""Add up the spends of a ledger's lines."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Compose a ledger's mechanisms again, by two accountants of others: a second and third opinion.
+"""Recompute a ledger's epsilon with two independent accountants.
 
 The second, privacy loss distributions of dp-accounting, covers every release; the third, privacy
 random variables of Opacus, those with Gaussian noise.

@@ -1,4 +1,4 @@
-"""Describe a metric: what it is called, computed from and judged by."""
+"""Describe a metric: its name, the tables it is computed from, and which direction is better."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Fused models: `build_model(study)` makes the one a study names."""
+"""Fused models: `build_model(study)` builds the one that a study names."""

@@ -1,1 +1,1 @@
-"""The read-only live page that a coordinator, or a hospital, serves about itself."""
+"""Read-only live page of a coordinator or a hospital."""

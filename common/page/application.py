@@ -1,4 +1,4 @@
-"""A live page: the whole page, the part that changes, the same for programs, style and script.
+"""Web application of a live page: full page, changing part, JSON, style and script.
 
 The part that changes has a digest, so that a page which asks again after nothing happened gets an
 empty answer and does not move.

@@ -1,4 +1,4 @@
-"""The last lines of an audit log, as they stand; `tumorboard audit log verify` checks the chain."""
+"""Read the last lines of an audit log, unverified; `audit log verify` checks the chain."""
 
 from __future__ import annotations
 

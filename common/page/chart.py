@@ -1,4 +1,4 @@
-"""Line charts as inline SVG: drawn by hand, coloured by the page's style, light or dark.
+"""Draw line charts as inline SVG, in the colours of the page's light or dark style.
 
 A screen reader hears one sentence that sums the curve up; the figure around it holds the title.
 """

@@ -1,4 +1,4 @@
-"""Show something wrong on a live page: what, and what to do about it."""
+"""Show a problem on a live page: what is wrong, and what to do about it."""
 
 from __future__ import annotations
 

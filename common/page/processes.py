@@ -1,4 +1,4 @@
-"""Supervised processes as a page shows them: which run, which answer, which were restarted."""
+"""Describe supervised processes on a page: which run, which answer, which were restarted."""
 
 from __future__ import annotations
 

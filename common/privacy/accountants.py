@@ -1,4 +1,4 @@
-"""Give epsilon numerically: a second opinion on `common.privacy.accounting`.
+"""Compute epsilon numerically, to check the closed forms of `common.privacy.accounting`.
 
 `pld` (privacy loss distributions) is authoritative; `rdp` (Renyi) is the safe cross-check; `prv`
 (privacy random variables) is another team's code for what `pld` does. There is no central-limit

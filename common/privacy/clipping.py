@@ -1,4 +1,4 @@
-"""Sum of per-patient gradients, each clipped in the joint norm of all parameters.
+"""Sum per-patient gradients, each clipped in the joint norm of all parameters.
 
 With a clip C every clipped gradient is rounded to a grid of about 2^-36 C before it is added;
 clipping leaves room for the rounding. Sums of up to 2^16 patients are then exact in float64:

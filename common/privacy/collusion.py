@@ -1,4 +1,4 @@
-"""Who may collude and who must stay: t, n_min and the threshold of the secure sum.
+"""Choose t, n_min and the threshold of the secure sum: tolerated colluders and dropouts.
 
 Each site adds 1/(n_min - t) of the noise variance, so the noise is whole after t colluders have
 taken theirs away and all but n_min sites are lost. The threshold of the secure sum is more than

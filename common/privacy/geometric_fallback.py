@@ -1,4 +1,4 @@
-"""What a single share of two-sided geometric noise protects, if all others are known.
+"""Compute what one share of two-sided geometric noise protects if all others are known.
 
 In mode `distributed` each hospital adds a share: the difference of two negative binomials of shape
 r = 1 / shares and success probability 1 - a, a = e^-epsilon (`common.privacy.noise`). If the server

@@ -1,4 +1,4 @@
-"""From a sum of clipped gradients to noised integers, and back.
+"""Encode a sum of clipped gradients as noised integers, and decode it.
 
 A site sends y = round(g / s) + Z: rounding comes before the noise (Kairouz et al., 2021), and
 nothing is clipped, saturated or rounded after it. Z is Skellam noise of variance

@@ -1,4 +1,4 @@
-"""Privacy noise from a cryptographic generator.
+"""Draw privacy noise from a cryptographic generator.
 
 Every call draws a fresh 256-bit key from the operating system and reads a ChaCha20 stream under
 it: there is no seed, no state that a fork or a snapshot could repeat, and nothing to configure.

@@ -1,4 +1,4 @@
-"""Start a `tumorboard` command that goes on by itself, and return once it is ready.
+"""Start a `tumorboard` command in the background, and return once it is ready.
 
 A child whose own error a restart cannot cure ends the start at once: that error is told, once, in
 its own words, and nothing is left running. So does a child that ends again and again.

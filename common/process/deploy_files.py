@@ -1,4 +1,4 @@
-"""Files of `deploy/` as they were installed: the Flower bundle, units, images, proxy."""
+"""Locate the installed files of `deploy/`: the Flower bundle, units, images, proxy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Structured log: one JSON object an event with site, run, round and code, for machines to read.
+"""Structured log: one JSON object per event with site, run, round and code.
 
 Events hold declared fields only, never the text of an exception, so no patient's name can slip
 in. The audit log is the proof of what was done; this one is for watching, and it rotates.

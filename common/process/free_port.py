@@ -1,4 +1,4 @@
-"""A free TCP port of the loopback interface."""
+"""Find a free TCP port of the loopback interface."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The grid an evaluation request stands for: what server and site must compute alike."""
+"""Derive the grid of an evaluation request; server and site must compute it alike."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What server and site agent say to each other.
+"""Define the messages between server and site agent.
 
 `AgentApi` is the whole surface of a hospital. In simulation the server's messages reach the
 agent object directly; in deployment they pass Flower, a relay and a Unix socket, unchanged.

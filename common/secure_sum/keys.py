@@ -1,4 +1,4 @@
-"""Keys of a secure sum: X25519 keys of one run, signed by each site's registered identity.
+"""Agree on the keys of a secure sum: X25519 keys per run, signed by each site's identity.
 
 Every secret of a pair is bound to the whole set of signed keys that both were shown: two sites
 that were shown different sets derive different secrets, and their masks do not cancel.

@@ -1,4 +1,4 @@
-"""Answers that open only if enough sites were told the same list of survivors.
+"""Lock answers so that they open only if enough sites received the same list of survivors.
 
 A server that tells different sites different lists could collect the self mask of one site from
 some and its pairwise masks from others. Bonawitz et al. (2017) stop this with one more exchange

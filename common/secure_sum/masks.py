@@ -1,4 +1,4 @@
-"""Masks: AES-256 counter streams over full 256-bit keys, added modulo 2^64 or 2^32."""
+"""Compute masks: AES-256 counter streams over full 256-bit keys, added modulo 2^64 or 2^32."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What server and site exchange for a secure sum.
+"""Define the messages of a secure sum.
 
 Once a run: `AdvertiseRequest` and `AgreeKeysRequest`. Each round: the masked upload travels in
 the arrays of the training reply (`masked`, `sealed_shares`, `commitments`), then one

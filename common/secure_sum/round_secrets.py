@@ -1,4 +1,4 @@
-"""Secrets of one round at one site: the seeds of its masks, and their shares for the others.
+"""Secrets of one round at one site: the seeds of its masks, and their shares for other sites.
 
 For each round a site shares its self seed and its seed with each other site. Whoever drops out
 after uploading can so be finished without. Seeds of one round say nothing of other rounds.

@@ -1,4 +1,4 @@
-"""The server's side of the secure sum: it adds up, relays sealed shares, and opens the sum."""
+"""Server side of the secure sum: add up uploads, relay sealed shares and open the sum."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A site's side of the secure sum, and everything it refuses.
+"""Site side of the secure sum, with every request it refuses.
 
 A round takes two exchanges: the masked upload, and one answer about who survived. A site masks
 one vector a round, in rising rounds; it answers one list of survivors a round, which must name

@@ -1,4 +1,4 @@
-"""What a site must remember between messages, also over a restart."""
+"""Store what a site must remember between messages and over a restart."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Locks of a process at work: held by one process, asked about by others without being taken.
+"""Lock a file while a process works, so that others can see whether it is held without taking it.
 
 These are Linux's open-file-description locks: the kernel says whether one is held, so that a
 reader never stands in the way of a process that is just starting.

@@ -1,4 +1,4 @@
-"""A disk that is full, told apart from all else that a system may refuse.
+"""Recognise errors of a full disk among all other system errors.
 
 Writers name the file with `names_full_disk`: the kernel does not when a write fails. Whoever shows
 errors asks `disk_full_of`.

@@ -1,1 +1,1 @@
-"""Study: what all hospitals approve, and a hospital's own policy."""
+"""The study that all hospitals approve, and a hospital's own policy."""

@@ -1,4 +1,4 @@
-"""How a study combines what the sites send, and what stays with each of them."""
+"""Declare how a study combines the sites' updates, and which parameters stay at a site."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the private sums of a study are made of, computed alike by server and sites."""
+"""Derive the private sums of a study's round, alike for server and sites."""
 
 from __future__ import annotations
 

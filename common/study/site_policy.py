@@ -1,4 +1,4 @@
-"""The hospital's own rules. Nothing the server sends can loosen them."""
+"""Declare a hospital's own rules; nothing the server sends can loosen them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The study: what a consortium agrees on before any patient is touched.
+"""Declare a study: what a consortium agrees on before any patient is read.
 
 `Study.digest()` is what every hospital approves. All constants here are public; none may be
 estimated from patients.

@@ -1,4 +1,4 @@
-"""Public subgroups of patients: sex, age band, stage, or what else a study looks at.
+"""Declare public subgroups of patients: sex, age band, stage or other columns of a study.
 
 A study declares them before any patient is read, so a level never follows from the data. Every
 patient is in at most one level of each subgroup; who has no value, or one that no level names,

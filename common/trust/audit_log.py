@@ -1,4 +1,4 @@
-"""A signed, hash-chained, append-only log of what one side did: coordinator or hospital.
+"""Write a signed, hash-chained, append-only log of the actions of coordinator or hospital.
 
 One JSON object a line, on disk before the call that caused it is answered. The head file beside
 it names the last line reported as written; it tells a torn last line (a power cut: dropped, and

@@ -1,4 +1,4 @@
-"""One line of an audit log: what happened, chained to the line before it, and signed."""
+"""One line of an audit log: an action, chained to the line before it and signed."""
 
 from __future__ import annotations
 

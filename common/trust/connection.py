@@ -1,4 +1,4 @@
-"""Contract of a site's connection: the part of a site kit that pins everything else.
+"""Contract of a site's connection: the part of a site kit that pins all the rest.
 
 Its fingerprint, compared once by telephone, covers the authority that signs the server's
 certificate, the key that signs rosters, and the one bundle the site gate lets through.

@@ -1,4 +1,4 @@
-"""A hospital's request to join: its public keys, signed by both private halves.
+"""A hospital's request to join: its two public keys, signed with both private keys.
 
 The signatures prove that the sender holds the keys; who the sender is, people settle by
 comparing the fingerprint over the telephone.

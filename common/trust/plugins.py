@@ -1,4 +1,4 @@
-"""Name the other distributions that a study uses, and refuse a study where they differ.
+"""Name the other distributions that a study uses, and refuse a study if they differ.
 
 A hospital runs the code it reviewed and nothing else; where a study uses a model, an extractor or
 an aggregation rule of another distribution, its digest covers version and sources of that too.

@@ -1,4 +1,4 @@
-"""Digest the installed code of both sides.
+"""Compute the digest of the installed code, which both sides compare.
 
 Both sides of a study compare `code_digest()` in the handshake, so hospitals run what they
 reviewed and nothing else.

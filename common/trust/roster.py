@@ -1,4 +1,4 @@
-"""Members of a consortium: a list signed by the coordinator, whose version only goes up.
+"""Members of a consortium: a list signed by the coordinator, whose version only increases.
 
 Sites pin the public key that signs it and the last version they saw, so neither another
 coordinator nor an older list, from before a revocation, is taken for the present one. The key that

@@ -1,4 +1,4 @@
-"""Store secret keys on disk: readable by their owner alone, and never overwritten."""
+"""Store secret keys on disk: readable only by their owner, and never overwritten."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ed25519 signatures over canonical JSON, each bound to one purpose.
+"""Sign canonical JSON with Ed25519, each signature bound to one purpose.
 
 The purpose is part of what is signed, so a signature made for one kind of document never
 passes for another, even where one key signs both.

@@ -1,4 +1,4 @@
-"""Proof that a message comes from a site: its registered identity signs the server's challenge.
+"""Prove that a message comes from a site: its registered identity signs the server's challenge.
 
 A Flower node that authenticates is one the consortium admitted, not yet the site it claims to
 be. The server therefore sends each node a fresh random challenge; the site agent signs it

@@ -1,4 +1,4 @@
-"""One TLS call to a SuperLink, to see its certificate and its clock."""
+"""Probe a SuperLink with one TLS call: its certificate and its clock."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""From validated replies to the next global model, block by block."""
+"""Aggregation of validated replies into the next global model, block by block."""

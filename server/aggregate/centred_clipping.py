@@ -1,4 +1,4 @@
-"""Centred clipping (Karimireddy, He and Jaggi, 2021): nobody moves the centre by more than tau.
+"""Centred clipping (Karimireddy, He and Jaggi, 2021): no site moves the centre by more than tau.
 
     v <- v + mean over sites of (g_k - v) min(1, tau / |g_k - v|)
 

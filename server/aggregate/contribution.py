@@ -1,4 +1,4 @@
-"""One site's validated update, as aggregation sees it."""
+"""One site's validated update, as aggregation rules receive it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rules that look at every coordinate alone: median and trimmed mean (Yin et al., 2018).
+"""Aggregate each coordinate alone: median and trimmed mean (Yin et al., 2018).
 
 A hospital that lies about one coordinate moves it at most to a value that an honest one sent.
 The price: what only one small hospital says is lost too.

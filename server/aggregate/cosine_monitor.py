@@ -1,4 +1,4 @@
-"""Does a site pull with the rest or against it? Cosines of what each has sent in all rounds.
+"""Monitor whether a site pulls with the others or against them, by cosines over all rounds.
 
 One noised update of a site says little; the sum of its updates over the rounds keeps what it
 meant while the noise averages away (after Karimireddy et al., 2021, and Gu et al., 2023). A

@@ -1,4 +1,4 @@
-"""Sum of per-patient gradients over sites, divided by public counts.
+"""Divide the sum of per-patient gradients over sites by public counts.
 
 The true number of patients is private, so the divisor is the study's nominal count
 (`TrainingPlan.nominal_patients`, or `nominal_by_modality` for a modality's own block).

@@ -1,4 +1,4 @@
-"""Krum: the one update that lies closest to most others (Blanchard et al., 2017)."""
+"""Krum: select the one update that lies closest to most others (Blanchard et al., 2017)."""
 
 from __future__ import annotations
 

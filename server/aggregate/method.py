@@ -1,4 +1,4 @@
-"""From the updates of one round to a direction of descent, by the method the study chose."""
+"""Turn the updates of one round into a direction of descent, by the study's method."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One update from those of several sites that may lie, by the rule the study chose.
+"""Aggregate the updates of sites that may lie, by the rule of the study.
 
 Every rule sees updates as means over a site's patients, one row a site. Sites lack blocks whose
 modality they lack, so a rule is applied to groups of parameters that the same sites send.

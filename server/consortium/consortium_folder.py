@@ -1,4 +1,4 @@
-"""Name the paths of the coordinator's folder, and read what lies in it.
+"""Name the paths of the coordinator's folder, and read its files.
 
 ::
 

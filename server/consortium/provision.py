@@ -1,4 +1,4 @@
-"""Make a consortium: its authority, its keys, its server certificate, an empty roster."""
+"""Create a consortium: its authority, its keys, its server certificate, an empty roster."""
 
 from __future__ import annotations
 

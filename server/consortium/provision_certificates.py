@@ -1,4 +1,4 @@
-"""The consortium's own certificate authority and the TLS certificate of its server.
+"""Issue the consortium's certificate authority and the TLS certificate of its server.
 
 Keys are P-384. The authority signs nothing but server certificates (path length 0) and lives
 ten years; a server certificate lives 397 days, the longest that strict clients accept.

@@ -1,4 +1,4 @@
-"""The site kit: a folder that lets one admitted hospital reach the consortium; no secret in it."""
+"""Write a site kit: a folder, without secrets, by which one hospital reaches the consortium."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Admit and revoke hospitals: every change makes a new signed version of the roster."""
+"""Admit and revoke hospitals: every change signs a new version of the roster."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Exchanges with hospitals: enrolment, key agreement, secure sums, checked replies."""
+"""Exchanges with hospitals: enrolment, key agreement, secure sums, validated replies."""

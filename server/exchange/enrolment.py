@@ -1,4 +1,4 @@
-"""Handshakes: which sites take part, and why the others do not."""
+"""Enrol sites by handshake, and record why any other site does not take part."""
 
 from __future__ import annotations
 

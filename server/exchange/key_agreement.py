@@ -1,4 +1,4 @@
-"""Key agreement of the secure sums: once a run, and again when a site joins or lost its keys."""
+"""Agree on the keys of secure sums: once per run, and again when a site joins or lost its keys."""
 
 from __future__ import annotations
 

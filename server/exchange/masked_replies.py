@@ -1,4 +1,4 @@
-"""Collect one sum over the sites, of which at least n_min stand behind; privacy mode distributed.
+"""Collect one secure sum over at least n_min sites; privacy mode distributed.
 
 A sum has a number that only rises. Sites mask one vector and answer one list of survivors for
 each number; a repeated request gets the same bytes. Lost replies are therefore asked for again

@@ -1,4 +1,4 @@
-"""Collect every site's own reply; privacy modes none and local."""
+"""Collect each site's own reply; privacy modes none and local."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Hospitals that are revoked while a study runs: it goes on without them, and says so."""
+"""Drop hospitals that are revoked while a study runs; the run continues without them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the server must remember of the secure sums of a run, on disk."""
+"""Store the server's state of a run's secure sums on disk."""
 
 from __future__ import annotations
 

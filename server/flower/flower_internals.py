@@ -1,4 +1,4 @@
-"""Name, in one place, what the coordinator replaces or leans on inside Flower, uvicorn and ssl.
+"""Collect, in one place, what the coordinator replaces or relies on in Flower, uvicorn and ssl.
 
 Seen with Flower 1.41.0, uvicorn 0.49 and Python 3.11; Flower is pinned below 1.42. Each section
 says why it is needed and why no public hook of Flower does instead. For each,

@@ -1,4 +1,4 @@
-"""A `SiteLink` over Flower's Grid.
+"""Link to the sites (`SiteLink`) over Flower's Grid.
 
 Messages are pushed and pulled with an own short poll; Flower's `send_and_receive` sleeps three
 seconds between looks.

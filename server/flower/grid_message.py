@@ -1,4 +1,4 @@
-"""Requests and replies as Flower records."""
+"""Convert requests and replies to Flower records and back."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Make the SuperLink know the node keys of the signed roster, and only those.
+"""Register the node keys of the signed roster, and no others, with the SuperLink.
 
 What it knows is asked of the SuperLink itself: a note of ours would be wrong after a kill between
 registration and note, or after one of both was restored from a backup.

@@ -1,4 +1,4 @@
-"""Which Flower node speaks for which site.
+"""Register which Flower node speaks for which site.
 
 A node is believed when the site's registered identity has signed the challenge that this node,
 and no other, was sent. Only a site without a key on the roster, possible in the modes `none`

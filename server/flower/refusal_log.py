@@ -1,4 +1,4 @@
-"""Writes down, signed, whom the SuperLink refused; a flood of refusals cannot fill the disk.
+"""Log, signed, the callers that the SuperLink refused; a flood cannot fill the disk.
 
 Lines are written by a thread of its own: a refusal costs the SuperLink no wait for the disk.
 """

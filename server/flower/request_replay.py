@@ -1,4 +1,4 @@
-"""Remembers the signed requests of SuperNodes, so that none counts twice.
+"""Refuse signed requests of SuperNodes that were seen before.
 
 Flower's node authentication signs a time stamp and nothing else, and accepts it for 305 s: whoever
 reads one request, in a proxy for instance, could send it again, or put its headers before a

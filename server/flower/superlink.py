@@ -1,4 +1,4 @@
-"""The coordinator's processes: the SuperLink, and beside it the executor of server apps.
+"""Define the coordinator's processes: the SuperLink and the executor of server apps.
 
 Flower can start server apps from the SuperLink itself (subprocess isolation) or from a process
 of their own (process isolation). A killed SuperLink takes the former with it; with the latter a

@@ -1,4 +1,4 @@
-"""The coordinator's commands: make a consortium, run studies, live page, report."""
+"""The coordinator's commands: create a consortium, run studies, live page, report."""
 
 from __future__ import annotations
 

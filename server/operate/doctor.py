@@ -1,4 +1,4 @@
-"""The coordinator's preflight: every check with what was found and its cure."""
+"""Run the coordinator's preflight: every check with its finding and how to fix it."""
 
 from __future__ import annotations
 

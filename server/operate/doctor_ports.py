@@ -1,4 +1,4 @@
-"""Checks of the coordinator's ports: the SuperLink on loopback, the proxy in front of it."""
+"""Check the coordinator's ports: the SuperLink on loopback, the proxy in front of it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`tumorboard server export`: the metrics of a run as a table or for an experiment tracker."""
+"""Command `tumorboard server export`: a run's metrics as a table or for an experiment tracker."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The metrics of a run by round, for tables and for experiment trackers."""
+"""Read the metrics of a run by round, for tables and experiment trackers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`tumorboard server page`: a live page about a run, to be read in a browser."""
+"""Command `tumorboard server page`: serve a live page about a run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Commands that make a consortium and decide who belongs to it."""
+"""Commands that create a consortium and decide who belongs to it."""
 
 from __future__ import annotations
 

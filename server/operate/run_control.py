@@ -1,4 +1,4 @@
-"""What a coordinator does to a run: have it started, follow it, stop it."""
+"""Control a run for the coordinator: request its start, follow it, stop it."""
 
 from __future__ import annotations
 

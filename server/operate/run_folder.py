@@ -1,4 +1,4 @@
-"""A run's folder as the commands use it: what is wanted of it, and whether anybody runs it."""
+"""Read and write a run's folder for commands: what is requested, and whether it is running."""
 
 from __future__ import annotations
 

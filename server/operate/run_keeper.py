@@ -1,4 +1,4 @@
-"""Keeps wanted runs going: starts them over Flower, and again after whatever ended them.
+"""Keep requested runs going: start them over Flower, and again after an interruption.
 
 A run is started anew when nobody holds its folder and it has not ended by itself; it continues
 after the last committed round. A run that ended with a reason (done, failed, stopped) is left.

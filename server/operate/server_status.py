@@ -1,4 +1,4 @@
-"""What `tumorboard server status` tells: health of the SuperLink, and how far a run is."""
+"""Report the health of the SuperLink and the progress of a run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`tumorboard server up`: the coordinator's processes, and the keeper of nodes and runs."""
+"""Run `tumorboard server up`: the coordinator's processes, and the keeper of nodes and runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Hands the metrics of a run to an experiment tracker: TensorBoard files, or MLflow.
+"""Send the metrics of a run to an experiment tracker: TensorBoard files, or MLflow.
 
 Both libraries are optional and are imported when they are asked for. Nothing is sent anywhere
 but to where the coordinator points.

@@ -1,4 +1,4 @@
-"""Read a run folder as it is now, without disturbing the run.
+"""Read the current state of a run folder without disturbing the run.
 
 Nothing is written. A file that is missing, being replaced or damaged makes a problem on
 the page, never an error of the page.

@@ -1,4 +1,4 @@
-"""The app that serves the coordinator's page."""
+"""Build the web application of the coordinator's page."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""List what is wrong with a run, what passed, and what to do about each."""
+"""List a run's problems, present and past, and what to do about each."""
 
 from __future__ import annotations
 

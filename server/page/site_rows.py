@@ -1,4 +1,4 @@
-"""One row a site: whether it takes part, when it last answered, what it has spent."""
+"""Build one row per site: participation, last answer, privacy spent."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Writes the report of a run."""
+"""Write the report of a run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Study card (items of TRIPOD+AI) and model card, as Markdown filled from the run.
+"""Write study card (items of TRIPOD+AI) and model card, as Markdown filled from the run.
 
 Items after Collins et al., BMJ 2024 (TRIPOD+AI) and Mitchell et al., FAT* 2019 (model cards).
 Nothing is invented: what only people can know stands there as a field to complete.

@@ -1,4 +1,4 @@
-"""What a report says, before it is drawn: one typed value for the page and the JSON twin."""
+"""Assemble the content of a report, as one typed value for the page and the JSON twin."""
 
 from __future__ import annotations
 

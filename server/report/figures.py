@@ -1,4 +1,4 @@
-"""Every figure of a report, drawn from its content; what cannot be drawn is left out."""
+"""Draw every figure of a report from its content; what cannot be drawn is left out."""
 
 from __future__ import annotations
 

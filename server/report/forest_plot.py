@@ -1,4 +1,4 @@
-"""Estimates under each other with their intervals: hospitals, subgroups, differences."""
+"""Draw a forest plot: estimates with intervals for hospitals, subgroups or differences."""
 
 from __future__ import annotations
 

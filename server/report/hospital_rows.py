@@ -1,4 +1,4 @@
-"""What a report says of each hospital: data funnel, modalities, part in training.
+"""Describe each hospital in a report: data funnel, modalities, part in training.
 
 Exact counts below five are never shown, nor a share from which one could be told.
 """

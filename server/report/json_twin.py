@@ -1,4 +1,4 @@
-"""`report.json`: the same numbers as the page, for programs."""
+"""Write `report.json`: the same numbers as the page, for programs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`report.html`: one offline page, readable on a phone and on paper."""
+"""Write `report.html`: one offline page, readable on a phone and on paper."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Kaplan-Meier curves by risk group with confidence bands and the numbers at risk."""
+"""Draw Kaplan-Meier curves by risk group with confidence bands and the numbers at risk."""
 
 from __future__ import annotations
 

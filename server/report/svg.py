@@ -1,4 +1,4 @@
-"""Style of all figures; figures as inline SVG whose text stays text and which need no file."""
+"""Style figures and write them as inline SVG with real text and no external files."""
 
 from __future__ import annotations
 

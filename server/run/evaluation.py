@@ -1,4 +1,4 @@
-"""Evaluation across sites: what is asked, what the tables come to, and where they are stored."""
+"""Evaluate across sites: request tables, compute metrics from them, and store both."""
 
 from __future__ import annotations
 

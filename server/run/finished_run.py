@@ -1,4 +1,4 @@
-"""Reads a finished run back from its folder, without asking any site."""
+"""Read a finished run back from its folder, without asking any site."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One round: collect from the sites, aggregate, step; of training, or of an evaluation.
+"""Run one round of training or of evaluation: collect from the sites, aggregate, step.
 
 What is collected, each site's own reply or only the sum of all, is the exchange's business.
 """

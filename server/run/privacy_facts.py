@@ -1,4 +1,4 @@
-"""What a run spent and what its mode promises, in numbers and in words."""
+"""State what a run spent and what its mode promises, in numbers and in words."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A federated run from the first handshake to the last table; resumable at any moment.
+"""Run a federated study from the first handshake to the last table; resumable at any moment.
 
 `enrolling -> ready -> round k -> evaluating -> done | failed(reason) | stopped`. After every
 round the checkpoint is on disk. Running the same study in the same folder again continues after

@@ -1,4 +1,4 @@
-"""Checkpoint of a run: stepped forward by a round, and stored as safetensors and JSON.
+"""Store the checkpoint of a run as safetensors and JSON, and step it forward by a round.
 
 A round is committed when its JSON file is renamed into place; the JSON names the digest of the
 arrays, which are on the disk before it. The last two rounds are kept.

@@ -1,4 +1,4 @@
-"""The coordinator's audit log as a run writes it: who took part, what was refused, what closed.
+"""Write a run into the coordinator's audit log: who took part, what was refused, what closed.
 
 A run in the folder of a consortium is logged there, signed and chained; a simulation has no
 audit log and writes none.

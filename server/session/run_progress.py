@@ -1,4 +1,4 @@
-"""How far a run is and when it will be done, read from its folder."""
+"""Estimate how far a run is and when it will be done, from its folder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a run stands, on disk.
+"""Store the state of a run on disk.
 
 `enrolling -> ready -> round -> evaluating -> done | failed | stopped`; a failed or stopped run
 continues after its last committed round.

@@ -1,4 +1,4 @@
-"""One open run: study, link to the sites, folder and state, and who may write there."""
+"""Open a run for one process: study, link to the sites, folder and state."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How the round loop reaches the sites, whatever carries the messages."""
+"""Interface by which the round loop reaches the sites, whatever the transport."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Train what a federated run is compared with: pooled, each hospital alone, floor, oracle.
+"""Train the baselines of a federated run: pooled, each hospital alone, floor, oracle.
 
 All need patients of several hospitals in one place, or the truth behind synthetic data; they
 exist in simulations only and are trained without privacy.

@@ -1,4 +1,4 @@
-"""The arms of a privacy comparison: one cohort under many budgets and modes, fold by fold."""
+"""Run the arms of a privacy comparison: one cohort under many budgets and modes, by fold."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every arm of a privacy comparison on every fold and seed, spread over the cores."""
+"""Run every arm of a privacy comparison on every fold and seed, spread over the cores."""
 
 from __future__ import annotations
 

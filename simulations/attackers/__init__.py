@@ -1,1 +1,1 @@
-"""Attackers, faults and power cuts that tests and benchmarks let loose on a consortium."""
+"""Attackers, faults and power cuts that tests and benchmarks apply to a consortium."""

@@ -1,4 +1,4 @@
-"""What an intruder tried, who refused it, and where both sides wrote it down."""
+"""Record an intruder's attempts: what it tried, who refused it, and where that was logged."""
 
 from __future__ import annotations
 

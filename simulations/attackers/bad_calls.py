@@ -1,4 +1,4 @@
-"""Calls that look like a hospital's, or go where no hospital may call, in mid-study."""
+"""Make forged calls to a consortium during a study, and calls to where no hospital may call."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A coordinator gone bad: it starts a Flower run of its own and asks hospitals for what it may not.
+"""Act as a malicious coordinator that starts a Flower run of its own at the hospitals.
 
 It holds everything the coordinator holds, so its messages come over the real link, signed by
 nobody but the line. What stops it is installed at the hospitals: the relay, which looks at the

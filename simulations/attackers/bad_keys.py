@@ -1,4 +1,4 @@
-"""Hospitals without rights, and certificates that are not to be trusted, in mid-study."""
+"""Call a consortium during a study with unknown keys and with untrusted certificates."""
 
 from __future__ import annotations
 

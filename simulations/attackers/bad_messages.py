@@ -1,4 +1,4 @@
-"""What a coordinator gone bad sends over the real link, and altered lists of who belongs."""
+"""Send a malicious coordinator's messages over the real link, and altered rosters."""
 
 from __future__ import annotations
 

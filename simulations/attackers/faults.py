@@ -1,4 +1,4 @@
-"""Kills processes of a running consortium, at random and without warning."""
+"""Kill processes of a running consortium, at random and without warning."""
 
 from __future__ import annotations
 

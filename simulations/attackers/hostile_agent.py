@@ -1,4 +1,4 @@
-"""A hospital gone bad: the real agent, whose every round's reply is tampered with in another way.
+"""Act as a malicious hospital: the real agent, but every round's reply is altered.
 
 Run as `python -m simulations.attackers.hostile_agent --site HOME --socket PATH`.
 """

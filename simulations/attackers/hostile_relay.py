@@ -1,4 +1,4 @@
-"""What a relay in the wrong hands can do: call the agent's socket at will.
+"""Act as a malicious relay that calls the agent's socket at will.
 
 It makes every call of the protocol, in every order it likes, honest, forged and garbled. It may
 even open a run of a study the hospital approved, since that is what a coordinator may do. What

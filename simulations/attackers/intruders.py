@@ -1,4 +1,4 @@
-"""Everybody who tries a consortium in the middle of a study."""
+"""Run every intruder against a consortium during a study."""
 
 from __future__ import annotations
 

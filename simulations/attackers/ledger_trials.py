@@ -1,4 +1,4 @@
-"""Trials of the ledger: cut its power at random, and damage its file at random.
+"""Test the ledger: cut its power at random, and damage its file at random.
 
 Used by the tests and by the benchmark `ledger_crash`.
 """

@@ -1,4 +1,4 @@
-"""A hospital that has no right to take part: it has a kit that it copied, and keys of its own."""
+"""Act as a hospital outside the consortium: with a copied kit, and keys of its own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Stops a process at a chosen call to the operating system, as a power cut would.
+"""Stop a process at a chosen system call, as a power cut would.
 
 `survive` runs an action in a forked child in which `os.write`, `os.fsync`, `os.ftruncate`,
 `os.rename` and the creation of files are counted. At the chosen call the child dies, before,

@@ -1,4 +1,4 @@
-"""nginx with the shipped configuration, before the SuperLink of a consortium on this machine."""
+"""Run nginx with the shipped configuration in front of the SuperLink of a local consortium."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A proxy gone bad: it holds the server's key, reads what hospitals send, and keeps it."""
+"""Act as a malicious proxy: it holds the server's key, reads what hospitals send, and keeps it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Benchmarks: every published figure as a check that anybody can run again.
+"""Benchmarks: every published figure as a check that anybody can repeat.
 
 Benchmarks stand in folders by topic and run by their own name alone:
 `python -m simulations.benchmarks.NAME`.

@@ -1,4 +1,4 @@
-"""A pooled cohort with a hospital per patient: what a simulated consortium is cut from."""
+"""A pooled cohort with a hospital per patient, the source of a simulated consortium."""
 
 from __future__ import annotations
 

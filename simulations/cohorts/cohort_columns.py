@@ -1,4 +1,4 @@
-"""Say which columns of a patient table are identifiers, outcomes and features."""
+"""Declare which columns of a patient table are identifiers, outcomes and features."""
 
 from __future__ import annotations
 

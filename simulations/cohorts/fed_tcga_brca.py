@@ -1,4 +1,4 @@
-"""Fed-TCGA-BRCA of FLamby (du Terrail et al., 2022): 1,088 patients, six regions, survival."""
+"""Read Fed-TCGA-BRCA of FLamby (du Terrail et al., 2022): 1,088 patients, six regions, survival."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Cross-validation folds of a multi-hospital cohort, balanced by outcome."""
+"""Draw cross-validation folds of a multi-hospital cohort, balanced by outcome."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A public trunk: few frozen scores fitted on the cohorts other than the target.
+"""Fit a public trunk: a few frozen scores, from the cohorts other than the target.
 
 A ridge Cox model (stratified by cohort) and a ridge logistic model (one intercept a cohort) are
 fitted on public patients with other diseases; what they say about a target patient is one number

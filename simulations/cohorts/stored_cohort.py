@@ -1,4 +1,4 @@
-"""Read simulated hospitals' feature stores as one pooled cohort: simulations only."""
+"""Read simulated hospitals' feature stores as one pooled cohort; simulations only."""
 
 from __future__ import annotations
 

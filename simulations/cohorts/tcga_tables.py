@@ -1,4 +1,4 @@
-"""The public tables of TCGA as they lie in the data folder, and projections fitted on them."""
+"""Read the public tables of TCGA in the data folder, and the projections fitted on them."""
 
 from __future__ import annotations
 

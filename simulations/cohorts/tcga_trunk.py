@@ -1,4 +1,4 @@
-"""Score the patients of a TCGA cohort by public trunks, fitted on the other cohorts alone."""
+"""Score the patients of a TCGA cohort by public trunks fitted on the other cohorts."""
 
 from __future__ import annotations
 

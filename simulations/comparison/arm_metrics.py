@@ -1,4 +1,4 @@
-"""Judge the predictions of an arm by every headline metric, over all pairs and inside hospitals."""
+"""Score the predictions of an arm by every headline metric, over all pairs and inside hospitals."""
 
 from __future__ import annotations
 

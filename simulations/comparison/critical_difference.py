@@ -1,4 +1,4 @@
-"""Arms ranked over several hospitals: Friedman's test and Nemenyi's critical difference.
+"""Rank arms over several hospitals: Friedman's test and Nemenyi's critical difference.
 
 Demsar, Statistical comparisons of classifiers over multiple data sets, 2006. A block is what he
 calls a data set: one hospital of one scenario, with its own patients. Folds and seeds of one

@@ -1,4 +1,4 @@
-"""Every arm at every hospital: the blocks over which arms are ranked, and the tidy table."""
+"""Score every arm at every hospital: the blocks over which arms are ranked, and a tidy table."""
 
 from __future__ import annotations
 

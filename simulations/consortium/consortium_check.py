@@ -1,4 +1,4 @@
-"""Check that everything a finished run left behind tells the same story.
+"""Check that all records of a finished run agree.
 
 The coordinator's checkpoint, its state and report, its signed audit log; each hospital's ledger
 and its own signed audit log. They are written by different processes and are compared here.

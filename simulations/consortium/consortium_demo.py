@@ -1,4 +1,4 @@
-"""One study over a whole local consortium, start to report, and whether all logs agree."""
+"""Run one study over a whole local consortium, from start to report, and compare all logs."""
 
 from __future__ import annotations
 

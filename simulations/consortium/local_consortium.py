@@ -1,4 +1,4 @@
-"""A whole consortium as processes of this machine: CA, TLS, SuperLink, hospitals, audit logs.
+"""Run a whole consortium as local processes: CA, TLS, SuperLink, hospitals, audit logs.
 
 The topology of a real deployment, each part in its own folder with its own keys, started by the
 same commands. For tests, benchmarks and for trying out; patients are SYNTHETIC.

@@ -1,4 +1,4 @@
-"""Answer every round with random numbers of the size that is asked for: a site agent without data.
+"""Site agent without data: answers every round with random numbers of the requested size.
 
 It stands in for the real agent where only the transport is measured. Random, since Flower sends
 equal objects once.

@@ -1,4 +1,4 @@
-"""Server app of the benchmark: rounds of two exchanges over the real link, and their seconds."""
+"""Server app of the benchmark: timed rounds of two exchanges over the real link."""
 
 from __future__ import annotations
 

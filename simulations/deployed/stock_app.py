@@ -1,4 +1,4 @@
-"""Flower's own FedAvg and a client app that computes nothing, for comparison.
+"""Flower's own FedAvg, and a client app that computes nothing, for comparison.
 
 The client app imports numpy alone, where a real one imports a framework too.
 """

@@ -1,4 +1,4 @@
-"""Measure rounds of stock Flower FedAvg: as it comes, and as a consortium would have to run it."""
+"""Measure rounds of stock Flower FedAvg: as shipped, and secured as a consortium would run it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A TCP proxy on loopback that counts bytes and makes a bad line: delay, loss, cuts, silence.
+"""TCP proxy on loopback that counts bytes and simulates a bad line: delay, loss, cuts, silence.
 
 Loss shows in a TCP stream as a pause until the packet is sent again; that is what is made here,
 with the shortest retransmission time-out of Linux.

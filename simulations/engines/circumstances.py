@@ -1,4 +1,4 @@
-"""Simulate what goes wrong in a consortium: absence, lateness, shift, missing data, a liar."""
+"""Simulate what goes wrong in a consortium: absence, lateness, shift, missing data, lies."""
 
 from __future__ import annotations
 

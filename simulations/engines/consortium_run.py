@@ -1,4 +1,4 @@
-"""A whole federated run on this machine: real server, real agents, real Flower apps.
+"""Run a whole federation on this machine: real server, real agents, real Flower apps.
 
 Only the transport differs from deployment: an in-process Grid, or Flower's Ray simulation.
 """

@@ -1,4 +1,4 @@
-"""Identities of simulated hospitals, for the secure sums of mode distributed."""
+"""Create identities of simulated hospitals, for the secure sums of mode distributed."""
 
 from __future__ import annotations
 

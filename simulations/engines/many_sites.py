@@ -1,4 +1,4 @@
-"""A consortium of many small hospitals in memory, to measure what the federation itself costs."""
+"""Build a consortium of many small hospitals in memory, to measure the cost of federation."""
 
 from __future__ import annotations
 

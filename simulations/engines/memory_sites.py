@@ -1,4 +1,4 @@
-"""Hospitals of a simulation: real site agents over patients held in memory."""
+"""Build simulated hospitals: real site agents over patients held in memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An agent between server and hospital that is absent, late, or lies."""
+"""Wrap a hospital's agent so that it is absent, late, or lies."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Simulated multi-hospital experiments: run a scenario, compare several, list what ships."""
+"""Simulated multi-hospital experiments: run a scenario, compare several, list those included."""
 
 from __future__ import annotations
 

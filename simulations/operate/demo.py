@@ -1,4 +1,4 @@
-"""The whole way once, on this machine: raw files at synthetic hospitals to one report.
+"""Run the whole system once on this machine: from raw files at synthetic hospitals to a report.
 
 Nothing is special-cased: the hospitals' own commands extract, the real agents train, the real
 server aggregates. Only the patients are synthetic, and every output says so.

@@ -1,4 +1,4 @@
-"""A scenario: a public cohort cut into hospitals, folds, seeds and the arms to compare."""
+"""Declare a scenario: a public cohort cut into hospitals, folds, seeds and the arms to compare."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Clinical columns of synthetic patients.
+"""Draw the clinical columns of synthetic patients.
 
 The clinical factor z shows in age, stage, performance status, lactate dehydrogenase and
 haemoglobin, each with noise of its own. Sex and histology say nothing.

@@ -1,4 +1,4 @@
-"""DICOM MR series of a synthetic scan: one file a slice.
+"""Write the DICOM MR series of a synthetic scan: one file per slice.
 
 Identifiers are derived from names under the UUID root 2.25 (DICOM PS3.5 B.2), dates are fixed,
 and every header says that the patient is synthetic, so files are the same bytes in every run.

@@ -1,4 +1,4 @@
-"""Synthetic gene sets and RNA tables.
+"""Draw synthetic gene sets and RNA tables.
 
 Genes and pathways are invented and public: they come from a fixed stream, never from a hospital.
 The genomics factor z drives six of the 24 pathways, three up and three down; the others vary

@@ -1,4 +1,4 @@
-"""The same planted signal drawn directly as features, for thousands of patients.
+"""Draw the same planted signal directly as features, for thousands of patients.
 
 No file is written and no encoder runs, so a benchmark can ask how close a model comes to the
 oracle. Patients, factors and outcomes are those of `draw_cohort`, hence of the files.

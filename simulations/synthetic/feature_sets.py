@@ -1,4 +1,4 @@
-"""Feature sets of the synthetic study: which extractors read the raw files, and how."""
+"""Define the feature sets of the synthetic study: which extractors read the raw files, and how."""
 
 from __future__ import annotations
 

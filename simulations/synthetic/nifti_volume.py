@@ -1,4 +1,4 @@
-"""NIfTI files of a synthetic scan."""
+"""Write the NIfTI files of a synthetic scan."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Raw image files of one synthetic patient, in the formats of the patient's hospital."""
+"""Write the raw image files of one synthetic patient, in the formats of the hospital."""
 
 from __future__ import annotations
 

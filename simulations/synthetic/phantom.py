@@ -1,4 +1,4 @@
-"""Voxels of a synthetic head MR with a tumour.
+"""Draw the voxels of a synthetic head MR with a tumour.
 
 The radiology factor z shows in four ways, each with noise of its own: tumour size, the share of
 the non-enhancing core, texture within the tumour, and enhancement on contrast-enhanced T1. The

@@ -1,4 +1,4 @@
-"""Public constants of the synthetic study, from patients of no hospital.
+"""Public constants of the synthetic study, from invented patients of no hospital.
 
 Scaling constants of real studies come from public cohorts. Here two public laboratories with
 their own invented patients play that part: their files pass the real extractors once, and the

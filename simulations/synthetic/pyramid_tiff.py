@@ -1,4 +1,4 @@
-"""Pyramidal tiled TIFF with JPEG tiles and a physical resolution, as slide scanners write it.
+"""Write pyramidal tiled TIFF with JPEG tiles and a physical resolution, as slide scanners do.
 
 Written byte by byte after the TIFF 6.0 specification (Adobe, 1992) and its Technical Note 2
 (JPEG tiles, compression 7): common writers need a native codec package for JPEG tiles, and the

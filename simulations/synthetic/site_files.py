@@ -1,4 +1,4 @@
-"""Tables and policy of one synthetic hospital: manifest.csv, rna.csv, site.yaml."""
+"""Write the tables and policy of one synthetic hospital: manifest.csv, rna.csv, site.yaml."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Random streams named by what they are for, so that order and worker count change nothing."""
+"""Random streams named by their purpose, so that order and worker count change nothing."""
 
 from __future__ import annotations
 

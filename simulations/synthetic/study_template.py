@@ -1,4 +1,4 @@
-"""The study of the synthetic consortium: written as its coordinator would write it."""
+"""Write the study of the synthetic consortium, as its coordinator would write it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pixels of a synthetic haematoxylin-eosin slide.
+"""Draw the pixels of a synthetic haematoxylin-eosin slide.
 
 The pathology factor z shows in three ways, each with noise of its own: the density of small dark
 lymphocyte-like nuclei, the size of the pale tumour nuclei, and the share of fibrous stroma.

@@ -1,4 +1,4 @@
-"""The floor every claim must beat: ridge Cox and logistic regression on clinical columns."""
+"""Fit the clinical floor: ridge Cox and logistic regression on clinical columns."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Predict a whole cohort at once, where a simulation may look at patients."""
+"""Predict a whole cohort at once, as only a simulation may."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The federation's own metrics, computed where a simulation holds all predictions."""
+"""Compute the federation's own metrics where a simulation holds all predictions."""
 
 from __future__ import annotations
 

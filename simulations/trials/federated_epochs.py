@@ -1,4 +1,4 @@
-"""FedAvg and its kin without their transport: local epochs, aggregation and server step alone.
+"""Run FedAvg and its variants without transport: local epochs, aggregation and server step.
 
 Local training, aggregation and server optimiser are the product's own; messages, checks, ledgers
 and checkpoints are left out. For experiments over many folds and seeds; mode none.

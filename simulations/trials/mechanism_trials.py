@@ -1,4 +1,4 @@
-"""Train the private mechanism many times at once: the same patients under many plans.
+"""Train the private mechanism many times together: the same patients under many plans.
 
 A trial is what `simulations.trials.site_trials` trains hospital by hospital. Small linear heads
 cost next to nothing, a call into the differentiation engine does; so the gradients of all trials

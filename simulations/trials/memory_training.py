@@ -1,4 +1,4 @@
-"""Train a study over hospitals held in memory, through real agents, server and Flower apps."""
+"""Train a study over hospitals in memory, through real agents, server and Flower apps."""
 
 from __future__ import annotations
 

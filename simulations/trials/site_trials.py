@@ -1,4 +1,4 @@
-"""Train many federations of gradient sums at once, hospital by hospital and without transport.
+"""Train many federations of gradient sums together, hospital by hospital, without transport.
 
 For experiments over rules, lies, folds and seeds.
 

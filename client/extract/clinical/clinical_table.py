@@ -1,4 +1,4 @@
-"""Clinical columns as one typed vector with public scaling and a flag for each missing value."""
+"""Encode clinical columns as one vector with public scaling and a flag per missing value."""
 
 from __future__ import annotations
 

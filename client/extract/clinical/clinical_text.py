@@ -1,4 +1,4 @@
-"""Clinical columns as sentences, one token each: filled templates through a sentence encoder.
+"""Encode clinical columns as sentences, one token each, through a sentence encoder.
 
 One template a variable (more paraphrases did not help in the published ablation of SurvPGC). A
 variable that is not known gives no token; no blank is ever put into a sentence.

@@ -1,4 +1,4 @@
-"""Sentences to vectors: MiniLM from an installed package, or labelled hashed n-grams."""
+"""Encode sentences as vectors: MiniLM from an installed package, or labelled hashed n-grams."""
 
 from __future__ import annotations
 

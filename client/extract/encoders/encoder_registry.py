@@ -1,4 +1,4 @@
-"""Image encoders: input size, normalisation, output width, licence and where weights come from.
+"""Registry of image encoders: input size, normalisation, width, licence, source of weights.
 
 One encoder is embedded (installed with pip). The others are not ours to ship: a hospital gets
 the weights from their authors and puts one ONNX file on its disk, whose SHA-256 stands in the

@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0 as an ONNX file, written once into the user's cache folder.
+"""Write EfficientNet-Lite0 as an ONNX file, once, into the user's cache folder.
 
 The graph is built node by node with batch norm folded into the convolutions (in float64), so it
 needs neither tracing nor torch at run time: workers that encode tiles load numpy and ONNX

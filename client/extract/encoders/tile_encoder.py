@@ -1,4 +1,4 @@
-"""Frozen image encoders: ONNX Runtime on a CPU, torch on CUDA."""
+"""Run frozen image encoders: ONNX Runtime on a CPU, torch on CUDA."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Gene sets: named lists of genes in a public order, from GMT or column-wise CSV.
+"""Read gene sets: named lists of genes in a public order, from GMT or column-wise CSV.
 
 The order of the sets and of the genes in each is part of the model's meaning; the digest
 fixes both.

@@ -1,4 +1,4 @@
-"""RNA to pathway tokens: one token a gene set, its genes' scaled expression in public order."""
+"""Encode RNA as pathway tokens: per gene set, its genes' scaled expression in public order."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Parameters of pathway tokens: gene sets, scale of the input, public constants."""
+"""Declare the parameters of pathway tokens: gene sets, scale of the input, public constants."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The hospital's expression table: patients x genes, read once a process."""
+"""Read the hospital's expression table, patients x genes, once per process."""
 
 from __future__ import annotations
 

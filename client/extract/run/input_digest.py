@@ -1,4 +1,4 @@
-"""The digest of an item's raw input: what decides whether it must be extracted again.
+"""Compute the digest of an item's raw input, which decides whether to extract it again.
 
 Files up to 64 MiB are hashed whole. Larger ones (slides of gigabytes, often on a network drive)
 are hashed by their size and 64 samples of 1 MiB, spread evenly and with both ends. Scanners and

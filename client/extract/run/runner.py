@@ -1,4 +1,4 @@
-"""Extraction of a whole manifest: parallel, resumable an item at a time, never stopped by one.
+"""Extract a whole manifest in parallel; resumable item by item, never stopped by one failure.
 
 An item is a patient and a feature set. It is skipped when its feature file was made from the
 same raw input by the same extractor, so the same command goes on where a killed one stopped.

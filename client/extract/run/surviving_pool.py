@@ -1,4 +1,4 @@
-"""A process pool that outlives the death of its workers.
+"""Process pool that survives the death of its workers.
 
 When a worker dies (out of memory, a crash in a native library), the standard pool gives up all
 its work. Here the items that were running are tried once more, each alone in a fresh process;

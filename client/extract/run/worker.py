@@ -1,4 +1,4 @@
-"""One worker process: builds each extractor once, then turns items into feature files.
+"""Run one worker process: build each extractor once, then turn items into feature files.
 
 Nothing that goes wrong with an item leaves `extract_item` as an exception: it becomes the
 item's recorded outcome. Only the death of the process itself is left to the caller.

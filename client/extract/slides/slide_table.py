@@ -1,4 +1,4 @@
-"""The slides behind a bag of tiles: the attribute `slides` of a feature file, a JSON list.
+"""List the slides behind a bag of tiles: attribute `slides` of a feature file, as JSON.
 
 Several slides of one patient lie in one bag, one after the other; `slide_index` of the feature
 file gives the slide of each tile.

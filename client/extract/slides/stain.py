@@ -1,4 +1,4 @@
-"""Stain normalisation to a fixed public reference (optional; off by default).
+"""Normalise stains to a fixed public reference (optional; off by default).
 
 Macenko et al., ISBI 2009: optical density is a mixture of two stain vectors, found as the
 extreme angles in the plane of the two largest principal components. The reference vectors and

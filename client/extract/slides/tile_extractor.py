@@ -1,4 +1,4 @@
-"""Slides to bags of tile features: tissue, tiles, quality, encoder."""
+"""Extract bags of tile features from slides: tissue, tiles, quality, encoder."""
 
 from __future__ import annotations
 

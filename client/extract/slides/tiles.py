@@ -1,4 +1,4 @@
-"""Tiles of one physical size, and which of them are worth encoding."""
+"""Lay out tiles of one physical size, and select those worth encoding."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One DICOM file: what it is, and where its slice lies in the patient."""
+"""Read the header of one DICOM file: its kind, and where its slice lies in the patient."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A folder of DICOM slices as one volume, with the geometry that stands in the slices.
+"""Read a folder of DICOM slices as one volume, with the geometry stated in the slices.
 
 Slices are ordered by their position along the normal of the image plane; spacing along it is
 the distance of positions, never `SliceThickness` (slices may overlap or have gaps).

@@ -1,4 +1,4 @@
-"""Find damage that ITK's NIfTI reader passes over: it reads a cut file, and NaN, as zeros.
+"""Find damaged NIfTI files, of which ITK's reader reads missing bytes and NaN as zeros.
 
 Layout of the header: https://nifti.nimh.nih.gov/pub/dist/src/niftilib/nifti1.h and nifti2.h.
 """

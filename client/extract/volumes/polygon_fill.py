@@ -1,4 +1,4 @@
-"""Polygons to voxels: a voxel belongs to a region when its centre lies inside.
+"""Fill polygons on a voxel grid: a voxel belongs to a region when its centre lies inside.
 
 Even-odd rule on half-open edges, so that polygons that share an edge share no voxel and cover
 every voxel between them. Coordinates are continuous indices (i, j); integers are centres.

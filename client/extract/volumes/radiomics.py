@@ -1,4 +1,4 @@
-"""Radiomics: PyRadiomics' features of the tumour, one token a sequence.
+"""Extract PyRadiomics' features of the tumour, one token per sequence.
 
 A token is the feature vector of one sequence followed by a one-hot of which sequence it is, so
 that a patient who lacks a sequence has one token less and nothing is filled in. With the

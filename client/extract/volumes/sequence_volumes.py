@@ -1,4 +1,4 @@
-"""A patient's sequences with their masks, read and chosen alike for every radiology extractor."""
+"""Read a patient's sequences with their masks, alike for every radiology extractor."""
 
 from __future__ import annotations
 

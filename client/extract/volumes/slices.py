@@ -1,4 +1,4 @@
-"""Slice embeddings: 2.5-D pictures of the tumour through a frozen image encoder."""
+"""Embed 2.5-D pictures of the tumour with a frozen image encoder."""
 
 from __future__ import annotations
 

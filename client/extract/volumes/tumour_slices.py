@@ -1,4 +1,4 @@
-"""2.5-D pictures of a tumour: its largest section and the slices around it, in 8 bit.
+"""Cut 2.5-D pictures of a tumour: its largest section and the slices around it, in 8 bit.
 
 Volumes are first turned to the nearest patient axes (LPS), so that a slice looks alike from
 every hospital: patient's right on the left, front (or head) at the top.

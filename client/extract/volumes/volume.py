@@ -1,4 +1,4 @@
-"""Volumes and masks in patient space: what the readers return and the extractors take.
+"""Volumes and masks in patient space, as readers return and extractors take them.
 
 Arrays are (K, J, I): slice, row, column. Points are (x, y, z) in mm in DICOM patient space
 (LPS), indices (i, j, k). SimpleITK uses the same space, also for NIfTI and NRRD.

@@ -1,4 +1,4 @@
-"""From scanner units to comparable volumes: bias field, intensities, isotropic voxels.
+"""Make volumes comparable: bias field, intensities, isotropic voxels.
 
 Order as in `methods.md` section 4, with one change: means and deviations are taken on the grid
 that was measured, before resampling, so that only the surroundings of the tumour need

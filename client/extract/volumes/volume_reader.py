@@ -1,4 +1,4 @@
-"""One way in for volumes and masks: NIfTI, NRRD, MetaImage, DICOM series, RTSTRUCT, SEG."""
+"""Read volumes and masks of any format: NIfTI, NRRD, MetaImage, DICOM series, RTSTRUCT, SEG."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Tabulation of a hospital's patients, and all metrics of all hospitals from the tables."""
+"""Tables of one hospital's patients, and all metrics of a federation from such tables."""

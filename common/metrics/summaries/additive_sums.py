@@ -1,4 +1,4 @@
-"""Real-valued sums over patients that add up over sites: losses, calibration, Brier scores.
+"""Sum real-valued terms over patients and sites: losses, calibration, Brier scores.
 
 Each patient's term is bounded, and each site rounds its sum once to fixed point.
 """

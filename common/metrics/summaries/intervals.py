@@ -1,4 +1,4 @@
-"""Draw the intervals of the federation's metrics: bootstrap, and noise where tables carry it."""
+"""Compute the intervals of the federation's metrics: bootstrap, and noise where tables carry it."""
 
 from __future__ import annotations
 

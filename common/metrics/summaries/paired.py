@@ -1,4 +1,4 @@
-"""Paired comparison of two models on the same patients, from a joint table.
+"""Compare two models on the same patients, from a joint table.
 
 A site cross-tabulates both models' score bins with the outcome. Resampling the summed joint table
 moves both models together, so the spread of the difference is that of a paired test; intervals of

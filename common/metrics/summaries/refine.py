@@ -1,4 +1,4 @@
-"""Phase two of an evaluation: a grid whose cuts follow the scores that occur.
+"""Derive the grid of an evaluation's second phase: score cuts at quantiles of the scores.
 
 From the summed margins of phase one the server derives score cuts at quantiles and the censoring
 curve; both are post-processing of what was already released, and both are sent to every site.

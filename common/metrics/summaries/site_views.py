@@ -1,4 +1,4 @@
-"""Site by site, without one site at a time, and the worst site."""
+"""Compute metrics for each site, for all but one site, and for the worst site."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Discrimination by subgroup, and the gap between its levels, from the federation's tables.
+"""Compute discrimination by subgroup, and the gap between levels, from summed tables.
 
 Levels exclude each other, so their patients are independent and the variance of a gap is the sum
 of two variances. A level below the minimum is not estimable, exact or noisy: a figure from a

@@ -1,4 +1,4 @@
-"""Everything an evaluation says, from the tables of the sites.
+"""Summarise an evaluation: every metric, from the tables of the sites.
 
 `summarise` is the one entry point of the server and of the report.
 """

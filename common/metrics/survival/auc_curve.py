@@ -1,4 +1,4 @@
-"""Cumulative/dynamic AUC over time: one estimate at every edge of the grid that may be shown."""
+"""Cumulative/dynamic AUC over time: one estimate at each publishable edge of the grid."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The chance of still being under observation, G(t), from the censoring margin.
+"""Estimate the probability G(t) of still being under observation, from the censoring margin.
 
 Kaplan-Meier with censoring as the event; patients who die in an interval are at risk of being
 censored for half of it. Broadcast by the server in the second phase.

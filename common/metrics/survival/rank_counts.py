@@ -1,4 +1,4 @@
-"""Tables of one task, with or without batch dimensions, as rank statistics read them."""
+"""Arrange the tables of one task as rank statistics read them, with or without batch dimensions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Deaths and censorings per interval in the low-risk and the high-risk group.
+"""Count deaths and censorings per interval in the low-risk and the high-risk group.
 
 Release `internal` counts them on fine public intervals, deaths before censorings within one, as
 Kaplan and Meier do for equal times. Release `dp`, or a grid without a risk threshold, takes them

@@ -1,4 +1,4 @@
-"""Resampling patients from summed tables, and sites where there are at least six.
+"""Resample patients from summed tables, and sites where there are at least six.
 
 A table of counts holds all that a rank metric knows of its patients, so drawing n patients from
 its cells is the patient bootstrap. With six sites or more, sites are drawn first and patients

@@ -1,4 +1,4 @@
-"""One number of an evaluation, with what limits it, or the reason why there is none."""
+"""One estimate of an evaluation: value, interval and limits, or why it cannot be estimated."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How far privacy noise alone moves a metric: fresh noise added to the noisy tables.
+"""Estimate the standard deviation that privacy noise adds to a metric, by adding fresh noise.
 
 Two-sided geometric noise is a difference of two geometric draws; the sum of m independent ones
 is a difference of two negative-binomial draws of shape m. Adding as much again as the tables

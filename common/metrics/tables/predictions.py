@@ -1,4 +1,4 @@
-"""Predictions of one hospital's patients, beside what was observed."""
+"""Predictions for one hospital's patients, with their observed outcomes."""
 
 from __future__ import annotations
 

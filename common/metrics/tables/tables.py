@@ -1,4 +1,4 @@
-"""Mergeable tables of one site, or of several summed.
+"""Hold the mergeable tables of one site, or the sum of several.
 
 `SiteTables` holds the int64 arrays named in `table_schema`; `merge` adds them up. The sum over
 sites equals the table of all patients together, exactly.

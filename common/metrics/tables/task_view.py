@@ -1,4 +1,4 @@
-"""Give the metrics of one task the tables they are computed from."""
+"""Select the tables that the metrics of one task are computed from."""
 
 from __future__ import annotations
 

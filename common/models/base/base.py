@@ -1,4 +1,4 @@
-"""What every fused model is.
+"""Define the contract that every fused model fulfils.
 
 A model is a function of one patient: what it says of a patient does not depend on who else is
 in the batch, on their order, or on padding. It reads a modality only where `present` is true

@@ -1,4 +1,4 @@
-"""Biases that make an untrained model say the published baseline.
+"""Set the biases with which an untrained model predicts the published baseline.
 
 A start at the public hazard and prevalence costs no privacy and saves rounds.
 """

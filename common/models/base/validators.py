@@ -1,4 +1,4 @@
-"""Whether a model keeps patients apart, so that one patient's gradient can be clipped.
+"""Validate that a model keeps patients apart, so that per-patient gradients can be clipped.
 
 Two checks: layers known to mix patients or to have no per-patient gradient are named with their
 path, the reason and the replacement; then the model is run on random patients to see that one

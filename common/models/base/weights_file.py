@@ -1,4 +1,4 @@
-"""Weights of a public trunk in a safetensors file that the study names by its SHA-256."""
+"""Load the weights of a public trunk from a safetensors file that the study names by SHA-256."""
 
 from __future__ import annotations
 

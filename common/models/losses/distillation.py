@@ -1,4 +1,4 @@
-"""Distillation of a frozen teacher, patient by patient, so that it may be clipped.
+"""Distillation from a frozen teacher as a loss per patient, so that it can be clipped.
 
 A teacher that was trained on private patients must itself be private; its budget composes.
 Knowledge distillation: Hinton, Vinyals and Dean, 2015. Redundancy reduction after Barlow Twins

@@ -1,4 +1,4 @@
-"""One feature set to one vector, chosen by the shape of the feature set.
+"""Encode one feature set as one vector; its shape chooses the encoder.
 
 A single token is a vector (radiomics, a clinical table); rows in a fixed order whose values are
 pooled by row are pathways; anything else is a bag (tiles, slices, sentences).

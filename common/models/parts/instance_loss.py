@@ -1,4 +1,4 @@
-"""CLAM's instance loss: attention must find patches that look like the patient's class.
+"""CLAM's instance loss: attention must select patches that look like the patient's class.
 
 Source: Lu et al., Nature Biomedical Engineering 5, 2021. For the patient's class the k patches
 with most attention are positives and the k with least are negatives of a two-way classifier.

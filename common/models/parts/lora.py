@@ -1,4 +1,4 @@
-"""Low-rank changes of linear layers: W x + B A x / r * alpha (Hu et al., ICLR 2022).
+"""Low-rank updates of linear layers: W x + B A x / r * alpha (Hu et al., ICLR 2022).
 
 A is frozen at its public seed and only B, which starts at 0, is trained: the mean of the sites'
 B is then the mean of their changes, which the mean of A and B taken apart is not.

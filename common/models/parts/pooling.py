@@ -1,4 +1,4 @@
-"""Fixed pooling of a bag of tokens to one vector, without any trained parameter."""
+"""Pool a bag of tokens to one vector, without any trained parameter."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A linear map whose output for a patient is the same, bit by bit, in any batch."""
+"""Linear layer whose output for a patient is the same, bit by bit, in any batch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Feature sets to tokens of one width, for models that let tokens attend to tokens."""
+"""Map feature sets to tokens of one width, for models with attention between tokens."""
 
 from __future__ import annotations
 

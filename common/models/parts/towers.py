@@ -1,4 +1,4 @@
-"""One small head a task; an untrained head says the published baseline."""
+"""One small head per task; an untrained head predicts the published baseline."""
 
 from __future__ import annotations
 

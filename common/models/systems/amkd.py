@@ -1,4 +1,4 @@
-"""AMKD student: reads slides alone, taught by a frozen teacher that also reads genes.
+"""AMKD student: reads slides only; its frozen teacher also reads gene expression.
 
 Learned pseudo-gene queries read the patches, E_S = Attn(Q, P, P); patches read them back,
 P' = P + gamma Attn(P, E_S, E_S) with gamma = 0 at the start; gated pooling of P' gives z_S and

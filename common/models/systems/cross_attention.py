@@ -1,4 +1,4 @@
-"""Clinical tokens and image tokens that read each other, after the GIST response model.
+"""Cross-attention between clinical and image tokens, after the GIST response model.
 
 One token a clinical column (x_j w_j + b_j), image tokens from the other modalities, a learned
 CLS on the clinical side; blocks of bidirectional cross-attention (clinic reads images, images

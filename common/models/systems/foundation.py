@@ -1,4 +1,4 @@
-"""Foundation trunk: tokens of all modalities in one transformer, missing ones simply masked.
+"""Foundation trunk: tokens of all modalities in one transformer, missing ones masked.
 
 Bags longer than the latents become `latents` tokens by cross-attention from learned queries;
 pathways, sentences, columns and vectors are tokens as they are. A modality embedding is added,

@@ -1,4 +1,4 @@
-"""Linear heads on pooled frozen features: the model that survives strong privacy.
+"""Linear heads on pooled frozen features: the model for strong privacy.
 
 response logit = b + sum_f w_f x_f; hazard logits = c_k + sum_f v_f x_f with one score shared by
 all intervals (proportional), or one score an interval. x_f is the pooled feature set f followed

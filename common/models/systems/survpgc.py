@@ -1,4 +1,4 @@
-"""SurvPGC: pathology read by genes and by the clinic, and reading them back.
+"""SurvPGC: cross-attention of pathology with genes and with clinical data, both ways.
 
 For every path M of {genomics, clinical} and patches P, with Q, K, V linear in LN(tokens):
 X_{M->P} = softmax([Q_M K_M^T, Q_M K_P^T] / sqrt(d')) [V_M; V_P] and

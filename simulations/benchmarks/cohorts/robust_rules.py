@@ -1,4 +1,4 @@
-"""Which rule withstands which lie: one poisoned hospital of six on Fed-TCGA-BRCA.
+"""Compare robust aggregation rules: one poisoned hospital of six on Fed-TCGA-BRCA.
 
 The hospital of median size sends its update times 100, or times -5, or trains on outcomes filed
 under the wrong patients, or sends NaN. Against it stand the plain mean, the norm bound, median,

@@ -1,4 +1,4 @@
-"""The fused model, federated, comes within 0.03 AUC and 0.03 C of the oracle on synthetic data.
+"""Check that the federated fused model is within 0.03 AUC and 0.03 C of the oracle.
 
 Six synthetic hospitals of 2,000 patients on average, drawn as features: a quarter held out, two
 hospitals without RNA, two without MRI, other gaps as in the demo. The oracle knows the true

@@ -1,4 +1,4 @@
-"""Federated training reaches the C-index of pooled training on real TCGA hospitals.
+"""Check that federated training reaches the C-index of pooled training on TCGA hospitals.
 
 TCGA lung adenocarcinoma and breast cancer, hospital = tissue source site, survival from slides,
 RNA and clinical columns. Every hospital trains on four fifths of its patients, balanced by

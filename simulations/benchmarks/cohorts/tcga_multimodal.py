@@ -1,4 +1,4 @@
-"""Where several modalities help on real hospitals and where they do not, with paired intervals.
+"""Measure where several modalities help on real hospitals, with paired intervals.
 
 TCGA lung, breast and stomach cancer by hospital: survival for all, response for lung and stomach.
 Five seeds of five folds, each balanced by outcome inside every hospital; all arms on the same

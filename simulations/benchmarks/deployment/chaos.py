@@ -1,4 +1,4 @@
-"""A consortium under fire: kills, outages, full disks, old ledgers, intruders, bad lines."""
+"""Run a consortium under faults: kills, outages, full disks, old ledgers, intruders, bad lines."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Evaluation from summed tables against the pooled patient rows, on nine real cohorts.
+"""Compare evaluation from summed tables with the pooled patient rows, on nine real cohorts.
 
 Hospitals send the arrays of `common.metrics`; the same predictions are then pooled and judged by
 scikit-survival, lifelines and scikit-learn. The printed error bound must cover every difference.

@@ -1,4 +1,4 @@
-"""Cost at scale: a million patients evaluated, two hundred sites trained in one process.
+"""Measure cost at scale: a million patients evaluated, two hundred sites trained in one process.
 
 First the server's time for the tables of a million patients against lifelines' for the rows.
 Then gradient sums of a linear head over up to 200 sites of 64 patients: the whole in-process path

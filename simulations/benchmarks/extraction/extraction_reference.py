@@ -1,4 +1,4 @@
-"""Extraction equals its references: encoder against torch and its speed, PyRadiomics, masks.
+"""Compare extraction with references: encoder with torch and its speed, PyRadiomics, masks.
 
 The encoder runs as extraction runs it (ONNX Runtime, one thread, batches of 16) and as plain
 torch runs it (evaluation mode, inference mode, one thread, channels first, batches of 32), on

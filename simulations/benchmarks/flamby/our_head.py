@@ -1,4 +1,4 @@
-"""Our discrete-time linear head on the published split of Fed-TCGA-BRCA."""
+"""Train our discrete-time linear head on the published split of Fed-TCGA-BRCA."""
 
 from __future__ import annotations
 

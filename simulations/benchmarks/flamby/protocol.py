@@ -1,4 +1,4 @@
-"""Fed-TCGA-BRCA as published: data order, mini-batch Cox loss, batches, metric.
+"""Reproduce Fed-TCGA-BRCA as published: data order, mini-batch Cox loss, batches, metric.
 
 `Linear(39, 1)`, batches of 8, Cox partial likelihood inside the batch. The order of patients is
 that of the published table: with it and the published seeds, pooled training gives the published

@@ -1,4 +1,4 @@
-"""The published federated strategies, on the published protocol: 5 rounds of 100 updates a site.
+"""The published federated strategies, on the published protocol: 5 rounds, 100 updates per site.
 
 FedAvg (McMahan et al., 2017), FedProx (Li et al., 2020), SCAFFOLD (Karimireddy et al., 2020),
 FedAdam, FedYogi, FedAdagrad (Reddi et al., 2021). Site optimiser: SGD without momentum. Updates

@@ -1,4 +1,4 @@
-"""The form of every benchmark: named checks with a value, a bound and whether it holds.
+"""Define the form of every benchmark: named checks, each with a value and a bound.
 
 A benchmark is a module `simulations/benchmarks/NAME.py` with a docstring whose first line says
 what it shows, a constant `DURATION` (how long it takes, in words) and::

@@ -1,4 +1,4 @@
-"""Rank metrics of several models on the same patients, resampled together.
+"""Resample rank metrics of several models on the same patients together.
 
 ROC AUC and Harrell's C are the same thing over different pairs: the share of ordered pairs that
 a score orders rightly. With the pairs as a matrix, a bootstrap over patients is one product of

@@ -1,4 +1,4 @@
-"""Radiology extraction equals its references: PyRadiomics' baselines, real RTSTRUCT, SEG, NIfTI."""
+"""Compare radiology extraction with references: PyRadiomics, real RTSTRUCT, SEG, NIfTI."""
 
 from __future__ import annotations
 

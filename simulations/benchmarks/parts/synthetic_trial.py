@@ -1,4 +1,4 @@
-"""One synthetic consortium, its held-out patients, and the ways to train that are compared."""
+"""Train one synthetic consortium in the ways that are compared, with held-out patients."""
 
 from __future__ import annotations
 

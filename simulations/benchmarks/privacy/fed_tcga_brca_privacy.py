@@ -1,4 +1,4 @@
-"""What privacy costs on Fed-TCGA-BRCA: C-index by mode and budget against pooled training.
+"""Measure the cost of privacy on Fed-TCGA-BRCA: C-index by mode and budget, beside pooled training.
 
 1,088 patients of six regions, 39 clinical columns, discrete-time linear head, five folds balanced
 inside every region, five seeds. The plan is the product's default: 100 rounds of one full-batch

@@ -1,4 +1,4 @@
-"""Per-patient clipped gradients cost at most 1.2 times plain training on the same unpadded bags.
+"""Check that per-patient clipped gradients cost at most 1.2 times plain training.
 
 Bags of 500 to 1,000 tiles (384 wide), MoEMIL of about 1 M parameters, one CPU thread. Plain
 training: for every patient forward and backward on their own unpadded bag, gradients adding up,

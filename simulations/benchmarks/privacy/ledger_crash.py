@@ -1,4 +1,4 @@
-"""The ledger under power cuts, damages and rollbacks.
+"""Check that the ledger survives power cuts, damage and rollbacks.
 
 Power cuts stop a hospital's process at a random call to the operating system, inside a write, a
 sync or a rename, and lose what was not synced; see `simulations.attackers.power_cut`. No noise is

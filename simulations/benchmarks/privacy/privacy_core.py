@@ -1,4 +1,4 @@
-"""Accounting against outside truth, and noise against its design.
+"""Check accounting against outside truth, and noise against its design.
 
 Epsilons are compared with the closed form evaluated with 60 digits and with privacy loss
 distributions. Noise comes from the operating system and has no seed, so its tests are repeated

@@ -1,4 +1,4 @@
-"""The secure sum: exactness, dropouts in every phase, and its cost in seconds and bytes."""
+"""Check the secure sum: exactness, dropouts in every phase, cost in seconds and bytes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What privacy costs a multimodal model on TCGA hospitals, with and without a public trunk.
+"""Measure the cost of privacy for a multimodal model on TCGA hospitals, with and without a trunk.
 
 Slides, RNA and clinical columns of lung and stomach cancer (survival and response) and breast
 cancer (survival), hospital = tissue source site, five folds balanced inside every hospital, five

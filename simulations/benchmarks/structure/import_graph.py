@@ -1,4 +1,4 @@
-"""Follow imports: what a module loads, circles of modules, knots of folders, imports in functions.
+"""Analyse imports: modules loaded, circles of modules, knots of folders, imports in functions.
 
 An import stands in a function only where it loads a slow or an optional package that the module
 does not load at its top anyway. Slow is what takes more than `SLOW_S` in a fresh interpreter;

@@ -1,4 +1,4 @@
-"""Measure two ways through the code: a checkpoint's to the report, a patient's to the gradient.
+"""Measure two ways through the code: checkpoint to report, and patient to gradient sum.
 
 Both are followed through real runs of a small consortium (`simulations.benchmarks.structure.
 way` says what a way is). The checkpoint's begins in the round loop and ends where the report takes

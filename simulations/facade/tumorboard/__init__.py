@@ -1,4 +1,4 @@
-"""Offer a notebook all public names, `dir(tumorboard)`; nothing loads before it is used.
+"""Offer a notebook all public names, `dir(tumorboard)`; each loads when first used.
 
 Example:
     import tumorboard as tb
