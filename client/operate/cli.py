@@ -11,28 +11,12 @@ from typing import Annotated
 import typer
 from typer.models import CommandInfo
 
-from client.agent.admission import agreed_release
-from client.agent.log_files import site_audit_log
-from client.data.subgroup_check import count_subgroups
+from client import operate
 from client.operate import join_cli, node_cli, page_cli, roster_cli
 from client.operate.ledger_cli import app as ledger_app
 from client.operate.options import SiteOption, SocketOption
-from client.site.enrol_connection import SiteConnection
-from client.site.site_folder import (
-    load_policy,
-    make_approval,
-    record_consent,
-    withdraw_consent,
-    writable_folder,
-)
-from client.site.site_template import write_site_template
-from client.site.study_fingerprints import as_yaml, study_fingerprints
-from common.cohort.manifest import read_manifest
 from common.commands.cli_output import Output
 from common.commands.options import JsonOption
-from common.protocol.evaluation_request import evaluation_in_words
-from common.study.private_round import promise_in_words
-from common.study.study import Study
 
 app = typer.Typer(no_args_is_help=True, help=__doc__, rich_markup_mode=None)
 app.add_typer(ledger_app, name="ledger")
@@ -51,7 +35,7 @@ def init(
     json_output: JsonOption = False,
 ) -> None:
     """Write a commented site.yaml and an empty manifest."""
-    written = write_site_template(folder, site_id)
+    written = operate.write_site_template(folder, site_id)
     output = Output(json_output)
     output.say("Written: " + ", ".join(str(path) for path in written))
     output.say("Next: fill in the manifest, then `tumorboard site check`.")
@@ -61,12 +45,10 @@ def init(
 @app.command(epilog="Example: tumorboard site check --site hospital-a --study study.yaml")
 def check(site: SiteOption, study: StudyOption, json_output: JsonOption = False) -> None:
     """Validate the manifest, every problem at once, and print the cohort funnel."""
-    from client.data.cohort_check import check_cohort, open_points
-
-    policy, agreed = load_policy(site), Study.from_yaml(study)
-    funnel = check_cohort(policy, agreed)
-    groups = count_subgroups(policy, agreed)
-    points = open_points(policy, agreed, funnel)
+    policy, agreed = operate.load_policy(site), operate.Study.from_yaml(study)
+    funnel = operate.check_cohort(policy, agreed)
+    groups = operate.count_subgroups(policy, agreed)
+    points = operate.open_points(policy, agreed, funnel)
     points += [point for group in groups if (point := group.open_point())]
     output = Output(json_output)
     for line in (*funnel.lines(), *(group.line() for group in groups)):
@@ -85,15 +67,13 @@ def extract(
     json_output: JsonOption = False,
 ) -> None:
     """Turn raw files into feature files; run it again to go on where it stopped."""
-    from client.extract.run.runner import run_extraction
-
-    policy = load_policy(site)
+    policy = operate.load_policy(site)
     output = Output(json_output)
-    manifest, agreed = read_manifest(policy.manifest), Study.from_yaml(study)
-    summary = run_extraction(
+    manifest, agreed = operate.read_manifest(policy.manifest), operate.Study.from_yaml(study)
+    summary = operate.run_extraction(
         manifest,
         agreed.features,
-        writable_folder(policy.feature_store, key="feature_store", mode=0o700),
+        operate.writable_folder(policy.feature_store, key="feature_store", mode=0o700),
         workers=workers,
         output=output,
         device=policy.device,
@@ -110,9 +90,9 @@ def fingerprints(study: StudyOption, json_output: JsonOption = False) -> None:
 
     Exit status 1 if the study states other fingerprints than this installation has.
     """
-    found = study_fingerprints(Study.from_yaml(study))
+    found = operate.study_fingerprints(operate.Study.from_yaml(study))
     output = Output(json_output)
-    for line in as_yaml(found):
+    for line in operate.as_yaml(found):
         output.say(line)
     output.result(
         {entry.feature: {"fingerprint": entry.found, "stated": entry.stated} for entry in found}
@@ -142,8 +122,8 @@ def approve(
     json_output: JsonOption = False,
 ) -> None:
     """Record this hospital's consent to exactly this study, with its ceilings."""
-    policy, agreed = load_policy(site), Study.from_yaml(study)
-    approval = make_approval(
+    policy, agreed = operate.load_policy(site), operate.Study.from_yaml(study)
+    approval = operate.make_approval(
         policy,
         agreed,
         announced=digest,
@@ -152,12 +132,13 @@ def approve(
         evaluation_epsilon=evaluation_epsilon,
         evaluation_fallback=evaluation_fallback,
     )
-    target = record_consent(policy, approval)
-    site_audit_log(policy).append("approved", **approval.model_dump(mode="json"))
+    target = operate.record_consent(policy, approval)
+    operate.site_audit_log(policy).append("approved", **approval.model_dump(mode="json"))
     output = Output(json_output)
     output.say(f"Consent to study {agreed.study_id}, digest {approval.study_digest}: {target}")
-    output.say(f"Training, mode {agreed.privacy.mode}: {promise_in_words(agreed)}")
-    output.say(f"Evaluation: {evaluation_in_words(agreed, agreed_release(agreed, policy))}")
+    output.say(f"Training, mode {agreed.privacy.mode}: {operate.promise_in_words(agreed)}")
+    release = operate.agreed_release(agreed, policy)
+    output.say(f"Evaluation: {operate.evaluation_in_words(agreed, release)}")
     for plugin in agreed.plugins:
         output.say(f"Runs code of another distribution: {plugin}, sources {plugin.sha256:.12}")
     output.result(approval.model_dump(mode="json"))
@@ -173,9 +154,9 @@ def withdraw(
 
     What has left the hospital cannot be called back, and what was spent stays spent.
     """
-    policy = load_policy(site)
-    withdrawn = withdraw_consent(policy, digest)
-    site_audit_log(policy).append("withdrawn", study_digest=withdrawn)
+    policy = operate.load_policy(site)
+    withdrawn = operate.withdraw_consent(policy, digest)
+    operate.site_audit_log(policy).append("withdrawn", study_digest=withdrawn)
     output = Output(json_output)
     output.say(f"Consent to study {withdrawn} is withdrawn; the agent refuses it from now on.")
     output.result({"study_digest": withdrawn})
@@ -190,10 +171,8 @@ def agent(
     ] = False,
 ) -> None:
     """Serve the site agent, the only process that reads patients, on a Unix socket."""
-    from client.agent.run_agent import run_agent
-
-    connection = SiteConnection.of_site(site)
-    run_agent(lambda: load_policy(site), connection, socket, share=share)
+    connection = operate.SiteConnection.of_site(site)
+    operate.run_agent(lambda: operate.load_policy(site), connection, socket, share=share)
 
 
 @app.command(
@@ -215,17 +194,13 @@ def predict(
     json_output: JsonOption = False,
 ) -> None:
     """Predict response and survival for the hospital's own patients; nothing leaves it."""
-    from client.explain.explain import explain_patients
-    from client.operate.prediction_output import show_predictions
-    from client.predict.predict_command import predict_patients
-
     output = Output(json_output)
-    policy, agreed = load_policy(site), Study.from_yaml(study)
+    policy, agreed = operate.load_policy(site), operate.Study.from_yaml(study)
     if explain is not None:
-        writable_folder(explain, key="--explain")
-    done = predict_patients(policy, agreed, model, patient)
-    explained = explain_patients(done, explain, output=output) if explain is not None else {}
-    show_predictions(done, explained, output)
+        operate.writable_folder(explain, key="--explain")
+    done = operate.predict_patients(policy, agreed, model, patient)
+    explained = operate.explain_patients(done, explain, output=output) if explain else {}
+    operate.show_predictions(done, explained, output)
 
 
 ORDER = (

@@ -7,16 +7,9 @@ from typing import Annotated
 
 import typer
 
-from client.agent.log_files import site_audit_log
-from client.operate.doctor import examine_site
+from client import operate
 from client.operate.options import SiteOption, SocketOption
-from client.site.enrol_connection import SiteConnection
-from client.site.enrol_install import install_kit as install
-from client.site.enrol_request import make_keys, write_request
-from client.site.identity import node_key_path
-from client.site.site_folder import load_policy
 from common.commands.cli_output import Output
-from common.commands.doctor import show
 from common.commands.options import JsonOption
 from common.errors import ProtocolError
 
@@ -34,10 +27,10 @@ def register(app: typer.Typer) -> None:
 
 def keygen(site: SiteOption, json_output: JsonOption = False) -> None:
     """Make this hospital's identity and node key; their private halves never leave it."""
-    policy = load_policy(site)
-    keys = make_keys(policy)
+    policy = operate.load_policy(site)
+    keys = operate.make_keys(policy)
     output = Output(json_output)
-    output.say(f"Private keys: {policy.identity_key}, {node_key_path(policy.identity_key)}")
+    output.say(f"Private keys: {policy.identity_key}, {operate.node_key_path(policy.identity_key)}")
     output.say(f"Public key for the roster: {keys.identity}")
     output.say(f"Public key of the SuperNode: {keys.node_key}")
     output.say("Next: `tumorboard site request`, and send its file to the coordinator.")
@@ -55,9 +48,9 @@ def request(
     json_output: JsonOption = False,
 ) -> None:
     """Write the request to join, for the coordinator; it holds public keys only."""
-    policy = load_policy(site)
+    policy = operate.load_policy(site)
     target = out or Path(f"{policy.site_id}.request.json")
-    made = write_request(policy, name, target)
+    made = operate.write_request(policy, name, target)
     output = Output(json_output)
     output.say(f"Request: {target}. Send it to the coordinator.")
     output.say(f"Fingerprint, compare by telephone: {made.fingerprint}")
@@ -76,11 +69,11 @@ def install_kit(
 
     Without --fingerprint, compare the printed one by telephone before you take part.
     """
-    target = SiteConnection.of_site(site)
-    policy = load_policy(site)
-    log = site_audit_log(policy)
+    target = operate.SiteConnection.of_site(site)
+    policy = operate.load_policy(site)
+    log = operate.site_audit_log(policy)
     try:
-        connection = install(policy, kit, target, fingerprint=fingerprint)
+        connection = operate.install_kit(policy, kit, target, fingerprint=fingerprint)
     except ProtocolError as error:
         log.append("kit_refused", code=str(error.code))
         raise
@@ -103,4 +96,4 @@ def doctor(
 
     Exit status 1 if there is a problem; warnings do not count.
     """
-    raise typer.Exit(show(examine_site(site, socket), Output(json_output)))
+    raise typer.Exit(operate.show(operate.examine_site(site, socket), Output(json_output)))

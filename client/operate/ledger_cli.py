@@ -11,18 +11,10 @@ from typing import Annotated
 
 import typer
 
+from client import operate
 from client.operate.options import SiteOption
-from client.site.ledger_view import (
-    export_ledger,
-    ledger_view,
-    reconcile_ledger,
-    release_reservation,
-)
-from client.site.site_folder import load_policy
 from common.commands.cli_output import Output
 from common.commands.options import JsonOption
-from common.ledger.ledger_file import read_ledger
-from common.ledger.ledger_state import LedgerState
 
 app = typer.Typer(no_args_is_help=True, help=__doc__, rich_markup_mode=None)
 
@@ -41,7 +33,7 @@ class PatientSet(StrEnum):
 @app.command(epilog="Example: tumorboard site ledger show --site hospital-a")
 def show(site: SiteOption, json_output: JsonOption = False) -> None:
     """Show what was spent, what is left, and reservations without a reply."""
-    view = ledger_view(load_policy(site))
+    view = operate.ledger_view(operate.load_policy(site))
     output = Output(json_output)
     output.say(f"{view.lines} lines, head {view.head}")
     output.table(
@@ -73,9 +65,9 @@ def show(site: SiteOption, json_output: JsonOption = False) -> None:
 @app.command(epilog="Example: tumorboard site ledger verify --site hospital-a")
 def verify(site: SiteOption, json_output: JsonOption = False) -> None:
     """Check every hash of the chain and the head file; change nothing."""
-    policy = load_policy(site)
-    records = read_ledger(policy.ledger)
-    LedgerState(records, str(policy.ledger))
+    policy = operate.load_policy(site)
+    records = operate.read_ledger(policy.ledger)
+    operate.LedgerState(records, str(policy.ledger))
     output = Output(json_output)
     output.say(f"{len(records)} lines verified; head {records[-1].sha256}")
     output.result({"lines": len(records), "head": records[-1].sha256, "chain": "whole"})
@@ -88,7 +80,7 @@ def export(
     json_output: JsonOption = False,
 ) -> None:
     """Write a verified copy, for a backup or an auditor; it names no patient."""
-    records = export_ledger(load_policy(site), to)
+    records = operate.export_ledger(operate.load_policy(site), to)
     output = Output(json_output)
     output.say(f"Written: {to}, {len(records)} lines, head {records[-1].sha256}")
     output.result({"written": str(to), "lines": len(records), "head": records[-1].sha256})
@@ -106,7 +98,7 @@ def release(
     json_output: JsonOption = False,
 ) -> None:
     """Give back an open reservation that was certainly never computed."""
-    release_reservation(load_policy(site), line - 1, by=by, reason=reason)
+    operate.release_reservation(operate.load_policy(site), line - 1, by=by, reason=reason)
     output = Output(json_output)
     output.say(f"Line {line} no longer counts; who decided it stands in the ledger.")
     output.result({"released": line})
@@ -129,8 +121,8 @@ def reconcile(
     json_output: JsonOption = False,
 ) -> None:
     """Accept a ledger that was restored from a backup, and charge for what was lost."""
-    record = reconcile_ledger(
-        load_policy(site),
+    record = operate.reconcile_ledger(
+        operate.load_policy(site),
         study_digest=study,
         partition=partition.value,
         epsilon=charge_epsilon,

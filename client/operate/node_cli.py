@@ -7,15 +7,11 @@ from typing import Annotated
 
 import typer
 
+from client import operate
 from client.operate.options import SiteOption, SocketOption
-from client.operate.site_processes import SitePaths, check_site, site_processes
-from client.operate.site_status import site_status
 from common.commands.cli_output import Output
 from common.commands.options import JsonOption
 from common.errors import ConfigError
-from common.process.background import BackgroundStart
-from common.process.stop_signals import stop_on_signals
-from common.process.supervisor import Supervisor, read_supervised, stop_supervised
 
 READY_S = 120.0
 
@@ -49,11 +45,13 @@ def join(
     if background:
         _in_background(site, agent=agent, socket=socket, output=output)
         return
-    paths = SitePaths.of(site)
-    children, facts = site_processes(site, socket=socket, agent=agent)
-    supervisor = Supervisor(children, paths.status, facts=facts)
+    paths = operate.SitePaths.of(site)
+    children, facts = operate.list_site_processes(site, socket=socket, agent=agent)
+    supervisor = operate.Supervisor(children, paths.status, facts=facts)
     output.say(f"Starting {', '.join(child.name for child in children)}; logs in {paths.log}")
-    supervisor.run(stop_on_signals(), ready=lambda: output.say("Taking part. Interrupt to leave."))
+    supervisor.run(
+        operate.stop_on_signals(), ready=lambda: output.say("Taking part. Interrupt to leave.")
+    )
 
 
 def status(site: SiteOption, json_output: JsonOption = False) -> None:
@@ -61,7 +59,7 @@ def status(site: SiteOption, json_output: JsonOption = False) -> None:
 
     Exit status 1 if a process is not healthy or a disk is full.
     """
-    told = site_status(site)
+    told = operate.read_site_status(site)
     output = Output(json_output)
     output.say(f"{told['site_id']}: {told['state']}")
     if told["consortium"]:
@@ -79,9 +77,9 @@ def status(site: SiteOption, json_output: JsonOption = False) -> None:
 
 def leave(site: SiteOption, json_output: JsonOption = False) -> None:
     """End this hospital's processes; a round in flight goes on without it."""
-    paths = SitePaths.of(site)
-    was_running = read_supervised(paths.status) is not None
-    if not stop_supervised(paths.status):
+    paths = operate.SitePaths.of(site)
+    was_running = operate.read_supervised(paths.status) is not None
+    if not operate.stop_supervised(paths.status):
         raise ConfigError(
             "the processes did not end within a minute",
             where=str(paths.status),
@@ -93,17 +91,17 @@ def leave(site: SiteOption, json_output: JsonOption = False) -> None:
 
 
 def _in_background(site: Path, *, agent: bool, socket: Path | None, output: Output) -> None:
-    paths = SitePaths.of(site)
-    check_site(site, socket=socket)
+    paths = operate.SitePaths.of(site)
+    operate.check_site(site, socket=socket)
     arguments = ["site", "join", "--site", str(paths.site), "--agent" if agent else "--no-agent"]
-    BackgroundStart(
+    operate.BackgroundStart(
         arguments=[*arguments, *(["--socket", str(socket)] if socket else [])],
         log=paths.log / "join.log",
         status=paths.status,
-        is_ready=lambda: bool(site_status(site)["healthy"]),
+        is_ready=lambda: bool(operate.read_site_status(site)["healthy"]),
         ready_s=READY_S,
         failed="the processes of this site are not healthy",
     ).run()
-    told = site_status(site)
+    told = operate.read_site_status(site)
     output.say(f"{told['site_id']} takes part; logs in {paths.log}")
     output.result(told)

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import typer
 
+from client import operate
 from client.operate.options import SiteOption, SocketOption
-from client.page.ledger_reading import LedgerReader
-from client.page.site_files import read_site_files
-from client.site.site_folder import load_policy
 from common.commands.cli_output import Output
-from common.commands.options import JsonOption
-from common.page.command import HostOption, PortOption, PublicNameOption, serve_and_say
+from common.commands.options import HostOption, JsonOption, PortOption, PublicNameOption
 
 
 def register(app: typer.Typer) -> None:
@@ -30,14 +27,11 @@ def page(
 
     It listens on this machine alone unless a --public-name says otherwise.
     """
-    from client.page.site_view import content_of, view_site
-    from common.page.application import live_page
+    operate.load_policy(site)  # a mistyped folder is told here, not on a page
+    reader = operate.LedgerReader()
 
-    load_policy(site)  # a mistyped folder is told here, not on a page
-    reader = LedgerReader()
-    app = live_page(
-        lambda: content_of(view_site(read_site_files(site, reader, socket))),
-        package="client.page",
-        template="site.html.j2",
-    )
-    serve_and_say(app, host=host, port=port, public_names=public_name, output=Output(json_output))
+    def content() -> operate.Content:
+        return operate.content_of(operate.view_site(operate.read_site_files(site, reader, socket)))
+
+    app = operate.live_page(content, package="client.page", template="site.html.j2")
+    operate.serve_page(app, host=host, port=port, names=public_name, output=Output(json_output))

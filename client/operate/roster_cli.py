@@ -7,14 +7,10 @@ from typing import Annotated
 
 import typer
 
-from client.agent.log_files import site_audit_log
+from client import operate
 from client.operate.options import SiteOption
-from client.site.enrol_connection import SiteConnection
-from client.site.hospital_roster import HospitalRoster
-from client.site.site_folder import load_policy
 from common.commands.cli_output import Output
 from common.commands.options import JsonOption
-from common.trust.roster import Roster
 
 
 def register(app: typer.Typer) -> None:
@@ -37,10 +33,10 @@ def roster(
 
     Exit status 1 if this hospital is not admitted, 2 without a site kit, 4 if a roster is refused.
     """
-    policy, connection = load_policy(site), SiteConnection.of_site(site)
+    policy, connection = operate.load_policy(site), operate.SiteConnection.of_site(site)
     before = connection.roster().version
     if install is not None:
-        HospitalRoster(connection, site_audit_log(policy)).install(install)
+        operate.HospitalRoster(connection, operate.site_audit_log(policy)).install(install)
     told = connection.roster()
     output = Output(json_output)
     if install is not None:
@@ -49,7 +45,7 @@ def roster(
     raise typer.Exit(0 if _show(told, policy.site_id, output) else 1)
 
 
-def _show(told: Roster, site_id: str, output: Output) -> bool:
+def _show(told: operate.Roster, site_id: str, output: Output) -> bool:
     """Show the roster and return whether this hospital is admitted."""
     own = told.member(site_id)
     admitted = own is not None and own.status == "admitted"

@@ -69,7 +69,7 @@ def check_site(site: Path, *, socket: Path | None = None) -> None:
     check_not_running(paths.status)
 
 
-def site_processes(
+def list_site_processes(
     site: Path, *, socket: Path | None = None, agent: bool = True
 ) -> tuple[list[Child], dict[str, object]]:
     """Return what a hospital runs to take part, and facts for the status file.

@@ -17,7 +17,7 @@ from common.process.supervisor import read_supervised
 from common.protocol.protocol import StatusRequest
 
 
-def site_status(site: Path) -> dict[str, Any]:
+def read_site_status(site: Path) -> dict[str, Any]:
     """Return site_id, consortium, superlink, state, healthy, problems, processes and activity.
 
     `healthy` is about the processes; `problems` holds places without room. `state` is what the

@@ -5,11 +5,12 @@ from __future__ import annotations
 import ipaddress
 import socket
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import uvicorn
 
+from common.commands.cli_output import Output
 from common.errors import ConfigError
 from common.page.guard import AsgiApp, ReadOnlyGuard
 from common.process.stop_signals import stop_on_signals
@@ -19,24 +20,26 @@ STOP_S = 5.0
 
 
 def serve_page(
-    app: AsgiApp, *, host: str, port: int, names: Sequence[str], ready: Callable[[str], None]
+    app: AsgiApp, *, host: str, port: int, names: Sequence[str] | None, output: Output
 ) -> None:
-    """Serve the page until SIGTERM or SIGINT.
+    """Serve the page until SIGTERM or SIGINT, and say where it is once it can be opened.
 
     Args:
         app: The page.
         host: Address to listen on.
         port: Port; 0 takes a free one.
         names: Names it may be called by from elsewhere; needed for any address but loopback.
-        ready: Called once with the address of the page.
+        output: Takes the address.
 
     Raises:
         ConfigError: The address is not loopback and no name was given, or cannot be had.
     """
+    names = names or ()
     check_exposure(host, names)
     stop = stop_on_signals()
     with page_served(app, host=host, port=port, names=names) as url:
-        ready(url)
+        output.say(f"Page: {url}  (stop with Ctrl-C)")
+        output.result({"url": url})
         stop.wait()
 
 

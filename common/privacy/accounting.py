@@ -17,9 +17,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 
-from scipy.optimize import brentq
-from scipy.special import log_ndtr, ndtri_exp
+import scipy
 
 from common.errors import PrivacyError
 
@@ -65,7 +65,8 @@ def gaussian_epsilon(mu: float, delta: float) -> float:
     if mu == 0 or _safe_delta(mu, 0.0) <= delta:
         return 0.0
     high = _grow(lambda epsilon: _safe_delta(mu, epsilon) <= delta, start=1.0, limit=MAX_EPSILON)
-    root = float(brentq(lambda e: _log_excess(mu, e, delta), 0.0, high, xtol=1e-14, rtol=1e-14))
+    excess = partial(_log_excess, mu, delta=delta)
+    root = float(scipy.optimize.brentq(excess, 0.0, high, xtol=1e-14, rtol=1e-14))
     while _safe_delta(mu, root) > delta:
         root += max(root, 1e-6) * _SAFETY
     return root
@@ -89,7 +90,8 @@ def gaussian_mu(epsilon: float, delta: float) -> float:
     low = 1.0
     while _safe_delta(low, epsilon) > delta:
         low /= 2
-    root = float(brentq(lambda m: _log_excess(m, epsilon, delta), low, high, xtol=1e-15))
+    tails = (epsilon, delta)
+    root = float(scipy.optimize.brentq(_log_excess, low, high, args=tails, xtol=1e-15))
     while _safe_delta(root, epsilon) > delta:
         root -= root * _SAFETY
     return root
@@ -133,13 +135,13 @@ def pure_mu(epsilon: float) -> float:
         raise PrivacyError(
             f"a pure epsilon of {epsilon:g} cannot be spent", why="it must lie within 0 and 500"
         )
-    return -2.0 * float(ndtri_exp(-math.log1p(math.exp(epsilon)))) * (1 + _SAFETY)
+    return -2.0 * float(scipy.special.ndtri_exp(-math.log1p(math.exp(epsilon)))) * (1 + _SAFETY)
 
 
 def pure_epsilon_of_mu(mu: float) -> float:
     """Return the pure epsilon whose `pure_mu` is mu; the inverse of `pure_mu`."""
-    tail = float(log_ndtr(-mu / 2))
-    return float(log_ndtr(mu / 2)) - tail
+    tail = float(scipy.special.log_ndtr(-mu / 2))
+    return float(scipy.special.log_ndtr(mu / 2)) - tail
 
 
 def fallback_mu(mu: float, honest_shares: int) -> float:
@@ -178,8 +180,8 @@ def fallback_epsilon(epsilon: float, delta: float, honest_shares: int) -> float:
 
 
 def _log_tails(mu: float, epsilon: float) -> tuple[float, float]:
-    upper = float(log_ndtr(-epsilon / mu + mu / 2))
-    lower = epsilon + float(log_ndtr(-epsilon / mu - mu / 2))
+    upper = float(scipy.special.log_ndtr(-epsilon / mu + mu / 2))
+    lower = epsilon + float(scipy.special.log_ndtr(-epsilon / mu - mu / 2))
     return upper, lower
 
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 
-from scipy.special import hyp2f1
+import scipy
 
 _ROUND_UP = 1 + 1e-9
 """The hypergeometric functions are right to far more digits."""
@@ -34,6 +34,6 @@ def share_epsilon(epsilon: float, shares: int) -> float:
     if shares == 1:
         return epsilon
     r, square = 1 / shares, math.exp(-2 * epsilon)
-    at_zero = float(hyp2f1(r, r, 1, square))
-    at_one = r * math.exp(-epsilon) * float(hyp2f1(r, r + 1, 2, square))
+    at_zero = float(scipy.special.hyp2f1(r, r, 1, square))
+    at_one = r * math.exp(-epsilon) * float(scipy.special.hyp2f1(r, r + 1, 2, square))
     return math.log(at_zero / at_one) * _ROUND_UP

@@ -20,8 +20,8 @@ import os
 
 import numpy as np
 import numpy.typing as npt
+import scipy
 from randomgen import ChaCha
-from scipy.special import ndtri
 
 from common.errors import PrivacyError
 
@@ -53,7 +53,7 @@ def gaussian(shape: Shape, sd: float) -> Float64:
     """
     _check("standard deviation", sd, math.inf)
     uniform = _generator().random(shape)
-    return np.asarray(sd * ndtri(np.maximum(uniform, 2.0**-54)), dtype=np.float64)
+    return np.asarray(sd * scipy.special.ndtri(np.maximum(uniform, 2.0**-54)), dtype=np.float64)
 
 
 def skellam(shape: Shape, variance: float) -> Int64:

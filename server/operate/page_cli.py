@@ -8,9 +8,9 @@ from typing import Annotated
 import typer
 
 from common.commands.cli_output import Output
-from common.commands.options import JsonOption
+from common.commands.options import HostOption, JsonOption, PortOption, PublicNameOption
 from common.errors import ConfigError
-from common.page.command import HostOption, PortOption, PublicNameOption, serve_and_say
+from common.page.serving import serve_page
 
 
 def register(app: typer.Typer) -> None:
@@ -38,10 +38,5 @@ def page(
             where=str(folder),
             cure="name the coordinator's folder, or one run's",
         )
-    serve_and_say(
-        run_page(folder),
-        host=host,
-        port=port,
-        public_names=public_name,
-        output=Output(json_output),
-    )
+    app = run_page(folder)
+    serve_page(app, host=host, port=port, names=public_name, output=Output(json_output))

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import yaml
 
-from client.operate.site_processes import SitePaths, site_processes
+from client.operate.site_processes import SitePaths, list_site_processes
 from client.site.enrol_connection import SiteConnection
 from client.site.enrol_request import make_keys, write_request
 from client.site.site_folder import load_policy
@@ -74,7 +74,8 @@ class Outsider:
     @contextmanager
     def supernode(self) -> Iterator[subprocess.Popen[bytes]]:
         """Run its SuperNode, as `tumorboard site join` would, while the block runs."""
-        child = next(c for c in site_processes(self.home, agent=False)[0] if c.name == "supernode")
+        children, _ = list_site_processes(self.home, agent=False)
+        child = next(c for c in children if c.name == "supernode")
         child.log.parent.mkdir(parents=True, exist_ok=True)
         with child.log.open("ab") as log:
             running = subprocess.Popen(

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import yaml
 
-from client.operate.site_processes import site_processes
+from client.operate.site_processes import list_site_processes
 from client.site.enrol_connection import SiteConnection
 from client.site.site_folder import load_policy
 from common.contract import sha256_hex
@@ -74,5 +74,5 @@ def _hospital(site_id: str, home: Path, port: int, bundle: bytes) -> list[Child]
     socket = policy.state.parent / "agent.sock"
     agent = [sys.executable, "-m", "simulations.deployed.payload_agent", "--site", site_id]
     agent += ["--identity", str(policy.identity_key), "--socket", str(socket)]
-    relayed, _ = site_processes(home, socket=socket, agent=False)
+    relayed, _ = list_site_processes(home, socket=socket, agent=False)
     return [Child("agent", agent, home / "agent.log"), *relayed]

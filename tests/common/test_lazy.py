@@ -65,6 +65,22 @@ def test_importing_the_facade_takes_no_time_and_loads_nothing_heavy():
     assert [loaded for _, *loaded in runs] == [[], [], []]
 
 
+@pytest.mark.parametrize("commands", ["client.operate.cli", "simulations.operate.cli"])
+def test_help_of_a_group_of_commands_loads_only_the_command_line(commands):
+    code = (
+        f"import sys, {commands}; heavy = {{'torch', 'pandas', 'flwr', 'numpy', 'pydantic', 'grpc', "
+        "'cryptography', 'uvicorn'}; sys.exit(', '.join(heavy & set(sys.modules)) or 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_the_commands_of_a_hospital_have_all_that_they_call():
+    commands = import_module("client.operate")
+    for name, source in stub("client.operate").items():
+        assert getattr(commands, name) is getattr(import_module(source), name)
+
+
 def test_a_wrong_name_is_an_attribute_error_that_python_can_mend():
     facade = import_module("tumorboard")
     with pytest.raises(AttributeError, match="offers no 'simulat'") as caught:

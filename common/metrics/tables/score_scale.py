@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import ndtri
+import scipy
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -53,7 +53,8 @@ def default_cuts(n_bins: int, center: float, spread: float) -> FloatArray:
         center: Log-odds the scores are expected around (published prevalence or hazards).
         spread: Standard deviation of log-odds the model is expected to use.
     """
-    return np.asarray(center + spread * ndtri(np.arange(1, n_bins) / n_bins), np.float64)
+    quantiles = scipy.special.ndtri(np.arange(1, n_bins) / n_bins)
+    return np.asarray(center + spread * quantiles, np.float64)
 
 
 def margin_cuts(n_bins: int) -> FloatArray:

@@ -7,7 +7,7 @@ from joined_consortium import join, make_consortium, make_hospital
 from typer.testing import CliRunner
 
 from client.operate.cli import app
-from client.operate.site_processes import SitePaths, site_processes
+from client.operate.site_processes import SitePaths, list_site_processes
 from client.site.identity import node_key_path
 from common.errors import ConfigError
 from common.storage.file_lock import held_alone
@@ -56,7 +56,7 @@ def test_a_second_join_leaves_the_first_one_s_secret(hospital):
     """Else a relay that is restarted would have another than its SuperNode."""
     policy, folder = hospital
     join(make_consortium(folder), policy, folder)
-    site_processes(folder / "site-a")
+    list_site_processes(folder / "site-a")
     paths = SitePaths.of(folder / "site-a")
     secret = (paths.node / "relay.secret").read_bytes()
     paths.status.write_text('{"pid": 1, "children": {}}')
@@ -64,7 +64,7 @@ def test_a_second_join_leaves_the_first_one_s_secret(hospital):
         held_alone(paths.status.with_name("processes.json.lock"), ValueError()),
         pytest.raises(ConfigError, match="running already"),
     ):
-        site_processes(folder / "site-a")
+        list_site_processes(folder / "site-a")
     assert (paths.node / "relay.secret").read_bytes() == secret
 
 
@@ -82,7 +82,7 @@ def test_status_and_leave_of_a_hospital_that_takes_no_part(hospital):
 def test_no_secret_stands_in_a_command_line(hospital):
     policy, folder = hospital
     join(make_consortium(folder), policy, folder)
-    children, facts = site_processes(folder / "site-a")
+    children, facts = list_site_processes(folder / "site-a")
     assert [child.name for child in children] == ["agent", "supernode", "relay"]
     secret = SitePaths.of(folder / "site-a").node / "relay.secret"
     assert secret.stat().st_mode & 0o777 == 0o600
@@ -93,5 +93,5 @@ def test_no_secret_stands_in_a_command_line(hospital):
     assert supernode[supernode.index("--host") + 1] == "127.0.0.1"
     assert str(facts["socket"]).endswith("private/agent.sock")
     again = secret.read_bytes()
-    site_processes(folder / "site-a", agent=False)
+    list_site_processes(folder / "site-a", agent=False)
     assert secret.read_bytes() != again

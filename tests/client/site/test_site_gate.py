@@ -20,7 +20,7 @@ from joined_consortium import (
 )
 
 from client.agent.service import serving
-from client.operate.site_processes import site_processes
+from client.operate.site_processes import list_site_processes
 from client.site.site_gate import GATED, BundleRefusedError, check_bundle, read_allowed
 from common.contract import sha256_hex
 from common.process.deploy_files import deploy_file
@@ -143,7 +143,7 @@ def test_a_real_supernode_relays_the_allowed_bundle_and_starts_no_code_of_the_se
         with serving(Agent(), socket):
             node, relay = (
                 start(*child.command)
-                for child in site_processes(folder / "a", socket=socket, agent=False)[0]
+                for child in list_site_processes(folder / "a", socket=socket, agent=False)[0]
             )
             assert "header" in run_probe(folder, good, folder / "out-good")
             assert run_probe(folder, bad, folder / "out-bad") == {"code": "TB507"}
