@@ -67,10 +67,8 @@ def test_importing_the_facade_takes_no_time_and_loads_nothing_heavy():
 
 @pytest.mark.parametrize("commands", ["client.operate.cli", "simulations.operate.cli"])
 def test_help_of_a_group_of_commands_loads_only_the_command_line(commands):
-    code = (
-        f"import sys, {commands}; heavy = {{'torch', 'pandas', 'flwr', 'numpy', 'pydantic', 'grpc', "
-        "'cryptography', 'uvicorn'}; sys.exit(', '.join(heavy & set(sys.modules)) or 0)"
-    )
+    heavy = {"torch", "pandas", "flwr", "numpy", "pydantic", "grpc", "cryptography", "uvicorn"}
+    code = f"import sys, {commands}; sys.exit(', '.join({heavy} & set(sys.modules)) or 0)"
     done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
 
