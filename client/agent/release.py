@@ -42,7 +42,7 @@ class Release(Protocol):
         ...
 
     def gradient_sum(
-        self, number: int, noised: Int64, encoding: IntegerEncoding, shapes: Shapes
+        self, request: TrainRequest, noised: Int64, encoding: IntegerEncoding, shapes: Shapes
     ) -> tuple[str, Arrays]:
         """Return kind and arrays of the update of a round."""
         ...
@@ -62,7 +62,7 @@ class PlainRelease:
         return None
 
     def gradient_sum(
-        self, number: int, noised: Int64, encoding: IntegerEncoding, shapes: Shapes
+        self, request: TrainRequest, noised: Int64, encoding: IntegerEncoding, shapes: Shapes
     ) -> tuple[str, Arrays]:
         """Return the sum in gradient units, float32, by parameter."""
         arrays = unflatten(encoding.decode(noised), shapes)
@@ -98,12 +98,12 @@ class MaskedRelease:
         return self._sums.session
 
     def gradient_sum(
-        self, number: int, noised: Int64, encoding: IntegerEncoding, shapes: Shapes
+        self, request: TrainRequest, noised: Int64, encoding: IntegerEncoding, shapes: Shapes
     ) -> tuple[str, Arrays]:
         """Return the masked upload of a sum."""
-        return "masked", self._sums.masked(number, noised)
+        return "masked", self._sums.masked(request.round, noised, request)
 
     def tables(self, request: EvaluateRequest, tables: SiteTables) -> Arrays:
         """Return the masked upload of all tables, in the order of their names."""
         parts = [tables.arrays[name].reshape(-1) for name in sorted(tables.arrays)]
-        return self._sums.masked(request.sum_round or 0, np.concatenate(parts))
+        return self._sums.masked(request.sum_round or 0, np.concatenate(parts), request)

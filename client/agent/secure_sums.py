@@ -16,6 +16,8 @@ import numpy.typing as npt
 
 from client.site.identity import load_identity, public_key
 from common.errors import ErrorCode, ProtocolError
+from common.protocol.protocol import EvaluateRequest, TrainRequest
+from common.protocol.question import question_digest
 from common.secure_sum.messages import (
     AdvertiseReply,
     AdvertiseRequest,
@@ -97,9 +99,12 @@ class SecureSums:
             participants_digest=site.receive_keys(request.adverts),
         )
 
-    def masked(self, number: int, vector: npt.NDArray[np.int64]) -> Arrays:
-        """Return the masked upload of a noised vector; each number once."""
-        return self._agreed().masked(number, vector)
+    def masked(
+        self, number: int, vector: npt.NDArray[np.int64], request: TrainRequest | EvaluateRequest
+    ) -> Arrays:
+        """Return the masked upload of a noised vector that answers a request; each number once."""
+        question = question_digest(self._study.digest(), request, len(vector))
+        return self._agreed().masked(number, vector, question)
 
     def unmask(self, request: UnmaskRequest) -> UnmaskReply:
         """Return the locked answer about one list of survivors."""

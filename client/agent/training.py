@@ -116,7 +116,7 @@ def _train_privately(
         kind, arrays = "delta", _noised_steps(run, encoding, shapes)
     else:
         noised = _noised_sum(run, encoding, shapes, request.round)
-        kind, arrays = release.gradient_sum(request.round, noised, encoding, shapes)
+        kind, arrays = release.gradient_sum(request, noised, encoding, shapes)
     reply = TrainReply.model_validate(
         {
             **_identity(run, request),

@@ -50,7 +50,7 @@ def lock(
         owner: The site.
         channels: All participants in order -> secret shared with them (the owner's own too).
         threshold: Sites that must agree.
-        about: Names round and list of survivors; binds everything.
+        about: Names sum, question and list of survivors; binds everything.
     """
     key = os.urandom(32)
     parts = shares.split(key, len(channels), threshold)

@@ -16,9 +16,9 @@ _BLOCK_BYTES = 2**20
 _ZEROS = bytes(_BLOCK_BYTES)
 
 
-def round_seed(secret: bytes, run_digest: str, purpose: str, round_number: int) -> bytes:
-    """Return the 32-byte seed of one round; it tells nothing of other rounds' seeds."""
-    return derive(secret, run_digest, f"{purpose}|round {round_number}")
+def mask_seed(secret: bytes, run_digest: str, purpose: str, about: str) -> bytes:
+    """Return the 32-byte seed of one sum; it says nothing of other sums' seeds."""
+    return derive(secret, run_digest, f"{purpose}|{about}")
 
 
 def to_words(vector: npt.NDArray[np.int64], modulus_bits: int) -> Words:

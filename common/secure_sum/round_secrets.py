@@ -1,7 +1,9 @@
-"""Secrets of one round at one site: the seeds of its masks, and their shares for other sites.
+"""Secrets of one sum at one site: the seeds of its masks, and their shares for other sites.
 
-For each round a site shares its self seed and its seed with each other site. Whoever drops out
-after uploading can so be finished without. Seeds of one round say nothing of other rounds.
+For each sum a site shares its self seed and its seed with each other site, so the sum can be
+finished without whoever drops out after uploading. Every secret depends on the number of the sum
+and on the question it answers (`sum_name`): two sites that were asked different questions share
+no mask, and cannot read each other's shares.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ from common.secure_sum.keys import (
     pair_secret,
     refused,
 )
-from common.secure_sum.masks import round_seed
+from common.secure_sum.masks import mask_seed
 
 Bytes = npt.NDArray[np.uint8]
 _NONCE_BYTES = 12
@@ -68,35 +70,43 @@ class SiteKeys:
             )
         return cls(site_id, participants, masks, channels, own.self_secret)
 
-    def seeds(self, round_number: int) -> dict[str, bytes]:
-        """Return the seeds of a round in the order of participants.
+    def seeds(self, about: str) -> dict[str, bytes]:
+        """Return the seeds of a sum in the order of participants.
 
         Peer -> pairwise seed; under the site's own id the self seed.
         """
         salt = self.participants.digest
         return {
-            peer: round_seed(self.self_secret, salt, "self", round_number)
+            peer: mask_seed(self.self_secret, salt, "self", about)
             if peer == self.site_id
-            else round_seed(self.masks[peer], salt, "pair", round_number)
+            else mask_seed(self.masks[peer], salt, "pair", about)
             for peer in self.participants.site_ids
         }
 
 
-def commitment(
-    participants: Participants, owner: str, peer: str, number: int, seed: bytes
-) -> bytes:
+def sum_name(number: int, question: str) -> str:
+    """Return what one sum is called in every secret of it.
+
+    Args:
+        number: Number of the sum; rises in a run.
+        question: Digest of what was asked, length of the answer included.
+    """
+    return f"round {number}|{question}"
+
+
+def commitment(participants: Participants, owner: str, peer: str, about: str, seed: bytes) -> bytes:
     """Return what a site publishes of a seed, so that a wrong share is noticed, 32 bytes."""
-    text = f"{participants.digest}|{owner}|{peer}|round {number}|{seed.hex()}"
+    text = f"{participants.digest}|{owner}|{peer}|{about}|{seed.hex()}"
     return bytes.fromhex(sha256_hex(text))
 
 
-def commitments(keys: SiteKeys, number: int, seeds: Mapping[str, bytes]) -> Bytes:
+def commitments(keys: SiteKeys, about: str, seeds: Mapping[str, bytes]) -> Bytes:
     """Return the commitments to all seeds of a site, (N, 32)."""
-    digests = [commitment(keys.participants, keys.site_id, p, number, s) for p, s in seeds.items()]
+    digests = [commitment(keys.participants, keys.site_id, p, about, s) for p, s in seeds.items()]
     return _rows(digests)
 
 
-def seal_shares(keys: SiteKeys, number: int, seeds: Mapping[str, bytes]) -> Bytes:
+def seal_shares(keys: SiteKeys, about: str, seeds: Mapping[str, bytes]) -> Bytes:
     """Return the shares of all seeds, sealed for each participant, (N, 33 N + 28)."""
     count, threshold = len(seeds), keys.participants.collusion.threshold
     parts = [shares.split(seed, count, threshold) for seed in seeds.values()]
@@ -104,31 +114,33 @@ def seal_shares(keys: SiteKeys, number: int, seeds: Mapping[str, bytes]) -> Byte
     for column, (peer, channel) in enumerate(keys.channels.items()):
         plain = b"".join(part[column] for part in parts)
         nonce = os.urandom(_NONCE_BYTES)
-        key = _share_key(channel, keys.site_id, peer, number)
+        key = _share_key(channel, keys.site_id, peer, about)
         rows.append(nonce + AESGCM(key).encrypt(nonce, plain, None))
     return _rows(rows)
 
 
-def open_shares(keys: SiteKeys, number: int, sender: str, row: Bytes) -> dict[str, bytes]:
+def open_shares(keys: SiteKeys, about: str, sender: str, row: Bytes) -> dict[str, bytes]:
     """Return the shares a sender sealed for this site: peer -> share of its seed with that peer.
 
     Raises:
-        ProtocolError: The row was changed, or sealed for another round or site.
+        ProtocolError: The row was changed, or sealed for another sum, question or site.
     """
     raw = row.tobytes()
-    key = _share_key(keys.channels[sender], sender, keys.site_id, number)
+    key = _share_key(keys.channels[sender], sender, keys.site_id, about)
     try:
         plain = AESGCM(key).decrypt(raw[:_NONCE_BYTES], raw[_NONCE_BYTES:], None)
     except (InvalidTag, ValueError):
-        raise refused(f"the shares of '{sender}' were changed on their way") from None
+        raise refused(
+            f"the shares of '{sender}' were changed on their way, or answer another question"
+        ) from None
     size, names = shares.SHARE_BYTES, keys.participants.site_ids
     if len(plain) != size * len(names):
         raise refused(f"the shares of '{sender}' are incomplete")
     return {name: plain[i * size : (i + 1) * size] for i, name in enumerate(names)}
 
 
-def _share_key(channel: bytes, sender: str, recipient: str, number: int) -> bytes:
-    return derive(channel, f"shares|round {number}", f"{sender}|{recipient}")
+def _share_key(channel: bytes, sender: str, recipient: str, about: str) -> bytes:
+    return derive(channel, f"shares|{about}", f"{sender}|{recipient}")
 
 
 def _rows(parts: list[bytes]) -> Bytes:

@@ -15,7 +15,7 @@ from common.secure_sum.keys import KeyAdvert, Participants, SumContext, check_ad
 from common.secure_sum.list_lock import LockedAnswer, unlock
 from common.secure_sum.masks import Words, apply_mask, to_signed, to_words, word_type
 from common.secure_sum.messages import UnmaskReply, UnmaskRequest
-from common.secure_sum.round_secrets import commitment
+from common.secure_sum.round_secrets import commitment, sum_name
 from common.secure_sum.site_rounds import list_digest
 from common.wire import Arrays
 
@@ -42,6 +42,7 @@ class OpenedSum:
 @dataclass
 class _Round:
     number: int
+    about: str
     total: Words
     sealed: dict[str, Shares] = field(default_factory=dict)
     committed: dict[str, Shares] = field(default_factory=dict)
@@ -72,18 +73,19 @@ class SecureSumServer:
         self._participants = check_adverts(adverts, self._roster, self.context)
         return self._participants
 
-    def start(self, round_number: int, dimension: int) -> None:
+    def start(self, round_number: int, dimension: int, question: str) -> None:
         """Begin a round; an earlier one that was not opened is given up.
 
         Args:
             round_number: Above every earlier round.
             dimension: Length d of the vectors.
+            question: Digest of what is asked, as the sites compute it.
         """
         self._agreed()
         if self._round is not None and round_number <= self._round.number:
             raise refused("rounds only rise", cure="a void round is not repeated")
         zeros = np.zeros(dimension, dtype=word_type(self.context.modulus_bits))
-        self._round = _Round(round_number, zeros)
+        self._round = _Round(round_number, sum_name(round_number, question), zeros)
 
     def collect(self, site_id: str, upload: Arrays) -> None:
         """Add one site's masked vector; uploads after `unmask_requests` come too late.
@@ -168,7 +170,7 @@ class SecureSumServer:
     ) -> dict[str, LockedAnswer]:
         """Return the answers about this round and list that are of the declared shape."""
         participants, current = self._agreed(), self._current()
-        digest = list_digest(participants.digest, current.number, survivors)
+        digest = list_digest(participants.digest, current.about, survivors)
         names = participants.site_ids
         answers = {}
         for reply in sorted(replies, key=lambda r: r.site_id):
@@ -189,7 +191,7 @@ class SecureSumServer:
     ) -> dict[tuple[str, str], bytes]:
         """Return the seeds to remove: (sender, sender) self and (sender, lost) pairwise."""
         survivors = current.survivors or []
-        digest = list_digest(self._agreed().digest, current.number, survivors)
+        digest = list_digest(self._agreed().digest, current.about, survivors)
         pairs = [(sender, peer) for sender in survivors for peer in (sender, *missing)]
         for helpers in _groups(list(answers), self._agreed().collusion.threshold):
             numbers = [self._agreed().number(name) for name in helpers]
@@ -204,7 +206,7 @@ class SecureSumServer:
     def _as_committed(self, current: _Round, seeds: Mapping[tuple[str, str], bytes]) -> bool:
         participants = self._agreed()
         return all(
-            commitment(participants, sender, peer, current.number, seed)
+            commitment(participants, sender, peer, current.about, seed)
             == current.committed[sender][participants.number(peer) - 1].tobytes()
             for (sender, peer), seed in seeds.items()
         )

@@ -1,9 +1,11 @@
 """Site side of the secure sum, with every request it refuses.
 
 A round takes two exchanges: the masked upload, and one answer about who survived. A site masks
-one vector a round, in rising rounds; it answers one list of survivors a round, which must name
-itself and at least n_min sites; and in that answer it gives, for each other site, a share either
-of its self seed (it survived) or of its pairwise seeds (it did not), never of both.
+one vector per round, in rising rounds, under seeds that depend on the question the vector answers:
+uploads about different questions do not add up to anything. It answers one list of survivors per
+round, which must name itself and at least n_min sites; and in that answer it gives, for each other
+site, a share either of its self seed (it survived) or of its pairwise seeds (it did not), never of
+both.
 """
 
 from __future__ import annotations
@@ -27,7 +29,13 @@ from common.secure_sum.keys import (
 from common.secure_sum.list_lock import lock
 from common.secure_sum.masks import apply_mask, to_signed, to_words
 from common.secure_sum.messages import UnmaskReply, UnmaskRequest
-from common.secure_sum.round_secrets import SiteKeys, commitments, open_shares, seal_shares
+from common.secure_sum.round_secrets import (
+    SiteKeys,
+    commitments,
+    open_shares,
+    seal_shares,
+    sum_name,
+)
 from common.secure_sum.site_state import StateFile, SumState
 from common.wire import Arrays
 
@@ -116,7 +124,7 @@ class SecureSumSite:
         self._change(adverts=participants.adverts)
         return participants.digest
 
-    def masked(self, round_number: int, vector: npt.NDArray[np.int64]) -> Arrays:
+    def masked(self, round_number: int, vector: npt.NDArray[np.int64], question: str) -> Arrays:
         """Return the masked vector of a round with its sealed shares; see `UPLOAD_ARRAYS`.
 
         The caller stores the answer and sends it again when asked; a second vector for the same
@@ -125,6 +133,7 @@ class SecureSumSite:
         Args:
             round_number: Above every round masked before.
             vector: (d,) int64, noised.
+            question: Digest of what was asked and of d; the same at all sites.
 
         Raises:
             ProtocolError: No keys were agreed on, or the round was used.
@@ -135,16 +144,17 @@ class SecureSumSite:
                 f"round {round_number} was already masked",
                 cure="go on with the next round; a void round is not repeated",
             )
-        self._change(masked_round=round_number, answered=None)
-        seeds = keys.seeds(round_number)
+        self._change(masked_round=round_number, question=question, answered=None)
+        about = sum_name(round_number, question)
+        seeds = keys.seeds(about)
         words = to_words(vector, self.context.modulus_bits)
         for peer, seed in seeds.items():
             apply_mask(words, seed, add=peer >= self.site_id)
         signed = to_signed(words)
         return {
             "masked": signed if self.context.modulus_bits == 64 else signed.astype(np.int32),
-            "sealed_shares": seal_shares(keys, round_number, seeds),
-            "commitments": commitments(keys, round_number, seeds),
+            "sealed_shares": seal_shares(keys, about, seeds),
+            "commitments": commitments(keys, about, seeds),
         }
 
     def unmask(self, request: UnmaskRequest) -> UnmaskReply:
@@ -157,7 +167,8 @@ class SecureSumSite:
         keys = self._agreed()
         names = keys.participants.site_ids
         survivors = self._check_list(request, names)
-        digest = list_digest(keys.participants.digest, request.round, survivors)
+        about = sum_name(request.round, self._state.question)
+        digest = list_digest(keys.participants.digest, about, survivors)
         if self._state.answered not in (None, digest):
             raise refused("another list of survivors was already answered in this round")
         rows = request.arrays.get("sealed_shares")
@@ -166,7 +177,7 @@ class SecureSumSite:
         missing = [name for name in names if name not in survivors]
         answer = b""
         for sender, row in zip(survivors, rows, strict=True):
-            shares = open_shares(keys, request.round, sender, row)
+            shares = open_shares(keys, about, sender, row)
             answer += b"".join(shares[name] for name in (sender, *missing))
         self._change(answered=digest)
         locked = lock(
@@ -243,9 +254,9 @@ class SecureSumSite:
         return list(survivors)
 
 
-def list_digest(participants_digest: str, round_number: int, survivors: Sequence[str]) -> str:
-    """Return what names one list of survivors of one round, in hex."""
-    return sha256_hex(canonical_json([participants_digest, round_number, list(survivors)]))
+def list_digest(participants_digest: str, about: str, survivors: Sequence[str]) -> str:
+    """Return what names one list of survivors of one sum, in hex."""
+    return sha256_hex(canonical_json([participants_digest, about, list(survivors)]))
 
 
 def _rows(parts: Iterable[bytes]) -> npt.NDArray[np.uint8]:

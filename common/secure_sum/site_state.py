@@ -20,6 +20,7 @@ class SumState(Contract):
         secrets: Three secrets in hex; the file must stay at the site.
         adverts: All participants' signed keys, once they are known.
         masked_round: Newest round a vector was masked for, in any session of the run.
+        question: Digest of what that vector answers.
         answered: Digest of the list of survivors this site answered in that round.
     """
 
@@ -27,6 +28,7 @@ class SumState(Contract):
     secrets: tuple[str, str, str] = Field(repr=False)
     adverts: tuple[KeyAdvert, ...] = ()
     masked_round: int = 0
+    question: str = ""
     answered: str | None = None
 
     def run_secrets(self) -> RunSecrets:

@@ -13,6 +13,7 @@ from typing import Any
 
 from common.errors import ErrorCode, ProtocolError, RunError
 from common.protocol.protocol import EvaluateRequest, TrainRequest
+from common.protocol.question import question_digest
 from common.secure_sum.messages import UnmaskReply
 from common.secure_sum.server_rounds import OpenedSum, SecureSumServer
 from common.study.private_round import collusion_of
@@ -56,7 +57,8 @@ class MaskedReplies:
         number, requests = self._numbered(requests)
         dropped: dict[str, str] = {}
         try:
-            server.start(number, sum(map(math.prod, expected.shapes.values())))
+            length = sum(map(math.prod, expected.shapes.values()))
+            server.start(number, length, self._question(requests, length))
             self._upload(server, number, requests, expected, dropped)
             opened = self._open(server, number, dropped)
             arrays = expected.decode(opened.total, len(opened.survivors))
@@ -99,6 +101,12 @@ class MaskedReplies:
         update = {"sum_round": numbers[name]}
         shared = {id(r): r.model_copy(update=update) for r in requests.values()}
         return numbers[name], {site: shared[id(r)] for site, r in requests.items()}
+
+    def _question(self, requests: Mapping[str, Request], length: int) -> str:
+        """Return the digest of what all sites are asked; they mask their answers under it."""
+        study = self._session.state.study_digest
+        (question,) = {question_digest(study, r, length) for r in requests.values()}
+        return question
 
     def _upload(
         self,

@@ -63,11 +63,11 @@ class MaskedGroup:
     ) -> tuple[OpenedSum, RoundCost]:
         """Return the opened sum of a round and what it cost a site and the server."""
         cost = RoundCost(self.agree_s, 0.0, 0.0, 0)
-        self.server.start(number, len(next(iter(vectors.values()))))
+        self.server.start(number, len(next(iter(vectors.values()))), "benchmark")
         present = [name for name in self.ids if name not in lost]
         for name in present:
             started = time.perf_counter()
-            upload = self.sites[name].masked(number, vectors[name])
+            upload = self.sites[name].masked(number, vectors[name], "benchmark")
             cost.site_s += (time.perf_counter() - started) / len(present)
             cost.site_bytes = sum(array.nbytes for array in upload.values())
             started = time.perf_counter()

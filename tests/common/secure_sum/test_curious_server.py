@@ -11,7 +11,7 @@ from common.errors import ProtocolError, RunError
 from common.secure_sum import shares
 from common.secure_sum.masks import apply_mask, to_signed, to_words
 from common.secure_sum.messages import UnmaskReply, UnmaskRequest
-from common.secure_sum.round_secrets import open_shares
+from common.secure_sum.round_secrets import open_shares, sum_name
 from common.secure_sum.server_rounds import SecureSumServer
 from common.secure_sum.site_rounds import SecureSumSite
 
@@ -40,8 +40,10 @@ class Recorder:
         self.replies: dict[str, UnmaskReply] = {}
 
     def play(self, number: int, vectors: dict[str, np.ndarray], lost: set[str]) -> np.ndarray:
-        self.server.start(number, D)
-        self.uploads = {n: self.sites[n].masked(number, vectors[n]) for n in IDS if n not in lost}
+        self.server.start(number, D, "question")
+        self.uploads = {
+            n: self.sites[n].masked(number, vectors[n], "question") for n in IDS if n not in lost
+        }
         for name, upload in self.uploads.items():
             self.server.collect(name, upload)
         asked = self.server.unmask_requests()
@@ -54,7 +56,12 @@ class Recorder:
         """What named sites hold of a sender's shares, by holder."""
         rows = self.uploads[sender]["sealed_shares"]
         return {
-            holder: open_shares(self.sites[holder]._keys, number, sender, rows[IDS.index(holder)])
+            holder: open_shares(
+                self.sites[holder]._keys,
+                sum_name(number, "question"),
+                sender,
+                rows[IDS.index(holder)],
+            )
             for holder in sites
         }
 
@@ -95,9 +102,9 @@ def test_colluders_peel_off_their_own_part_and_no_more(recorder: Recorder) -> No
     peeled = {}
     for name in honest:
         word = to_words(recorder.uploads[name]["masked"], 64)
-        apply_mask(word, recorder.sites[name]._keys.seeds(2)[name], add=False)
+        apply_mask(word, recorder.sites[name]._keys.seeds(sum_name(2, "question"))[name], add=False)
         for friend in COLLUDERS:  # colluders know their pairwise seeds with everyone
-            seed = recorder.sites[friend]._keys.seeds(2)[name]
+            seed = recorder.sites[friend]._keys.seeds(sum_name(2, "question"))[name]
             apply_mask(word, seed, add=friend < name)
         peeled[name] = word
     for name in honest:
@@ -148,8 +155,8 @@ def test_a_server_that_tells_different_lists_opens_nothing() -> None:
     """The split-view attack: half are told the victim survived, half that it was lost."""
     recorder = Recorder()
     vectors = zeros_and_small()
-    recorder.server.start(1, D)
-    recorder.uploads = {n: recorder.sites[n].masked(1, vectors[n]) for n in IDS}
+    recorder.server.start(1, D, "question")
+    recorder.uploads = {n: recorder.sites[n].masked(1, vectors[n], "question") for n in IDS}
     for name, upload in recorder.uploads.items():
         recorder.server.collect(name, upload)
     recorder.server.unmask_requests()
@@ -174,8 +181,8 @@ def test_a_server_that_tells_different_lists_opens_nothing() -> None:
 def test_an_even_split_voids_the_round_for_the_server() -> None:
     recorder = Recorder()
     vectors = zeros_and_small()
-    recorder.server.start(1, D)
-    recorder.uploads = {n: recorder.sites[n].masked(1, vectors[n]) for n in IDS}
+    recorder.server.start(1, D, "question")
+    recorder.uploads = {n: recorder.sites[n].masked(1, vectors[n], "question") for n in IDS}
     for name, upload in recorder.uploads.items():
         recorder.server.collect(name, upload)
     recorder.server.unmask_requests()
@@ -187,9 +194,9 @@ def test_an_even_split_voids_the_round_for_the_server() -> None:
 
 
 def test_a_server_cannot_have_both_masks_of_a_site(recorder: Recorder) -> None:
-    recorder.server.start(9, D)
+    recorder.server.start(9, D, "question")
     vectors = zeros_and_small()
-    recorder.uploads = {n: recorder.sites[n].masked(9, vectors[n]) for n in IDS}
+    recorder.uploads = {n: recorder.sites[n].masked(9, vectors[n], "question") for n in IDS}
     first = requests_with_lists(recorder, dict.fromkeys(IDS, IDS))
     without = [n for n in IDS if n != VICTIM]
     second = requests_with_lists(recorder, dict.fromkeys(without, without))

@@ -9,7 +9,7 @@ from scipy import stats
 
 from common.secure_sum import shares
 from common.secure_sum.list_lock import LockedAnswer, lock, unlock
-from common.secure_sum.masks import apply_mask, round_seed, to_signed, to_words
+from common.secure_sum.masks import apply_mask, mask_seed, to_signed, to_words
 
 
 def test_the_field_is_prime() -> None:
@@ -72,7 +72,7 @@ def test_every_bit_of_the_key_and_every_round_changes_the_mask() -> None:
         apply_mask(words, (1 << bit).to_bytes(32, "little"), add=True)
         seen.add(words.tobytes())
     assert len(seen) == 256
-    seeds = {round_seed(b"x" * 32, "d", purpose, n) for purpose in ("self", "pair") for n in (1, 2)}
+    seeds = {mask_seed(b"x" * 32, "d", p, a) for p in ("self", "pair") for a in ("1", "2")}
     assert len(seeds) == 4
 
 

@@ -50,10 +50,10 @@ class Consortium:
 
     def upload(self, number: int, vectors: dict[str, np.ndarray], lost: set[str]) -> None:
         self.uploads: dict[str, Arrays] = {}
-        self.server.start(number, len(next(iter(vectors.values()))))
+        self.server.start(number, len(next(iter(vectors.values()))), "question")
         for name in self.ids:
             if name not in lost:
-                self.uploads[name] = self.sites[name].masked(number, vectors[name])
+                self.uploads[name] = self.sites[name].masked(number, vectors[name], "question")
                 self.server.collect(name, self.uploads[name])
 
     def answers(self, silent: set[str]) -> list[UnmaskReply]:
@@ -219,13 +219,13 @@ def test_a_second_list_of_survivors_is_refused() -> None:
 def test_a_round_is_masked_once_and_rounds_only_rise() -> None:
     group = Consortium(3, 1, 3)
     one, vector = group.sites["site-00"], np.arange(5)
-    one.masked(4, vector)
+    one.masked(4, vector, "question")
     for number in (4, 3):
         with pytest.raises(ProtocolError, match="already masked"):
-            one.masked(number, vector)
-    one.masked(5, vector)
+            one.masked(number, vector, "question")
+    one.masked(5, vector, "question")
     with pytest.raises(ProtocolError, match="no keys"):
-        group.site("site-01").masked(1, vector)
+        group.site("site-01").masked(1, vector, "question")
 
 
 def test_changed_shares_are_noticed_by_the_site() -> None:
@@ -245,8 +245,8 @@ def test_changed_shares_are_noticed_by_the_site() -> None:
 
 def test_server_refuses_uploads_that_are_not_as_declared() -> None:
     group = Consortium(4, 1, 3)
-    group.server.start(1, 5)
-    upload = group.sites["site-00"].masked(1, np.arange(5))
+    group.server.start(1, 5, "question")
+    upload = group.sites["site-00"].masked(1, np.arange(5), "question")
     for name in upload:
         with pytest.raises(ProtocolError, match=name):
             group.server.collect("site-00", {k: v for k, v in upload.items() if k != name})
@@ -269,7 +269,7 @@ def test_a_restarted_site_finishes_the_round_and_remembers_what_it_answered(
     group.sites = {name: group.site(name) for name in group.ids}  # all restart
     assert all(site.keys_agreed for site in group.sites.values())
     with pytest.raises(ProtocolError, match="already masked"):
-        group.sites["site-00"].masked(1, vectors["site-00"])
+        group.sites["site-00"].masked(1, vectors["site-00"], "question")
     asked = group.server.unmask_requests()
     replies = [group.sites[name].unmask(q) for name, q in asked.items()]
     total = group.server.open(replies).total
@@ -297,10 +297,10 @@ def test_new_keys_do_not_reopen_an_old_round(tmp_path: Path) -> None:
     for member in renewed.values():
         member.receive_keys(agreed.adverts)
     with pytest.raises(ProtocolError, match="already masked"):
-        renewed["site-00"].masked(3, vectors["site-00"])
-    server.start(4, 50)
+        renewed["site-00"].masked(3, vectors["site-00"], "question")
+    server.start(4, 50, "question")
     for name, member in renewed.items():
-        server.collect(name, member.masked(4, vectors[name]))
+        server.collect(name, member.masked(4, vectors[name], "question"))
     replies = [renewed[name].unmask(q) for name, q in server.unmask_requests().items()]
     assert np.array_equal(server.open(replies).total, sum(vectors.values()))
     with pytest.raises(ProtocolError, match="only rises"):
@@ -312,7 +312,7 @@ def test_secrets_are_forgotten_at_the_end(tmp_path: Path) -> None:
     group.sites["site-00"].close()
     assert not (tmp_path / "site-00.json").exists()
     with pytest.raises(ProtocolError, match="no keys"):
-        group.sites["site-00"].masked(1, np.arange(3))
+        group.sites["site-00"].masked(1, np.arange(3), "question")
 
 
 def test_damaged_state_is_refused(tmp_path: Path) -> None:

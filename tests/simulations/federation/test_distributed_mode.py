@@ -5,11 +5,11 @@ import json
 import numpy as np
 import pytest
 import torch
-from tiny_consortium import InMemory, tiny_datasets, tiny_policy, tiny_study
+from masked_consortium import KEY, Flaky, make_agents, make_study, run
+from tiny_consortium import tiny_datasets, tiny_policy
 
 from client.agent.site_agent import SiteAgent
 from client.data.split import is_held_out
-from common.commands.cli_output import Output
 from common.errors import ErrorCode, RunError
 from common.ledger.ledger import Ledger, LedgerBudgets
 from common.ledger.ledger_file import read_ledger
@@ -19,52 +19,7 @@ from common.models.losses.multitask import patient_loss
 from common.privacy.noise import geometric_share, skellam
 from server.aggregate.contribution import FEDERATION
 from server.run.rounds import FEDERATED
-from simulations.engines.consortium_run import run_in_process
 from simulations.engines.identities import with_identities
-
-KEY = bytes(range(32))
-
-
-def make_study(folder, sites=5, **changes):
-    """Five sites: t = 1, n_min = 4, threshold 4; one may be lost in each phase."""
-    keys = {
-        "privacy": {"mode": "distributed", "epsilon": 8.0, "evaluation": {"release": "dp"}},
-        "training": {"rounds": 4, "nominal_patients": 30 * sites, "weight_decay": 0.0},
-        "sites": [{"site_id": f"site-{letter}"} for letter in "abcdefg"[:sites]],
-    }
-    for name, value in changes.items():
-        keys[name] = {**keys.get(name, {}), **value}
-    return with_identities(tiny_study(**keys), folder / "sites")
-
-
-def make_agents(study, folder):
-    datasets = tiny_datasets(study)
-    for site_id in datasets:
-        private = folder / "sites" / site_id / "private"
-        (private / "split.key").write_text(KEY.hex())
-    return {
-        site_id: SiteAgent(tiny_policy(study, site_id, folder / "sites"), InMemory(data))
-        for site_id, data in datasets.items()
-    }
-
-
-class Flaky:
-    """An agent that does not answer some calls; `fails(method, request)` says which."""
-
-    def __init__(self, agent, fails):
-        self._agent, self._fails = agent, fails
-
-    def __getattr__(self, method):
-        def call(request):
-            if self._fails(method, request):
-                raise OSError("cable cut")
-            return getattr(self._agent, method)(request)
-
-        return call
-
-
-def run(study, agents, folder):
-    return run_in_process(study, agents, folder / "run", output=Output(json_mode=True))
 
 
 def spends(study, site_id, folder):
