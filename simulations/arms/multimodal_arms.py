@@ -1,9 +1,8 @@
 """Train the arms of a multimodal comparison, many models at once.
 
-What is trained is what the product trains; `simulations.trials.mechanism_trials` computes the
-gradients of many folds, seeds and arms in one call. Sums of gradients over hospitals and over all
-patients in one place differ by rounding alone; `federated` is trained hospital by hospital all the
-same.
+What is trained is what the product trains; `simulations.trials.site_trials` computes the gradients
+of many folds, seeds and arms in one call. Sums of gradients over hospitals and over all patients in
+one place differ by rounding alone; `federated` is trained hospital by hospital all the same.
 """
 
 from __future__ import annotations
@@ -25,29 +24,34 @@ from simulations.scenario.scenario_study import arm_study
 from simulations.trials.clinical_floor import fit_floor
 from simulations.trials.cohort_predictions import predict_cohort
 from simulations.trials.federated_epochs import train_federated_epochs
-from simulations.trials.mechanism_trials import Trial, train_together
 from simulations.trials.site_trials import SiteTrial, train_by_site
 
 IntArray = npt.NDArray[np.intp]
+FLOOR = "clinical_floor"
 
 
 @dataclass(frozen=True)
-class Job:
+class _Job:
     """One model to train, and whom it is tested on.
 
     Attributes:
         arm: Name of the arm.
         fold: Fold that is held out.
         study: What is trained.
-        train: Rows of its training patients.
+        sites: Site -> rows of its training patients.
         test: Rows of the patients it predicts.
     """
 
     arm: str
     fold: int
     study: Study
-    train: IntArray
+    sites: dict[str, IntArray]
     test: IntArray
+
+
+def arms_of_less(scenario: Scenario) -> list[str]:
+    """Return the arms of `score_seed` that read one feature set alone, and the clinical floor."""
+    return [*map(_single, scenario.features), FLOOR]
 
 
 def score_seed(scenario: Scenario, cohort: Cohort, seed: int) -> pd.DataFrame:
@@ -66,67 +70,74 @@ def score_seed(scenario: Scenario, cohort: Cohort, seed: int) -> pd.DataFrame:
     frames = list(_whole(scenario, cohort, fold_of))
     for feature in scenario.features:
         single = scenario.model_copy(update={"features": [feature]})
-        frames += _together(cohort, list(_pooled_jobs(single, cohort, fold_of, f"{feature}_only")))
+        frames += _together(cohort, _pooled(single, cohort, fold_of, _single(feature)))
         if feature != "clinical":
             met = Circumstances(lacking={feature: 0.5})
             lacking = as_recorded(cohort, met, seed)
-            jobs = _pooled_jobs(scenario, lacking, fold_of, f"half_lack_{feature}")
-            frames += _together(lacking, list(jobs))
+            frames += _together(
+                lacking, _pooled(scenario, lacking, fold_of, f"half_lack_{feature}")
+            )
     return pd.concat(frames, ignore_index=True).assign(seed=seed)
 
 
+def _single(feature: str) -> str:
+    return f"{feature}_only"
+
+
 def _whole(scenario: Scenario, cohort: Cohort, fold_of: IntArray) -> Iterator[pd.DataFrame]:
-    jobs = list(_pooled_jobs(scenario, cohort, fold_of, "pooled"))
-    jobs += _separate_jobs(scenario, cohort, fold_of)
+    """Yield predictions of the arms that read every feature set, and of the floor."""
+    jobs = _pooled(scenario, cohort, fold_of, "pooled") + _separate(scenario, cohort, fold_of)
     yield from _together(cohort, jobs)
-    yield from _federated(scenario, cohort, fold_of)
-    for fold, train, test in _folds(scenario, fold_of):
-        yield _floor(cohort, fold, train, test)
-        groups = cohort.take(train).by_hospital()
-        job = _job(scenario, cohort, "fedavg", fold, train, test, sites=sorted(groups))
-        sites = {site: group.dataset(job.study) for site, group in groups.items()}
-        yield _predicted(job, train_federated_epochs(job.study, sites), cohort)
-
-
-def _federated(scenario: Scenario, cohort: Cohort, fold_of: IntArray) -> Iterator[pd.DataFrame]:
-    """Yield predictions of the federated model, also for patients who lack a feature set."""
-    sites = list(cohort.hospitals)
-    jobs = [
-        _job(scenario, cohort, "federated", fold, train, test, sites=sites)
-        for fold, train, test in _folds(scenario, fold_of)
-    ]
-    rows = [{s: j.train[cohort.hospital[j.train] == s] for s in sites} for j in jobs]
-    trials = [SiteTrial(job.study, own) for job, own in zip(jobs, rows, strict=True)]
-    trained = train_by_site(cohort.dataset(jobs[0].study), trials)
-    for job, arrays in zip(jobs, trained, strict=True):
+    federated = _by_site(scenario, cohort, fold_of, "federated")
+    for job, arrays in zip(federated, _trained(cohort, federated), strict=True):
         yield _predicted(job, arrays, cohort)
         for feature in scenario.features:
-            absent = _without(cohort, feature)
-            yield _predicted(job, arrays, absent).assign(arm=f"{feature}_missing")
+            lacking = {**cohort.features, feature: [None] * len(cohort)}
+            absent = _predicted(job, arrays, replace(cohort, features=lacking))
+            yield absent.assign(arm=f"{feature}_missing")
+    for job in _by_site(scenario, cohort, fold_of, "fedavg"):
+        train = {site: cohort.take(rows) for site, rows in job.sites.items()}
+        patients = {site: group.dataset(job.study) for site, group in train.items()}
+        yield _predicted(job, train_federated_epochs(job.study, patients), cohort)
+        test = cohort.take(job.test)
+        floor = fit_floor(cohort.take(np.flatnonzero(fold_of != job.fold)), test)
+        scores = {"risk": floor.risk, "response_prob": floor.response_prob}
+        yield test.outcomes.assign(arm=FLOOR, fold=job.fold, **scores)
 
 
-def _folds(scenario: Scenario, fold_of: IntArray) -> Iterator[tuple[int, IntArray, IntArray]]:
-    for fold in range(scenario.folds.count):
-        yield fold, np.flatnonzero(fold_of != fold), np.flatnonzero(fold_of == fold)
+def _pooled(scenario: Scenario, cohort: Cohort, fold_of: IntArray, arm: str) -> list[_Job]:
+    """Return a model of all patients in one place for every fold."""
+    return [
+        _job(scenario, cohort, arm, fold, {"pooled": fold_of != fold}, fold_of == fold)
+        for fold in range(scenario.folds.count)
+    ]
 
 
-def _pooled_jobs(scenario: Scenario, cohort: Cohort, fold_of: IntArray, arm: str) -> Iterator[Job]:
-    for fold, train, test in _folds(scenario, fold_of):
-        yield _job(scenario, cohort, arm, fold, train, test, sites=["pooled"])
+def _by_site(scenario: Scenario, cohort: Cohort, fold_of: IntArray, arm: str) -> list[_Job]:
+    """Return a model of all hospitals together for every fold."""
+    return [
+        _job(
+            scenario,
+            cohort,
+            arm,
+            fold,
+            {site: (fold_of != fold) & (cohort.hospital == site) for site in cohort.hospitals},
+            fold_of == fold,
+        )
+        for fold in range(scenario.folds.count)
+    ]
 
 
-def _separate_jobs(scenario: Scenario, cohort: Cohort, fold_of: IntArray) -> list[Job]:
+def _separate(scenario: Scenario, cohort: Cohort, fold_of: IntArray) -> list[_Job]:
     """Return a model of every hospital alone, and one of all others, for its test patients."""
     jobs = []
     for fold in range(scenario.folds.count):
+        train = fold_of != fold
         for site in cohort.hospitals:
             here = cohort.hospital == site
-            test = np.flatnonzero((fold_of == fold) & here)
-            own = np.flatnonzero((fold_of != fold) & here)
-            others = np.flatnonzero((fold_of != fold) & ~here)
-            if len(test):
-                for arm, train in (("local_only", own), ("leave_one_out", others)):
-                    jobs.append(_job(scenario, cohort, arm, fold, train, test, sites=["one"]))
+            if (~train & here).any():
+                for arm, rows in (("local_only", train & here), ("leave_one_out", train & ~here)):
+                    jobs.append(_job(scenario, cohort, arm, fold, {"one": rows}, ~train & here))
     return jobs
 
 
@@ -135,24 +146,29 @@ def _job(
     cohort: Cohort,
     arm: str,
     fold: int,
-    train: IntArray,
-    test: IntArray,
-    *,
-    sites: Sequence[str],
-) -> Job:
+    train: dict[str, npt.NDArray[np.bool_]],
+    test: npt.NDArray[np.bool_],
+) -> _Job:
+    sites = {site: np.flatnonzero(rows) for site, rows in train.items() if rows.any()}
     plan = next((a.training for a in scenario.arms if a.name == arm), None)
-    made = Arm(name=arm, training=plan)
-    study = arm_study(scenario, made, cohort, sites, n_train=len(train), seed=0)
-    return Job(arm, fold, study, train, test)
+    n_train = sum(len(rows) for rows in sites.values())
+    study = arm_study(
+        scenario, Arm(name=arm, training=plan), cohort, list(sites), n_train=n_train, seed=0
+    )
+    return _Job(arm, fold, study, sites, np.flatnonzero(test))
 
 
-def _together(cohort: Cohort, jobs: Sequence[Job]) -> list[pd.DataFrame]:
-    dataset = cohort.dataset(jobs[0].study)
-    trained = train_together(dataset, [Trial(job.study, job.train) for job in jobs])
+def _trained(cohort: Cohort, jobs: Sequence[_Job]) -> list[Arrays]:
+    trials = [SiteTrial(job.study, job.sites) for job in jobs]
+    return train_by_site(cohort.dataset(jobs[0].study), trials)
+
+
+def _together(cohort: Cohort, jobs: Sequence[_Job]) -> list[pd.DataFrame]:
+    trained = _trained(cohort, jobs)
     return [_predicted(job, arrays, cohort) for job, arrays in zip(jobs, trained, strict=True)]
 
 
-def _predicted(job: Job, arrays: Arrays, cohort: Cohort) -> pd.DataFrame:
+def _predicted(job: _Job, arrays: Arrays, cohort: Cohort) -> pd.DataFrame:
     test = cohort.take(job.test)
     predicted = predict_cohort(job.study, arrays, test)
     tasks = job.study.endpoints
@@ -162,15 +178,3 @@ def _predicted(job: Job, arrays: Arrays, cohort: Cohort) -> pd.DataFrame:
         risk=predicted.risk if tasks.survival else np.nan,
         response_prob=predicted.response_prob if tasks.response else np.nan,
     )
-
-
-def _floor(cohort: Cohort, fold: int, train: IntArray, test: IntArray) -> pd.DataFrame:
-    tested = cohort.take(test)
-    floor = fit_floor(cohort.take(train), tested)
-    return tested.outcomes.assign(
-        arm="clinical_floor", fold=fold, risk=floor.risk, response_prob=floor.response_prob
-    )
-
-
-def _without(cohort: Cohort, feature: str) -> Cohort:
-    return replace(cohort, features={**cohort.features, feature: [None] * len(cohort)})

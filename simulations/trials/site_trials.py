@@ -1,11 +1,11 @@
 """Train many federations of gradient sums together, hospital by hospital, without transport.
 
-For experiments over rules, lies, folds and seeds.
-
-Gradients of all trials and hospitals are computed in one call a round; clipping, integer noise,
-the server's norm bound, aggregation rule and optimiser are the product's own. A reply that the
-server would refuse (too long, or not finite) is left out of the round, as there. Left out are
-messages, ledgers and the masks of the secure sum, which cancel to the last bit in the opened sum.
+For experiments over plans, rules, lies, folds and seeds. Small linear heads cost next to nothing,
+a call into the differentiation engine does; so gradients of all trials and hospitals are computed
+in one call a round. Clipping, integer noise, the server's norm bound, aggregation rule and
+optimiser are the product's own. A reply that the server would refuse (too long, or not finite) is
+left out of the round, as there. Left out are messages, ledgers and the masks of the secure sum,
+which cancel to the last bit in the opened sum.
 """
 
 from __future__ import annotations
@@ -15,10 +15,21 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.func import functional_call, grad_and_value, vmap
+from torch.utils import _pytree as pytree
 
 from client.data.dataset import PatientDataset
-from common.models.base.parameters import block_of, expected_shapes, to_arrays
+from common.cohort.batch import PatientBatch
+from common.errors import ConfigError
+from common.models.base.base import FusedModel
+from common.models.base.build import build_model
+from common.models.base.parameters import block_of, expected_shapes, to_arrays, trainable
+from common.models.losses.multitask import PatientObjective
+from common.privacy.clipping import ClippedSum
 from common.privacy.integer_encoding import flatten, unflatten
+from common.privacy.noise import skellam
 from common.study.modalities import MODALITIES, Modality
 from common.study.private_round import encoding_of
 from common.study.study import Study
@@ -30,7 +41,8 @@ from server.exchange.validate_reply import ExpectedUpdate
 from server.session.checkpoint import Checkpoint, RoundRecord, advance, final_model
 from simulations.engines.circumstances import Poison
 from simulations.engines.unreliable_site import poisoned
-from simulations.trials.mechanism_trials import TrialGradients, shared_model
+
+Rows = npt.NDArray[np.intp]
 
 
 @dataclass(frozen=True)
@@ -39,13 +51,16 @@ class SiteTrial:
 
     Attributes:
         study: Gradient sums, in any mode.
-        sites: Site -> rows of its training patients.
+        sites: Site -> rows of its training patients. One entry may stand for several hospitals of
+            the roster: their clipped gradients are added before they are rounded to integers, not
+            after, which moves a coordinate by at most one integer step a hospital (1e-4 of a
+            patient's clip or less), and their noise is drawn in one draw of the summed variance.
         liar: The poisoned site, if one is.
         poison: What it sends; None: the truth. Wrong labels belong into the rows instead.
     """
 
     study: Study
-    sites: dict[str, npt.NDArray[np.intp]]
+    sites: dict[str, Rows]
     liar: str = ""
     poison: Poison | None = None
 
@@ -55,18 +70,19 @@ def train_by_site(patients: PatientDataset, trials: Sequence[SiteTrial]) -> list
 
     Args:
         patients: All patients of all trials.
-        trials: Studies alike in endpoints, features, model and number of rounds.
+        trials: Studies alike in endpoints, features, model and number of rounds; privacy, roster
+            and public counts may differ.
 
     Raises:
         ConfigError: The studies differ in more than that, or the model is not of uniform shape.
         PrivacyError: A plan does not work for its number of sites.
     """
-    study, model = shared_model([trial.study for trial in trials])
+    study, model = _shared_model([trial.study for trial in trials])
     shapes = expected_shapes(model)
     owners = [(i, site) for i, trial in enumerate(trials) for site in sorted(trial.sites)]
     rows = [trials[i].sites[site] for i, site in owners]
     seen = [patients.select(own).modalities for own in rows]
-    gradients = TrialGradients(model, study, patients, rows)
+    gradients = _TrialGradients(model, study, patients, rows)
     plans = [trials[i].study.privacy for i, _ in owners]
     clips = [plan.clip if plan.is_private else None for plan in plans]
     states = [Checkpoint(round=0, parameters=to_arrays(model)) for _ in trials]
@@ -84,6 +100,29 @@ def train_by_site(patients: PatientDataset, trials: Sequence[SiteTrial]) -> list
     return [final_model(state) for state in states]
 
 
+def _shared_model(studies: Sequence[Study]) -> tuple[Study, FusedModel]:
+    """Return the first study and its model, after a check that the others train the same alike."""
+    if not studies:
+        raise ConfigError("no trial was given")
+    first = studies[0]
+    for other in studies:
+        same = (first.endpoints, first.features, first.model, first.training.rounds)
+        if (other.endpoints, other.features, other.model, other.training.rounds) != same:
+            raise ConfigError(
+                "trials must be alike in endpoints, features, model and rounds",
+                where=f"study {other.study_id}",
+            )
+        if other.training.task_weights != first.training.task_weights:
+            raise ConfigError("trials must weigh tasks alike", where=f"study {other.study_id}")
+    model = build_model(first)
+    if not model.uniform_shape:
+        raise ConfigError(
+            f"model '{first.model.name}' cannot be trained many trials at once",
+            cure="train it with simulations.trials.memory_training.train_in_memory",
+        )
+    return first, model
+
+
 def _sent(trial: SiteTrial, site: str, arrays: Arrays, present: Sequence[Modality]) -> Arrays:
     """Return what a site adds to a round; in mode local without blocks that it has no data for."""
     plan = trial.study.privacy
@@ -93,7 +132,10 @@ def _sent(trial: SiteTrial, site: str, arrays: Arrays, present: Sequence[Modalit
     if plan.is_private:
         shapes = {name: array.shape for name, array in arrays.items()}
         encoding = encoding_of(trial.study, shapes)
-        arrays = dict(unflatten(encoding.decode(encoding.noised(flatten(arrays))), shapes))
+        shares = len(trial.study.sites) / len(trial.sites)
+        variance = encoding.share_variance * shares
+        noised = encoding.encode(flatten(arrays)) + skellam(encoding.dimension, variance)
+        arrays = dict(unflatten(encoding.decode(noised), shapes))
     if plan.mode != "distributed":
         arrays = {name: array.astype(np.float32) for name, array in arrays.items()}
     if site == trial.liar and trial.poison is not None:
@@ -134,3 +176,52 @@ def _next(
     following = advance(study, state, combined.direction, record, combined.memory)
     del following.history[:-1]
     return following
+
+
+class _TrialGradients:
+    """Sums of clipped gradients of several models, each over its own patients."""
+
+    def __init__(
+        self, model: FusedModel, study: Study, patients: PatientDataset, rows: Sequence[Rows]
+    ) -> None:
+        with torch.no_grad():
+            everyone = model.eval().prepare(patients.batch(range(len(patients))))
+        order = torch.as_tensor(np.concatenate(list(rows)))
+        self._batch = pytree.tree_map(lambda tensor: tensor[order], everyone)
+        self._sizes = [len(own) for own in rows]
+        self._owner = torch.repeat_interleave(torch.tensor(self._sizes))
+        self._shapes = expected_shapes(model)
+        self._names = list(trainable(model))
+        objective = PatientObjective(model, study)
+        trained = {f"model.{name}" for name in self._names}
+        frozen = {
+            name: tensor.detach()
+            for name, tensor in objective.named_parameters()
+            if name not in trained
+        }
+
+        def loss_of(parameters: dict[str, Tensor], patient: PatientBatch) -> Tensor:
+            one = pytree.tree_map(lambda tensor: tensor.unsqueeze(0), patient)
+            loss: Tensor = functional_call(objective, {**frozen, **parameters}, (one,))
+            return loss.sum()
+
+        self._of_all = vmap(grad_and_value(loss_of), in_dims=(0, 0), randomness="error")
+
+    def sums(
+        self, models: Sequence[Arrays], clips: Sequence[float | None]
+    ) -> list[npt.NDArray[np.float64]]:
+        """Return the flat clipped sum (d,) of every group of patients at its own model."""
+        stacked = {
+            f"model.{name}": torch.from_numpy(np.stack([arrays[name] for arrays in models]))
+            for name in self._names
+        }
+        each = {name: values[self._owner] for name, values in stacked.items()}
+        gradients, losses = self._of_all(each, self._batch)
+        rows = torch.cat([gradients[f"model.{n}"].flatten(1) for n in self._names], dim=1).detach()
+        sums = []
+        groups = zip(rows.split(self._sizes), losses.split(self._sizes), clips, strict=True)
+        for own, own_losses, clip in groups:
+            total = ClippedSum(self._shapes, clip)
+            total.add(own, own_losses.detach())
+            sums.append(flatten(total.result().arrays))
+        return sums

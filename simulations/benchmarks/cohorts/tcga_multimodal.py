@@ -11,22 +11,20 @@ Bengio, 2003), p-values by Holm's method over the arms of one endpoint.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from common.metrics.catalogue import headlines
-from simulations.arms.multimodal_arms import score_seed
+from simulations.arms.multimodal_arms import arms_of_less, score_seed
 from simulations.benchmarks.parts.check import Check, progress, run
 from simulations.comparison.arm_metrics import WITHIN
 from simulations.comparison.comparison import cell_metrics, compare_arms
-from simulations.engines.worker_process import start_worker
+from simulations.engines.worker_process import over_cores
 from simulations.scenario.scenario import load_scenario
 from simulations.scenario.scenario_study import load_cohort
 
@@ -87,10 +85,11 @@ def checks(data: Path) -> Iterator[Check]:
             if rows:
                 who = f"{name}, {metric} ({patients} patients, {hospitals} hospitals)"
                 show(who, rows)
-                yield from endpoint_checks(who, rows, within)
+                less = arms_of_less(load_scenario(name))
+                yield from endpoint_checks(who, rows, within, less)
 
 
-def endpoint_checks(who: str, rows: Rows, within: Rows) -> Iterator[Check]:
+def endpoint_checks(who: str, rows: Rows, within: Rows, less: Sequence[str]) -> Iterator[Check]:
     """Yield the checks of one cohort and endpoint.
 
     Args:
@@ -98,6 +97,7 @@ def endpoint_checks(who: str, rows: Rows, within: Rows) -> Iterator[Check]:
         rows: Comparison over all pairs of test patients.
         within: The same over pairs inside a hospital, for arms whose hospitals have models of
             their own.
+        less: Arms whose models read fewer modalities.
     """
     federated = rows[REFERENCE]["mean"]
     pooled = verdict_against(rows, "pooled")
@@ -111,7 +111,7 @@ def endpoint_checks(who: str, rows: Rows, within: Rows) -> Iterator[Check]:
     unseen = within["leave_one_out"]["mean"]
     note = f"inside hospitals; {within[REFERENCE]['mean']:.3f} where the hospital takes part"
     yield Check(f"{who}: hospitals that took no part in training", unseen, 0.5, ">", note)
-    lines = {arm: verdict_against(rows, arm) for arm in rows if arm in _less(rows)}
+    lines = {arm: verdict_against(rows, arm) for arm in less}
     told = "; ".join(f"{arm} {verdict}" for arm, verdict in lines.items())
     what = f"{who}: models of fewer modalities with a plain verdict on the multimodal one"
     finite = [v for v in lines.values() if v.low <= v.gain <= v.high]
@@ -147,25 +147,16 @@ def _rows(table: pd.DataFrame, metric: str) -> Rows:
     return {str(arm): dict(row) for arm, row in part.iterrows()}
 
 
-def _less(rows: Rows) -> list[str]:
-    return [arm for arm in rows if arm.endswith("_only") and arm != "local_only"] + [
-        "clinical_floor"
-    ]
-
-
 def _predictions(data: Path) -> Iterator[tuple[str, pd.DataFrame]]:
     """Yield (scenario, predictions of all seeds) in order; seeds run over the cores."""
-    found: dict[str, list[pd.DataFrame]] = {name: [] for name in SCENARIOS}
-    context = get_context("spawn")
-    cores = len(os.sched_getaffinity(0))
-    with ProcessPoolExecutor(cores, mp_context=context, initializer=start_worker) as pool:
-        jobs = {pool.submit(_scored, n, s, data): n for n in SCENARIOS for s in SEEDS}
-        for job in as_completed(jobs):
-            name = jobs[job]
-            found[name].append(job.result())
-            progress(f"{name}: {len(found[name])} of {len(SEEDS)} seeds")
-            if len(found[name]) == len(SEEDS):
-                yield name, pd.concat(found[name], ignore_index=True)
+    found: dict[str, list[pd.DataFrame]] = defaultdict(list)
+    jobs = [(name, seed, data) for name in SCENARIOS for seed in SEEDS]
+    for place, predictions in over_cores(_scored, jobs):
+        name = jobs[place][0]
+        found[name].append(predictions)
+        progress(f"{name}: {len(found[name])} of {len(SEEDS)} seeds")
+        if len(found[name]) == len(SEEDS):
+            yield name, pd.concat(found[name], ignore_index=True)
 
 
 def _scored(name: str, seed: int, data: Path) -> pd.DataFrame:

@@ -13,8 +13,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from simulations.arms.private_arms import EPSILONS, PrivateArm
-from simulations.arms.private_comparison import PrivacyComparison, compare_private_arms
+from simulations.arms.private_arms import (
+    EPSILONS,
+    PrivacyComparison,
+    PrivateArm,
+    compare_private_arms,
+)
 from simulations.benchmarks.parts.check import Check, progress, run
 from simulations.scenario.scenario import load_scenario
 from simulations.scenario.scenario_study import load_cohort

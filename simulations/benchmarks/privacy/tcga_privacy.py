@@ -16,8 +16,13 @@ from pathlib import Path
 
 from common.metrics.catalogue import headlines
 from common.study.study import TrainingPlan
-from simulations.arms.private_arms import EPSILONS, PrivateArm
-from simulations.arms.private_comparison import FLOOR, PrivacyComparison, compare_private_arms
+from simulations.arms.private_arms import (
+    EPSILONS,
+    FLOOR,
+    PrivacyComparison,
+    PrivateArm,
+    compare_private_arms,
+)
 from simulations.benchmarks.parts.check import Check, progress, run
 from simulations.scenario.scenario import Arm, Scenario, TcgaSource, load_scenario
 from simulations.scenario.scenario_study import load_cohort

@@ -5,7 +5,7 @@ from tiny_consortium import tiny_agents, tiny_datasets, tiny_study
 
 from common.commands.cli_output import Output
 from common.study.study import FeatureSpec
-from simulations.arms.multimodal_arms import score_seed
+from simulations.arms.multimodal_arms import arms_of_less, score_seed
 from simulations.benchmarks.cohorts import tcga_multimodal
 from simulations.cohorts.cohort import Cohort
 from simulations.comparison.comparison import cell_metrics, compare_arms
@@ -60,7 +60,9 @@ def scored():
         },
         where="test",
     )
-    return score_seed(scenario, cohort(), 0)
+    predictions = score_seed(scenario, cohort(), 0)
+    assert set(arms_of_less(scenario)) <= set(predictions["arm"])
+    return predictions
 
 
 def test_every_arm_predicts_every_patient_once(scored):
@@ -97,14 +99,15 @@ def test_benchmark_says_in_words_what_the_intervals_say():
         "slide_only": row(0.6, -0.1, 0.01),
         "rna_only": row(0.69, -0.01, 0.9),
     }
-    found = list(tcga_multimodal.endpoint_checks("luad", rows, rows))
+    less = ["slide_only", "rna_only", "clinical_floor"]
+    found = list(tcga_multimodal.endpoint_checks("luad", rows, rows, less))
     assert [check.holds for check in found] == [True] * 4
     assert found[0].value == pytest.approx(0.005)
     told = "helps: slide_only; no difference shown: rna_only; harms: clinical_floor"
     assert told in found[3].note
     assert "rna_only +0.010 (-0.010 to +0.030), no difference shown" in found[3].note
     rows["pooled"] = row(0.72, 0.02, 0.01)
-    assert not next(iter(tcga_multimodal.endpoint_checks("luad", rows, rows))).holds
+    assert not next(iter(tcga_multimodal.endpoint_checks("luad", rows, rows, less))).holds
 
 
 def test_epochs_without_transport_are_the_epochs_of_a_whole_run(tmp_path):

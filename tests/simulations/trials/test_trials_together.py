@@ -12,8 +12,7 @@ from common.privacy.noise import skellam
 from common.study.private_round import encoding_of
 from simulations.engines.consortium_run import run_in_process
 from simulations.engines.identities import with_identities
-from simulations.trials import mechanism_trials
-from simulations.trials.mechanism_trials import Trial, train_together
+from simulations.trials import site_trials
 from simulations.trials.site_trials import SiteTrial, train_by_site
 
 SITES = [{"site_id": f"site-{letter}"} for letter in "abcde"]
@@ -80,7 +79,7 @@ def test_noise_enters_as_in_the_run_over_real_agents(mode, tmp_path, monkeypatch
     with monkeypatch.context() as patch:
         patch.setattr("common.privacy.integer_encoding.skellam", one_deviation(real))
         expected = run_agents(study, tmp_path, union, rows)
-    monkeypatch.setattr("common.privacy.integer_encoding.skellam", one_deviation(simulated))
+    monkeypatch.setattr("simulations.trials.site_trials.skellam", one_deviation(simulated))
     found = train_alone(study, union, rows)
     assert len(simulated) == PLAN["rounds"] * len(SITES)
     assert simulated == real
@@ -113,16 +112,15 @@ def test_noise_of_the_opened_sum_has_the_designed_variance(monkeypatch):
 def test_trials_together_are_each_trial_alone(monkeypatch):
     """Five sites without privacy, and with the noise of each taken out; one site alone."""
     zeros = lambda size, _variance: np.zeros(size, dtype=np.int64)  # noqa: E731
-    monkeypatch.setattr("common.privacy.integer_encoding.skellam", zeros)
-    monkeypatch.setattr(mechanism_trials, "skellam", zeros)
+    monkeypatch.setattr(site_trials, "skellam", zeros)
     modes = {"none": 0.3, "distributed": 0.3, "local": 0.1}
     studies = [make_study(mode, "sgd", clip=clip) for mode, clip in modes.items()]
     alone = make_study("none", "sgd").model_copy(update={"sites": studies[0].sites[:1]})
     union = tiny_datasets(studies[0], n=60)["site-a"]
     rows = np.split(np.arange(60), 5)
     by_site = {e.site_id: own for e, own in zip(studies[0].sites, rows, strict=True)}
-    trials = [Trial(study, np.arange(60)) for study in studies]
-    found = train_together(union, [*trials, Trial(alone, rows[0])])
+    trials = [SiteTrial(study, {"all": np.arange(60)}) for study in studies]
+    found = train_by_site(union, [*trials, SiteTrial(alone, {"site-a": rows[0]})])
     for study, arrays in zip(studies, found, strict=False):
         assert_same(arrays, train_alone(study, union, by_site), 1e-5)
     assert_same(found[3], train_alone(alone, union, {"site-a": rows[0]}), 1e-5)
@@ -135,10 +133,10 @@ def test_trials_draw_the_noise_of_all_sites(monkeypatch):
         drawn.append(variance)
         return skellam(size, variance)
 
-    monkeypatch.setattr(mechanism_trials, "skellam", noted)
+    monkeypatch.setattr(site_trials, "skellam", noted)
     studies = [make_study("distributed"), make_study("local"), make_study("distributed", n_min=5)]
     union = tiny_datasets(studies[0])["site-a"]
-    train_together(union, [Trial(study, np.arange(len(union))) for study in studies])
+    train_by_site(union, [SiteTrial(study, {"all": np.arange(len(union))}) for study in studies])
     shapes = expected_shapes(build_model(studies[0]))
     designed = [encoding_of(study, shapes).share_variance * 5 for study in studies]
     assert drawn[:3] == pytest.approx(designed)
@@ -149,6 +147,6 @@ def test_trials_must_train_the_same_model():
     longer = study.model_copy(update={"training": study.training.model_copy(update={"rounds": 7})})
     data = tiny_datasets(study)["site-a"]
     with pytest.raises(ConfigError, match="alike"):
-        train_together(data, [Trial(s, np.arange(5)) for s in (study, longer)])
+        train_by_site(data, [SiteTrial(s, {"all": np.arange(5)}) for s in (study, longer)])
     with pytest.raises(ConfigError, match="no trial"):
-        train_together(data, [])
+        train_by_site(data, [])

@@ -6,8 +6,7 @@ import pytest
 from tiny_consortium import DIMS, tiny_study
 
 from common.privacy.plan import EvaluationRelease
-from simulations.arms.private_arms import PrivateArm
-from simulations.arms.private_comparison import FLOOR, PrivacyComparison, compare_private_arms
+from simulations.arms.private_arms import FLOOR, PrivacyComparison, PrivateArm, compare_private_arms
 from simulations.benchmarks.privacy import fed_tcga_brca_privacy, tcga_privacy
 from simulations.cohorts.cohort import Cohort
 from simulations.scenario.scenario import Arm, Folds, HospitalRule, Scenario, TcgaSource
