@@ -92,7 +92,8 @@ def _whole(scenario: Scenario, cohort: Cohort, fold_of: IntArray) -> Iterator[pd
     for job, arrays in zip(federated, _trained(cohort, federated), strict=True):
         yield _predicted(job, arrays, cohort)
         for feature in scenario.features:
-            lacking = {**cohort.features, feature: [None] * len(cohort)}
+            lacking = dict(cohort.features)
+            lacking[feature] = [None] * len(cohort)
             absent = _predicted(job, arrays, replace(cohort, features=lacking))
             yield absent.assign(arm=f"{feature}_missing")
     for job in _by_site(scenario, cohort, fold_of, "fedavg"):

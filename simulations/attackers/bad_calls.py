@@ -37,7 +37,7 @@ OLD_S = 600.0
 def replays(stage: Stage, tap: TlsTap, site_id: str) -> Iterator[Attempt]:
     """Yield attempts with signed requests that were read on the line of a hospital."""
     folder = stage.consortium.folder
-    port = int(folder.consortium().listen.rpartition(":")[2])
+    port = stage.consortium.port
     wait_until(lambda: bool(tap.requests(PUSH)), "a reply on the tapped line")
     reply, ask = tap.requests(PUSH)[-1], tap.requests(PULL)[-1]
     body = ask.partition(b"\r\n\r\n")[2]
@@ -80,7 +80,7 @@ def _signed(key: ec.EllipticCurvePrivateKey, request: bytes) -> bytes:
 def interfaces(stage: Stage) -> Iterator[Attempt]:
     """Yield calls to everything that is the coordinator's own, from a hospital's address."""
     folder = stage.consortium.folder
-    port = int(folder.consortium().listen.rpartition(":")[2])
+    port = stage.consortium.port
     watch = AuditWatch.of_coordinator(folder)
     code = str(ErrorCode.INTERFACE)
     for name, status in (("control", 403), ("runtime", 401)):

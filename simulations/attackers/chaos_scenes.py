@@ -12,30 +12,30 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
-import yaml
 
 from client.agent.service import is_healthy
 from client.agent.site_agent import SiteAgent
 from client.data.split import load_or_create_split_key
 from client.operate.site_processes import SitePaths
 from client.site.enrol_connection import SiteConnection
-from client.site.site_folder import load_policy, make_approval, record_consent
+from client.site.site_folder import load_policy
 from common.commands.cli_output import Output
 from common.privacy.plan import Mode
 from common.process.supervisor import read_supervised
-from common.storage.atomic_file import write_text
 from common.study.site_policy import SitePolicy
 from common.study.study import ModelSpec, Study
 from server.operate.run_control import take_down, want_run
 from server.operate.run_folder import RunFolder
 from simulations.consortium.local_consortium import (
     LocalConsortium,
-    local_spec,
+    consent,
+    lead_to,
     local_study,
     make_consortium,
 )
 from simulations.deployed.tcp_proxy import TcpProxy
 from simulations.engines.consortium_run import run_in_process
+from simulations.synthetic.spec import demo_spec
 
 PATIENTS = 30
 LIMIT_S = 400.0
@@ -60,15 +60,11 @@ class Stage:
     @classmethod
     def build(cls, root: Path, sites: int = 3) -> Stage:
         """Provision a consortium and put a line before every hospital."""
-        consortium = make_consortium(root, local_spec(sites, PATIENTS))
-        port = int(consortium.folder.consortium().listen.rpartition(":")[2])
-        lines = {site_id: TcpProxy(port) for site_id in consortium.sites}
+        consortium = make_consortium(root, demo_spec(sites=sites, patients=PATIENTS))
+        lines = {site_id: TcpProxy(consortium.port) for site_id in consortium.sites}
         for site_id, home in consortium.sites.items():
             load_or_create_split_key(load_policy(home).split_key_file)
-            config = SiteConnection.of_site(home).config
-            settings = yaml.safe_load(config.read_text(encoding="utf-8"))
-            address = f"127.0.0.1:{lines[site_id].port}"
-            write_text(config, yaml.safe_dump(settings | {"superlink": address}))
+            lead_to(SiteConnection.of_site(home), f"127.0.0.1:{lines[site_id].port}")
         shutil.copytree(root / "sites", root / "untouched")
         return cls(root, consortium, lines)
 
@@ -78,7 +74,7 @@ class Stage:
         """Return a small study; every version is another study."""
         study = local_study(
             self.consortium,
-            local_spec(len(self.lines), PATIENTS),
+            demo_spec(sites=len(self.lines), patients=PATIENTS),
             mode=mode,
             rounds=rounds,
             features=FEATURES,
@@ -95,8 +91,10 @@ class Stage:
 
     def faultless_model(self, study: Study) -> bytes:
         """Return the model that a run without any fault gives, computed in this process."""
+        for site_id in self.consortium.sites:
+            consent(self.root / "untouched" / site_id, study)
         agents = {
-            site_id: SiteAgent(_consenting(self.root / "untouched" / site_id, study))
+            site_id: SiteAgent(load_policy(self.root / "untouched" / site_id))
             for site_id in self.consortium.sites
         }
         where = self.root / f"faultless-{study.version}"
@@ -197,10 +195,3 @@ def _join_without_agent(stage: Stage, site_id: str, socket: Path) -> None:
 def _pid(stage: Stage, site_id: str, name: str) -> int:
     running = read_supervised(SitePaths.of(stage.consortium.sites[site_id]).status)
     return int(str(running.children[name]["pid"])) if running else 0
-
-
-def _consenting(home: Path, study: Study) -> SitePolicy:
-    policy = load_policy(home)
-    approval = make_approval(policy, study, announced=None, epsilon=None, fallback_epsilon=None)
-    record_consent(policy, approval)
-    return load_policy(home)

@@ -38,9 +38,8 @@ def all_attempts(
 @contextmanager
 def tapped_line(stage: Stage, site_id: str) -> Iterator[TlsTap]:
     """Lead a hospital's line through a proxy gone bad while the block runs."""
-    folder = stage.consortium.folder
-    port = int(folder.consortium().listen.rpartition(":")[2])
-    tap = TlsTap(folder, port)
+    port = stage.consortium.port
+    tap = TlsTap(stage.consortium.folder, port)
     stage.lines[site_id].redirect(tap.port)
     try:
         yield tap

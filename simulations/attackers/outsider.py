@@ -11,8 +11,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import yaml
-
 from client.operate.site_processes import SitePaths, list_site_processes
 from client.site.enrol_connection import SiteConnection
 from client.site.enrol_request import make_keys, write_request
@@ -20,9 +18,9 @@ from client.site.site_folder import load_policy
 from client.site.site_template import write_site_template
 from common.errors import RunError
 from common.process.supervisor import end_process
-from common.storage.atomic_file import write_text
 from server.consortium.consortium_folder import ConsortiumFolder
 from server.consortium.provision_roster import admit
+from simulations.consortium.local_consortium import lead_to
 
 KNOCK_S = 90.0
 END_S = 5.0
@@ -51,8 +49,7 @@ class Outsider:
         make_keys(load_policy(home))
         own = SiteConnection.of_site(home)
         shutil.copytree(kit.root, own.root)
-        settings = yaml.safe_load(own.config.read_text(encoding="utf-8"))
-        write_text(own.config, yaml.safe_dump(settings | {"superlink": superlink}))
+        lead_to(own, superlink)
         return cls(home)
 
     @property

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from common.commands.cli_output import Output
@@ -14,24 +14,14 @@ from server.operate.run_folder import RunFolder
 from simulations.consortium.consortium_check import Agreement, check_agreement
 from simulations.consortium.local_consortium import (
     LocalConsortium,
-    local_spec,
     local_study,
     make_consortium,
     running,
 )
+from simulations.synthetic.spec import demo_spec
 
 
 @dataclass(frozen=True)
-class ConsortiumOptions:
-    """What a local consortium varies."""
-
-    sites: int = 3
-    patients: int = 60
-    rounds: int = 20
-    mode: Mode = "distributed"
-
-
-@dataclass
 class ConsortiumDemo:
     """What a run over a local consortium left.
 
@@ -42,18 +32,27 @@ class ConsortiumDemo:
     """
 
     page: Path
-    seconds: dict[str, float] = field(default_factory=dict)
-    agreements: list[Agreement] = field(default_factory=list)
+    seconds: dict[str, float]
+    agreements: list[Agreement]
 
 
 def run_local_consortium(
-    root: Path, options: ConsortiumOptions, *, output: Output
+    root: Path,
+    *,
+    sites: int = 3,
+    patients: int = 60,
+    rounds: int = 20,
+    mode: Mode = "distributed",
+    output: Output,
 ) -> ConsortiumDemo:
     """Provision, start, join, train to the report, compare all logs, and end everything.
 
     Args:
         root: New folder for coordinator and hospitals.
-        options: What to run.
+        sites: Hospitals.
+        patients: Patients a hospital.
+        rounds: Rounds of training.
+        mode: Privacy mode of training.
         output: Where progress is shown.
 
     Raises:
@@ -62,21 +61,21 @@ def run_local_consortium(
     """
     clock = {"start": time.monotonic()}
     output.say("1/4 Certificate authority, keys, site kits; SYNTHETIC hospitals")
-    spec = local_spec(options.sites, options.patients)
+    spec = demo_spec(sites=sites, patients=patients)
     consortium = make_consortium(root.resolve(), spec)
     study = local_study(
         consortium,
         spec,
-        mode=options.mode,
-        rounds=options.rounds,
-        quorum={"min_sites": min(3, options.sites), "round_timeout_s": 120.0},
+        mode=mode,
+        rounds=rounds,
+        quorum={"min_sites": min(3, sites), "round_timeout_s": 120.0},
     )
     run = consortium.agree(study)
     clock["provision"] = time.monotonic()
     output.say(f"2/4 SuperLink at {consortium.folder.consortium().listen}, then every hospital")
     with running(consortium):
         clock["start processes"] = time.monotonic()
-        output.say(f"3/4 {options.rounds} rounds in mode {options.mode}")
+        output.say(f"3/4 {rounds} rounds in mode {mode}")
         want_run(consortium.folder, run)
         page = follow_run(run, output)
         clock["train and evaluate"] = time.monotonic()

@@ -14,7 +14,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
 import yaml
 
 from client.operate.site_processes import SitePaths
@@ -29,6 +28,7 @@ from common.process.supervisor import stop_supervised
 from common.storage.atomic_file import write_text
 from common.study.site_policy import SitePolicy
 from common.study.study import RosterEntry, Study
+from common.trust.connection import split_address
 from server.consortium.consortium_folder import ConsortiumFolder
 from server.consortium.provision import provision
 from server.consortium.provision_kit import write_kit
@@ -37,12 +37,12 @@ from server.flower.bundle import bundle_digest
 from server.flower.superlink import running_server
 from server.operate.run_control import stop_run, take_down
 from server.operate.run_folder import RunFolder, new_run
-from simulations.synthetic.feature_cohort import SiteFeatures, feature_consortium
-from simulations.synthetic.spec import ConsortiumSpec, demo_spec
+from simulations.cohorts.cohort import Cohort
+from simulations.synthetic.feature_cohort import feature_consortium
+from simulations.synthetic.spec import ConsortiumSpec
 from simulations.synthetic.study_template import feature_study
 
 COMMAND_S = 240.0
-CENSORED = ("response", "time_months", "event")
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,11 @@ class LocalConsortium:
     sites: Mapping[str, Path]
     environment: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def port(self) -> int:
+        """Port of the SuperLink on loopback."""
+        return split_address(self.folder.consortium().listen)[1]
+
     def up(self) -> None:
         """Start the coordinator's processes; returns when the SuperLink serves."""
         self.command("server", "up", str(self.folder.root), "--background")
@@ -74,11 +79,7 @@ class LocalConsortium:
     def agree(self, study: Study) -> RunFolder:
         """Have every hospital consent to a study; return the folder of its run."""
         for home in self.sites.values():
-            policy = load_policy(home)
-            approval = make_approval(
-                policy, study, announced=None, epsilon=None, fallback_epsilon=None
-            )
-            record_consent(policy, approval)
+            consent(home, study)
         return new_run(self.folder, study)
 
     def command(self, *arguments: str, timeout_s: float = COMMAND_S) -> str:
@@ -127,11 +128,6 @@ def running(consortium: LocalConsortium) -> Iterator[LocalConsortium]:
         consortium.end()
 
 
-def local_spec(sites: int = 3, patients: int = 60) -> ConsortiumSpec:
-    """Return the invented hospitals."""
-    return demo_spec(patients=patients, sites=sites)
-
-
 def make_consortium(root: Path, spec: ConsortiumSpec) -> LocalConsortium:
     """Provision a consortium below `root` and have every hospital join, with keys and kit.
 
@@ -145,9 +141,9 @@ def make_consortium(root: Path, spec: ConsortiumSpec) -> LocalConsortium:
         provision(root / "consortium", name="local", address=address, listen=address, sans=[])
     )
     sites = {}
-    for site_id, features in feature_consortium(spec).items():
+    for site_id, cohort in feature_consortium(spec).by_hospital().items():
         home = sites[site_id] = root / "sites" / site_id
-        write_site(home, site_id, features)
+        write_site(home, site_id, cohort)
         policy = load_policy(home)
         make_keys(policy)
         request = root / f"{site_id}.request.json"
@@ -180,7 +176,7 @@ def local_study(consortium: LocalConsortium, spec: ConsortiumSpec, **options: ob
     return Study.model_validate(body)
 
 
-def write_site(home: Path, site_id: str, features: SiteFeatures) -> None:
+def write_site(home: Path, site_id: str, cohort: Cohort) -> None:
     """Write one hospital: site.yaml, manifest, extracted features."""
     rules = SitePolicy(
         site_id=site_id,
@@ -193,19 +189,22 @@ def write_site(home: Path, site_id: str, features: SiteFeatures) -> None:
     )
     stated = rules.model_dump(mode="json", exclude={"approvals"}, exclude_defaults=True)
     write_text(home / "site.yaml", yaml.safe_dump({**stated, "site_id": site_id}))
-    rows = ["patient_id,response,time_months,event"]
-    for index, patient in enumerate(features.patient_ids):
-        told = [getattr(features, name)[index] for name in CENSORED]
-        rows.append(",".join([patient, *map(_cell, told)]))
-        for name, bags in features.features.items():
-            bag = bags[index]
+    rows = cohort.outcomes.drop(columns="hospital").astype({"response": "Int64", "event": "Int64"})
+    write_text(home / "manifest.csv", rows.to_csv(index=False))
+    for name, bags in cohort.features.items():
+        for patient, bag in zip(cohort.patient_ids, bags, strict=True):
             if bag is not None:
-                path = feature_path(home / "features", name, patient)
-                write_features(path, FeatureFile(bag))
-    write_text(home / "manifest.csv", "\n".join(rows) + "\n")
+                write_features(feature_path(home / "features", name, patient), FeatureFile(bag))
 
 
-def _cell(value: float) -> str:
-    if np.isnan(value):
-        return ""
-    return str(int(value)) if float(value).is_integer() else repr(float(value))
+def consent(home: Path, study: Study) -> None:
+    """Record the consent of one hospital to a study as it stands."""
+    policy = load_policy(home)
+    approval = make_approval(policy, study, announced=None, epsilon=None, fallback_epsilon=None)
+    record_consent(policy, approval)
+
+
+def lead_to(connection: SiteConnection, address: str) -> None:
+    """Have a hospital call another address (host:port) than its kit says."""
+    settings = yaml.safe_load(connection.config.read_text(encoding="utf-8"))
+    write_text(connection.config, yaml.safe_dump(settings | {"superlink": address}))

@@ -7,8 +7,6 @@ import sys
 from functools import partial
 from pathlib import Path
 
-import yaml
-
 from client.operate.site_processes import list_site_processes
 from client.site.enrol_connection import SiteConnection
 from client.site.site_folder import load_policy
@@ -19,7 +17,7 @@ from server.flower.flower_commands import start_run
 from server.flower.flower_internals import build_bundle
 from server.flower.node_enrolment import NodeEnrolment
 from server.flower.superlink import server_processes, status_file
-from simulations.consortium.local_consortium import local_spec, make_consortium
+from simulations.consortium.local_consortium import lead_to, make_consortium
 from simulations.deployed.bench_run import (
     Measured,
     MemoryWatch,
@@ -30,6 +28,7 @@ from simulations.deployed.bench_run import (
     wait_until,
 )
 from simulations.deployed.tcp_proxy import TcpProxy
+from simulations.synthetic.spec import demo_spec
 
 
 def measure_ours(root: Path, sites: int, parameters: int, rounds: int) -> Measured:
@@ -38,13 +37,12 @@ def measure_ours(root: Path, sites: int, parameters: int, rounds: int) -> Measur
     Raises:
         RunError: It did not finish in time.
     """
-    consortium = make_consortium(root, local_spec(sites, 30))
+    consortium = make_consortium(root, demo_spec(sites=sites, patients=30))
     folder = consortium.folder
     bundle = build_bundle(
         bench_bundle(root, "simulations.deployed.round_app:app", "client.flower.flower_app:app")
     )
-    port = int(folder.consortium().listen.rpartition(":")[2])
-    proxies = [TcpProxy(port) for _ in consortium.sites]
+    proxies = [TcpProxy(consortium.port) for _ in consortium.sites]
     children, facts = server_processes(folder)
     hospitals: list[Child] = []
     for (site_id, home), proxy in zip(consortium.sites.items(), proxies, strict=True):
@@ -67,8 +65,7 @@ def measure_ours(root: Path, sites: int, parameters: int, rounds: int) -> Measur
 def _hospital(site_id: str, home: Path, port: int, bundle: bytes) -> list[Child]:
     """Return SuperNode, relay and the agent that only sends numbers, behind a counting line."""
     connection = SiteConnection.of_site(home)
-    told = yaml.safe_load(connection.config.read_text(encoding="utf-8"))
-    write_text(connection.config, yaml.safe_dump(told | {"superlink": f"127.0.0.1:{port}"}))
+    lead_to(connection, f"127.0.0.1:{port}")
     write_text(connection.allowed_bundles, sha256_hex(bundle) + "\n")
     policy = load_policy(home)
     socket = policy.state.parent / "agent.sock"

@@ -17,7 +17,7 @@ from common.process.free_port import free_port
 from common.process.supervisor import Child
 from common.storage.atomic_file import write_text
 from server.flower.flower_commands import flower_environment
-from simulations.consortium.local_consortium import local_spec, make_consortium
+from simulations.consortium.local_consortium import make_consortium
 from simulations.deployed.bench_run import (
     Measured,
     MemoryWatch,
@@ -28,6 +28,7 @@ from simulations.deployed.bench_run import (
     wait_until,
 )
 from simulations.deployed.tcp_proxy import TcpProxy
+from simulations.synthetic.spec import demo_spec
 
 MODULE = "simulations.deployed.stock_app"
 CONNECTION = "stock"
@@ -52,9 +53,9 @@ def measure_secured_stock(root: Path, sites: int, parameters: int, rounds: int) 
     Raises:
         RunError: It did not finish in time.
     """
-    consortium = make_consortium(root, local_spec(sites, 30))
+    consortium = make_consortium(root, demo_spec(sites=sites, patients=30))
     folder = consortium.folder
-    port = int(folder.consortium().listen.rpartition(":")[2])
+    port = consortium.port
     home = _home(root, port, f'root-certificates = "{folder.ca_cert}"')
     options = ["--database", str(folder.database), "--enable-supernode-auth"]
     options += ["--ssl-certfile", str(folder.server_cert), "--ssl-keyfile", str(folder.server_key)]

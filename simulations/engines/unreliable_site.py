@@ -4,28 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, cast
 
 import numpy as np
 
-from common.protocol.protocol import (
-    AgentApi,
-    EvaluateReply,
-    EvaluateRequest,
-    HandshakeReply,
-    HandshakeRequest,
-    StatusReply,
-    StatusRequest,
-    TrainReply,
-    TrainRequest,
-)
-from common.secure_sum.messages import (
-    AdvertiseReply,
-    AdvertiseRequest,
-    AgreeKeysReply,
-    AgreeKeysRequest,
-    UnmaskReply,
-    UnmaskRequest,
-)
+from common.protocol.protocol import AgentApi, TrainReply, TrainRequest
 from common.wire import Arrays
 from simulations.cohorts.cohort import Cohort
 from simulations.engines.circumstances import Circumstances, Poison, poisoned_site, silent_sites
@@ -68,29 +51,9 @@ class UnreliableSite:
             return reply.model_copy(update={"arrays": arrays})
         return reply
 
-    def handshake(self, request: HandshakeRequest) -> HandshakeReply:
-        """Pass on."""
-        return self.agent.handshake(request)
-
-    def evaluate(self, request: EvaluateRequest) -> EvaluateReply:
-        """Pass on."""
-        return self.agent.evaluate(request)
-
-    def status(self, request: StatusRequest) -> StatusReply:
-        """Pass on."""
-        return self.agent.status(request)
-
-    def advertise_keys(self, request: AdvertiseRequest) -> AdvertiseReply:
-        """Pass on."""
-        return self.agent.advertise_keys(request)
-
-    def agree_keys(self, request: AgreeKeysRequest) -> AgreeKeysReply:
-        """Pass on."""
-        return self.agent.agree_keys(request)
-
-    def unmask(self, request: UnmaskRequest) -> UnmaskReply:
-        """Pass on."""
-        return self.agent.unmask(request)
+    def __getattr__(self, name: str) -> Any:
+        """Return the agent's own answer to every other call."""
+        return getattr(self.agent, name)
 
     def _is_silent(self, number: int, share: float, what: str) -> bool:
         silent = silent_sites(self.sites, share, seed=self.seed, round=number, what=what)
@@ -114,6 +77,6 @@ def unreliable(
     liar = None if met.poison is None else poisoned_site(groups, met.poison)
     sites = tuple(sorted(agents))
     return {
-        site: UnreliableSite(agent, site, sites, met, site == liar, seed)
+        site: cast(AgentApi, UnreliableSite(agent, site, sites, met, site == liar, seed))
         for site, agent in agents.items()
     }

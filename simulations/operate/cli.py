@@ -125,11 +125,12 @@ def consortium(
 
     Patients are SYNTHETIC. At the end status, ledgers and audit logs of both sides are compared.
     """
-    from simulations.consortium.consortium_demo import ConsortiumOptions, run_local_consortium
+    from simulations.consortium.consortium_demo import run_local_consortium
 
     output = Output(json_output)
-    options = ConsortiumOptions(sites, patients, rounds, mode)
-    done = run_local_consortium(out, options, output=output)
+    done = run_local_consortium(
+        out, sites=sites, patients=patients, rounds=rounds, mode=mode, output=output
+    )
     output.say("Seconds: " + ", ".join(f"{k} {v:.0f}" for k, v in done.seconds.items()))
     output.say(f"Report (SYNTHETIC patients): {done.page}")
     output.result(

@@ -40,29 +40,6 @@ EXPLAINED_PER_SITE = 1
 
 
 @dataclass(frozen=True)
-class DemoOptions:
-    """What a demo run varies.
-
-    Attributes:
-        mode: Privacy mode of training.
-        epsilon: Budget of training, where the mode is private.
-        patients: Patients a hospital.
-        rounds: Rounds; the study template's own where None.
-        workers: Processes for writing and extraction.
-        engine: In-process transport, or Flower's Ray simulation.
-        explain: Whether to explain a patient of every hospital at the end.
-    """
-
-    mode: Mode = "local"
-    epsilon: float = 8.0
-    patients: int = 45
-    rounds: int | None = None
-    workers: int = 2
-    engine: Engine = "local"
-    explain: bool = True
-
-
-@dataclass(frozen=True)
 class DemoResult:
     """Where the demo left things, and how long each step took in seconds."""
 
@@ -71,8 +48,30 @@ class DemoResult:
     seconds: dict[str, float]
 
 
-def run_demo(folder: Path, options: DemoOptions, *, output: Output) -> DemoResult:
+def run_demo(
+    folder: Path,
+    *,
+    mode: Mode = "local",
+    epsilon: float = 8.0,
+    patients: int = 45,
+    rounds: int | None = None,
+    workers: int = 2,
+    engine: Engine = "local",
+    explain: bool = True,
+    output: Output,
+) -> DemoResult:
     """Run, or continue, the demo in `folder`.
+
+    Args:
+        folder: For everything.
+        mode: Privacy mode of training.
+        epsilon: Budget of training, where the mode is private.
+        patients: Patients a hospital.
+        rounds: Rounds; the study template's own where None.
+        workers: Processes for writing and extraction.
+        engine: In-process transport, or Flower's Ray simulation.
+        explain: Whether to explain a patient of every hospital at the end.
+        output: Where progress is shown.
 
     Raises:
         ConfigError: The folder holds a demo of another specification.
@@ -81,27 +80,25 @@ def run_demo(folder: Path, options: DemoOptions, *, output: Output) -> DemoResul
     """
     clock = _Clock(output)
     clock.start("synthetic hospitals", "1/6 Writing SYNTHETIC hospitals: slides, MRI, RNA, tables")
-    spec = demo_spec(patients=options.patients)
-    consortium = write_consortium(
-        folder / "consortium", spec, output=output, workers=options.workers
-    )
-    study = demo_study(spec, options.mode, epsilon=options.epsilon, rounds=options.rounds)
-    if options.mode == "distributed":
+    spec = demo_spec(patients=patients)
+    consortium = write_consortium(folder / "consortium", spec, output=output, workers=workers)
+    study = demo_study(spec, mode, epsilon=epsilon, rounds=rounds)
+    if mode == "distributed":
         study = with_identities(study, consortium.folder / "sites")
     adopt_study(consortium, study)
     policies = {site: load_policy(home) for site, home in consortium.sites.items()}
     clock.start("extraction", "2/6 Each hospital extracts its features")
-    _extract_all(study, policies, options.workers, output)
-    clock.start("training", f"3/6 Federated training, privacy mode {options.mode}")
+    _extract_all(study, policies, workers, output)
+    clock.start("training", f"3/6 Federated training, privacy mode {mode}")
     agents: dict[str, AgentApi] = {site: SiteAgent(policies[site]) for site in sorted(policies)}
     run_dir = folder / f"run-{study.digest()[:12]}"
-    result = run_in_process(study, agents, run_dir, output=output, engine=options.engine)
+    result = run_in_process(study, agents, run_dir, output=output, engine=engine)
     clock.start("baselines", "4/6 Baselines, possible in a simulation only")
     baselines = _baselines(consortium, study, policies, result, output)
     clock.start("report", "5/6 Report")
     page, twin = build_report(make_content(result, baselines), folder)
     clock.start("explanations", "6/6 Each hospital explains a patient of its own")
-    if options.explain:
+    if explain:
         _explain(study, policies, result, folder, output)
     return DemoResult(page, twin, clock.stop())
 

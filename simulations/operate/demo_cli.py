@@ -36,11 +36,20 @@ def demo(
 
     Synthetic results prove code, not medicine.
     """
-    from simulations.operate.demo import DemoOptions, run_demo
+    from simulations.operate.demo import run_demo
 
     output = Output(json_output)
-    options = DemoOptions(mode, epsilon, patients, rounds, workers, engine, explain)
-    done = run_demo(out, options, output=output)
+    done = run_demo(
+        out,
+        mode=mode,
+        epsilon=epsilon,
+        patients=patients,
+        rounds=rounds,
+        workers=workers,
+        engine=engine,
+        explain=explain,
+        output=output,
+    )
     output.say("Seconds: " + ", ".join(f"{k} {v:.0f}" for k, v in done.seconds.items()))
     output.say(f"Report (SYNTHETIC patients): {done.page.resolve()}")
     output.result(json.loads(done.twin.read_text(encoding="utf-8")))

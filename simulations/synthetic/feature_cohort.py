@@ -6,13 +6,14 @@ oracle. Patients, factors and outcomes are those of `draw_cohort`, hence of the 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 from pydantic import Field
 
 from common.contract import Contract
+from common.study.study import FeatureSpec
+from simulations.cohorts.cohort import Cohort, concatenate
 from simulations.synthetic.clinical_record import HISTOLOGIES, SEXES, STAGES
 from simulations.synthetic.cohort import SiteCohort, draw_cohort
 from simulations.synthetic.expression import pathway_tokens, transcriptome
@@ -54,29 +55,28 @@ class FeatureShape(Contract):
     )
 
 
-@dataclass(frozen=True)
-class SiteFeatures:
-    """One hospital in memory; what `PatientDataset.from_arrays` takes.
+def drawn_feature_sets(shape: FeatureShape) -> dict[str, FeatureSpec]:
+    """Return the feature sets of `feature_consortium`; drawn on a common scale, so unscaled."""
+    pathways = transcriptome().pathways
+    return {
+        "tiles": FeatureSpec(modality="pathology", dim=shape.tile_dim, max_tokens=shape.tiles[1]),
+        "slices": FeatureSpec(modality="radiology", dim=shape.slice_dim, max_tokens=shape.slices),
+        "radiomics": FeatureSpec(modality="radiology", dim=shape.radiomics_dim),
+        "pathways": FeatureSpec(
+            modality="genomics",
+            dim=max(len(genes) for genes in pathways.values()),
+            max_tokens=len(pathways),
+            pool="row_mean",
+            names=list(pathways),
+        ),
+        "clinical_table": FeatureSpec(
+            modality="clinical", dim=len(CLINICAL_COLUMNS), names=list(CLINICAL_COLUMNS)
+        ),
+    }
 
-    Attributes:
-        patient_ids: n ids.
-        features: Per feature set, n bags (T, D) float32, None where the patient lacks it.
-        response: (n,) 0/1, NaN where not recorded.
-        time_months: (n,) NaN where not recorded.
-        event: (n,) NaN where not recorded.
-    """
 
-    patient_ids: list[str]
-    features: dict[str, list[FloatArray | None]]
-    response: npt.NDArray[np.float64]
-    time_months: npt.NDArray[np.float64]
-    event: npt.NDArray[np.float64]
-
-
-def feature_consortium(
-    spec: ConsortiumSpec, shape: FeatureShape | None = None
-) -> dict[str, SiteFeatures]:
-    """Return every hospital's patients as features.
+def feature_consortium(spec: ConsortiumSpec, shape: FeatureShape | None = None) -> Cohort:
+    """Return the patients of all hospitals as features.
 
     Feature sets: `tiles`, `slices`, `radiomics`, `pathways`, `clinical_table`. A tile bag shows
     the pathology factor in some of its tiles only, along a direction that those tiles share.
@@ -86,33 +86,32 @@ def feature_consortium(
         shape: Sizes of the features.
     """
     sizes = shape or FeatureShape()
-    return {
-        site.site_id: _site_features(spec, sizes, draw_cohort(spec, site)) for site in spec.sites
-    }
+    return concatenate([_site_cohort(spec, sizes, draw_cohort(spec, site)) for site in spec.sites])
 
 
-def _site_features(spec: ConsortiumSpec, shape: FeatureShape, cohort: SiteCohort) -> SiteFeatures:
-    n = len(cohort.patient_ids)
-    drawn: dict[str, list[FloatArray]] = {
+def _site_cohort(spec: ConsortiumSpec, shape: FeatureShape, cohort: SiteCohort) -> Cohort:
+    n, specs = len(cohort.patient_ids), drawn_feature_sets(shape)
+    features: dict[str, list[FloatArray | None]] = {
         "tiles": [_tiles(spec, shape, cohort, index) for index in range(n)],
         "slices": [_slices(spec, shape, cohort, index) for index in range(n)],
         "radiomics": [_radiomics(spec, shape, cohort, index) for index in range(n)],
+        "pathways": _pathways(spec, cohort),
         "clinical_table": [_encode(record) for record in clinical_records(spec, cohort)],
     }
-    imaged = cohort.has("radiology")
-    present = {"tiles": cohort.has("pathology"), "slices": imaged, "radiomics": imaged}
-    present["clinical_table"] = cohort.has("clinical")
-    features: dict[str, list[FloatArray | None]] = {
-        name: [bag if here else None for bag, here in zip(bags, present[name], strict=True)]
-        for name, bags in drawn.items()
-    }
-    features["pathways"] = _pathways(spec, cohort)
-    return SiteFeatures(
+    for name, bags in features.items():
+        present = cohort.has(specs[name].modality)
+        features[name] = [bag if here else None for bag, here in zip(bags, present, strict=True)]
+    return Cohort(
+        name="synthetic_features",
         patient_ids=cohort.patient_ids,
+        hospital=np.full(n, cohort.site.site_id),
+        specs=specs,
         features=features,
         response=cohort.response,
         time_months=cohort.time_months,
         event=cohort.event,
+        clinical=pd.DataFrame(index=range(n)),
+        notes=("SYNTHETIC patients: the figures prove code, not medicine.",),
     )
 
 

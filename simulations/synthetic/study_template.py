@@ -24,8 +24,7 @@ from common.study.study import (
 )
 from common.study.subgroups import Subgroup
 from simulations.synthetic.clinical_record import SEXES
-from simulations.synthetic.expression import transcriptome
-from simulations.synthetic.feature_cohort import CLINICAL_COLUMNS, FeatureShape
+from simulations.synthetic.feature_cohort import FeatureShape, drawn_feature_sets
 from simulations.synthetic.feature_sets import raw_feature_sets
 from simulations.synthetic.public_reference import (
     public_hazards,
@@ -103,27 +102,6 @@ def feature_study(
         options: See `StudyOptions`.
     """
     return _study(spec, mode, drawn_feature_sets(shape or FeatureShape()), **options)
-
-
-def drawn_feature_sets(shape: FeatureShape) -> dict[str, FeatureSpec]:
-    """Return the feature sets of `feature_consortium`; drawn on a common scale, so unscaled."""
-    biology = transcriptome()
-    longest = max(len(genes) for genes in biology.pathways.values())
-    return {
-        "tiles": FeatureSpec(modality="pathology", dim=shape.tile_dim, max_tokens=shape.tiles[1]),
-        "slices": FeatureSpec(modality="radiology", dim=shape.slice_dim, max_tokens=shape.slices),
-        "radiomics": FeatureSpec(modality="radiology", dim=shape.radiomics_dim),
-        "pathways": FeatureSpec(
-            modality="genomics",
-            dim=longest,
-            max_tokens=len(biology.pathways),
-            pool="row_mean",
-            names=list(biology.pathways),
-        ),
-        "clinical_table": FeatureSpec(
-            modality="clinical", dim=len(CLINICAL_COLUMNS), names=list(CLINICAL_COLUMNS)
-        ),
-    }
 
 
 def _chosen(

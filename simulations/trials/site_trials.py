@@ -219,7 +219,9 @@ class _TrialGradients:
         gradients, losses = self._of_all(each, self._batch)
         rows = torch.cat([gradients[f"model.{n}"].flatten(1) for n in self._names], dim=1).detach()
         sums = []
-        groups = zip(rows.split(self._sizes), losses.split(self._sizes), clips, strict=True)
+        groups = zip(
+            torch.split(rows, self._sizes), torch.split(losses, self._sizes), clips, strict=True
+        )
         for own, own_losses, clip in groups:
             total = ClippedSum(self._shapes, clip)
             total.add(own, own_losses.detach())

@@ -12,16 +12,12 @@ The training plan was chosen on other seeds. Synthetic figures prove code, not m
 
 from __future__ import annotations
 
-import multiprocessing
-import os
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
-import torch
 
 from simulations.benchmarks.parts.check import Check, progress, run
 from simulations.benchmarks.parts.paired_bootstrap import (
@@ -43,6 +39,7 @@ from simulations.benchmarks.parts.synthetic_trial import (
     draw_trial,
     run_arm,
 )
+from simulations.engines.worker_process import over_cores
 
 NAME = "synthetic_oracle"
 DURATION = "about 5 minutes on two cores"
@@ -74,26 +71,16 @@ def _all_scores() -> Iterator[tuple[int, dict[ArmName, Scores]]]:
     """Train every arm of every seed over the cores and yield the scores by seed."""
     jobs = [(seed, arm) for seed in SEEDS for arm in ARMS]
     found: dict[int, dict[ArmName, Scores]] = {seed: {} for seed in SEEDS}
-    workers = min(len(os.sched_getaffinity(0)), len(jobs))
-    context = multiprocessing.get_context("spawn")
-    with (
-        TemporaryDirectory(prefix="tumorboard-") as folder,
-        ProcessPoolExecutor(workers, mp_context=context) as pool,
-    ):
-        running = {
-            pool.submit(_train_one, seed, arm, Path(folder) / str(seed)): (seed, arm)
-            for seed, arm in jobs
-        }
-        for future in as_completed(running):
-            seed, arm = running[future]
-            found[seed][arm] = future.result()
+    with TemporaryDirectory(prefix="tumorboard-") as folder:
+        for place, scores in over_cores(_train_one, jobs, shared=(Path(folder),)):
+            seed, arm = jobs[place]
+            found[seed][arm] = scores
             progress(f"seed {seed}: {arm} is trained")
     yield from found.items()
 
 
-def _train_one(seed: int, arm: ArmName, folder: Path) -> Scores:
-    torch.set_num_threads(1)
-    return run_arm(draw_trial(seed, HOSPITALS, PATIENTS), arm, folder)
+def _train_one(folder: Path, seed: int, arm: ArmName) -> Scores:
+    return run_arm(draw_trial(seed, HOSPITALS, PATIENTS), arm, folder / str(seed))
 
 
 def _rank_all(seed: int, scores: dict[ArmName, Scores]) -> dict[str, Ranked]:

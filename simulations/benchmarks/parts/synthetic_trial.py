@@ -101,7 +101,7 @@ def draw_trial(seed: int, hospitals: int, patients: int) -> SyntheticTrial:
     Every patient is held out or not by a keyed hash of the identifier, as hospitals do it.
     """
     spec = demo_spec(patients=patients, sites=hospitals, seed=seed)
-    cohort = _cohort(spec)
+    cohort = feature_consortium(spec)
     held_out = np.array([is_held_out(p, SPLIT_KEY, TEST_FRACTION) for p in cohort.patient_ids])
     truth = truth_table([draw_cohort(spec, site) for site in spec.sites], spec.signal)
     tested = np.flatnonzero(held_out)
@@ -185,26 +185,3 @@ def _train_and_score(
 
 def _has_any(cohort: Cohort, features: list[str]) -> bool:
     return any(bag is not None for name in features for bag in cohort.features[name])
-
-
-def _cohort(spec: ConsortiumSpec) -> Cohort:
-    drawn = feature_consortium(spec)
-    specs = feature_study(spec).features
-    sites = drawn.values()
-    ids = [patient for site in sites for patient in site.patient_ids]
-
-    def column(name: str) -> FloatArray:
-        return np.concatenate([getattr(site, name) for site in sites])
-
-    return Cohort(
-        name="synthetic_features",
-        patient_ids=ids,
-        hospital=np.array([name for name, site in drawn.items() for _ in site.patient_ids]),
-        specs=dict(specs),
-        features={name: [bag for site in sites for bag in site.features[name]] for name in specs},
-        response=column("response"),
-        time_months=column("time_months"),
-        event=column("event"),
-        clinical=pd.DataFrame(index=range(len(ids))),
-        notes=("SYNTHETIC patients: the figures prove code, not medicine.",),
-    )

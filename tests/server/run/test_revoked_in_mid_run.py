@@ -24,12 +24,12 @@ from server.report.page import report_html
 from server.run.finished_run import read_finished_run
 from server.run.rounds import run_study
 from simulations.consortium.local_consortium import (
-    local_spec,
     local_study,
     make_consortium,
     running,
 )
 from simulations.engines.consortium_run import local_link
+from simulations.synthetic.spec import demo_spec
 
 QUIET = Output(json_mode=True)
 SITES = tuple(f"site-{letter}" for letter in "abcde")
@@ -211,7 +211,7 @@ def test_who_writes_the_coordinators_roster_cannot_end_a_study(kind, lab):
 @pytest.mark.parametrize("mode", MODES)
 def test_revoked_in_mid_run_with_real_processes_and_no_new_kit(mode):
     with tempfile.TemporaryDirectory(prefix="tb") as name:
-        spec = local_spec(5, 30)
+        spec = demo_spec(sites=5, patients=30)
         consortium = make_consortium(Path(name) / "c", spec)
         quorum = {"min_sites": 3, "round_timeout_s": 60.0}
         study = local_study(consortium, spec, mode=mode, rounds=25, quorum=quorum)

@@ -15,14 +15,14 @@ from common.commands.cli_output import Output
 from server.flower.superlink import running_server
 from server.operate.run_control import follow_run, want_run
 from simulations.consortium.consortium_check import check_agreement
-from simulations.consortium.consortium_demo import ConsortiumOptions, run_local_consortium
+from simulations.consortium.consortium_demo import run_local_consortium
 from simulations.consortium.local_consortium import (
-    local_spec,
     local_study,
     make_consortium,
     running,
 )
 from simulations.engines.consortium_run import run_in_process
+from simulations.synthetic.spec import demo_spec
 
 QUIET = Output(json_mode=True)
 ALL = {"min_sites": 3, "round_timeout_s": 120.0}
@@ -38,14 +38,14 @@ def root():
 
 
 def test_study_in_mode_distributed_to_the_report_with_logs_that_agree(root):
-    done = run_local_consortium(root, ConsortiumOptions(patients=40, rounds=4), output=QUIET)
+    done = run_local_consortium(root, patients=40, rounds=4, output=QUIET)
     assert done.page.is_file()
     assert len(done.agreements) == 3 + 3 * 3
     assert all(agreement.holds for agreement in done.agreements)
 
 
 def test_without_privacy_the_model_is_that_of_the_run_in_process_even_after_a_kill(root):
-    spec = local_spec(3, 40)
+    spec = demo_spec(sites=3, patients=40)
     consortium = make_consortium(root / "a", spec)
     study = local_study(consortium, spec, mode="none", rounds=5, quorum=ALL)
     run = consortium.agree(study)

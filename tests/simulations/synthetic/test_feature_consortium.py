@@ -2,7 +2,6 @@ import numpy as np
 import pytest
 from sklearn.linear_model import RidgeCV
 
-from client.data.dataset import PatientDataset
 from client.extract.kinds.extractor import create_extractor
 from common.errors import ConfigError, DataError
 from common.models.base.build import build_model
@@ -37,7 +36,7 @@ def pooled(name, bag):
 @pytest.mark.parametrize("name", SHOWN)
 def test_each_factor_can_be_read_from_its_features(complete, name):
     spec, sites = complete
-    x = np.stack([pooled(name, bag) for site in sites.values() for bag in site.features[name]])
+    x = np.stack([pooled(name, bag) for bag in sites.features[name]])
     latent = np.concatenate([draw_cohort(spec, site).latent for site in spec.sites])
     z = latent[:, FACTORS.index(SHOWN[name])]
     train = np.arange(len(z)) % 2 == 0
@@ -51,7 +50,7 @@ def test_each_factor_can_be_read_from_its_features(complete, name):
 
 def test_only_some_tiles_are_informative(complete):
     _, sites = complete
-    tiles = np.concatenate(sites["synthetic-alder"].features["tiles"])
+    tiles = np.concatenate(sites.by_hospital()["synthetic-alder"].features["tiles"])
     axis = np.linalg.svd(tiles - tiles.mean(axis=0), full_matrices=False)[2][0]
     along = tiles @ axis
     upper = along > (along.min() + along.max()) / 2
@@ -65,15 +64,8 @@ def test_a_dataset_takes_them_with_their_gaps():
     spec = demo_spec(patients=30)
     study = feature_study(spec)
     for site in spec.sites:
-        cohort, drawn = draw_cohort(spec, site), feature_consortium(spec)[site.site_id]
-        dataset = PatientDataset.from_arrays(
-            study,
-            drawn.patient_ids,
-            drawn.features,
-            drawn.response,
-            drawn.time_months,
-            drawn.event,
-        )
+        cohort, drawn = draw_cohort(spec, site), feature_consortium(spec).by_hospital()
+        dataset = drawn[site.site_id].dataset(study)
         for name, modality in SHOWN.items():
             assert np.array_equal(dataset.present(name), cohort.has(modality))
 
@@ -82,7 +74,7 @@ def test_features_do_not_depend_on_the_other_hospitals():
     shape = FeatureShape(tile_dim=8)
     three = feature_consortium(demo_spec(patients=4, sites=3), shape)
     one = feature_consortium(demo_spec(patients=4, sites=1), shape)
-    a, b = three["synthetic-alder"], one["synthetic-alder"]
+    a, b = three.by_hospital()["synthetic-alder"], one
     for name in SHOWN:
         for left, right in zip(a.features[name], b.features[name], strict=True):
             assert (left is None) == (right is None)
