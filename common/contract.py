@@ -61,7 +61,7 @@ class Contract(BaseModel):
                 f"{error.error_count()} problem(s) in {cls.__name__}:\n{_list_problems(error)}",
                 where=where,
                 why="a key that is misread changes what is trained or promised",
-                cure="mend the keys named above; `tumorboard study schema` prints what is allowed",
+                cure="correct the keys above; `tumorboard study schema` prints what is allowed",
             ) from None
 
 
@@ -124,7 +124,7 @@ def read_yaml_mapping(path: Path) -> dict[str, Any]:
             "the file is not valid YAML or JSON",
             where=str(path),
             why=" ".join(str(error).split()),
-            cure="mend the line named above",
+            cure="correct the line named above",
         ) from None
     if not isinstance(data, dict):
         raise ConfigError(

@@ -28,7 +28,7 @@ GUIDES: dict[ErrorCode, Guide] = {
     ErrorCode.CONFIG: Guide(
         "A study, policy or scenario file is missing, is not YAML, or holds a key that is "
         "unknown or wrong.",
-        "Mend the keys named. `tumorboard study schema` prints what is allowed.",
+        "Correct the keys named. `tumorboard study schema` prints what is allowed.",
     ),
     ErrorCode.PLUGIN: Guide(
         "A model, extractor or aggregation rule of another distribution is not installed, is of "
@@ -36,8 +36,8 @@ GUIDES: dict[ErrorCode, Guide] = {
         "Install the distribution and version that the study names, the same at every hospital.",
     ),
     ErrorCode.MANIFEST: Guide(
-        "The manifest has problems; all are listed with row, column, value and cure.",
-        "Mend the rows and run the same command again.",
+        "The manifest has problems; all are listed with row, column, value and fix.",
+        "Correct the rows and run the same command again.",
     ),
     ErrorCode.FEATURE: Guide(
         "A feature file is missing, damaged, or of another width than the study says.",
@@ -53,8 +53,8 @@ GUIDES: dict[ErrorCode, Guide] = {
         "Look at the raw file named; extract it again.",
     ),
     ErrorCode.EXTRACTION: Guide(
-        "One raw file could not be turned into features. The others went on.",
-        "See the reason beside the item; mend or replace the file, run the command again.",
+        "One raw file could not be turned into features. The others were processed.",
+        "See the reason beside the item; repair or replace the file, then run the command again.",
     ),
     ErrorCode.SLIDE_WITHOUT_RESOLUTION: Guide(
         "A slide does not say its resolution. It is set aside, never guessed.",
@@ -65,8 +65,8 @@ GUIDES: dict[ErrorCode, Guide] = {
         "Export the mask on the image's grid, or as RTSTRUCT or SEG, which carry their own.",
     ),
     ErrorCode.DATA: Guide(
-        "A dataset cannot be used: too few patients, no outcome, lengths that differ.",
-        "`tumorboard site check` prints the funnel and why each patient was lost.",
+        "A dataset cannot be used: too few patients, no outcome, or arrays of different lengths.",
+        "`tumorboard site check` prints the funnel and why each patient was excluded.",
     ),
     ErrorCode.PRIVACY: Guide(
         "A privacy plan breaks the guarantee, or asks for something that does not exist.",
@@ -77,24 +77,24 @@ GUIDES: dict[ErrorCode, Guide] = {
         "Replace the layer named with the one suggested.",
     ),
     ErrorCode.BUDGET: Guide(
-        "The ledger refuses: the budget that is left does not cover the release.",
-        "Ask for less, or raise the ceiling at the hospital; spent budget never comes back.",
+        "The ledger refuses: the remaining budget does not cover the release.",
+        "Ask for less, or raise the ceiling at the hospital; a spent budget is never restored.",
     ),
     ErrorCode.ALREADY_SPENT: Guide(
         "The round was already spent with another model.",
-        "Resume the run from its checkpoint instead of starting it anew.",
+        "Resume the run from its checkpoint instead of starting it again.",
     ),
     ErrorCode.LEDGER_DAMAGED: Guide(
         "The ledger is damaged: its chain does not close.",
         "Restore it from backup. Nothing is spent until it verifies.",
     ),
     ErrorCode.LEDGER_ROLLBACK: Guide(
-        "The ledger is older than one that was seen before.",
+        "The ledger is older than one seen before.",
         "Put the newer ledger back, or reconcile it (`tumorboard site ledger --help`).",
     ),
     ErrorCode.AUDIT_LOG: Guide(
         "An audit log is damaged, was cut off, or is signed by another key.",
-        "Keep the file; compare its head with the one others remember, and restore the newest "
+        "Keep the file; compare its head with the one noted elsewhere, and restore the newest "
         "copy.",
     ),
     ErrorCode.PROTOCOL: Guide(
@@ -133,13 +133,13 @@ GUIDES: dict[ErrorCode, Guide] = {
     ),
     ErrorCode.UNPROVEN: Guide(
         "A node that authenticates claims to be a site, but the site's registered identity has "
-        "not signed the server's challenge; or another live node speaks for the site already.",
+        "not signed the server's challenge; or another live node already speaks for the site.",
         "Compare the public key in the study's roster with `tumorboard site keygen` at that "
         "hospital; look for a second installation with its node key.",
     ),
     ErrorCode.AGENT_AWAY: Guide(
-        "The node is online, its site agent is not.",
-        "`tumorboard site status` at that hospital; the agent's log says why it ended.",
+        "The node is online, but its site agent is not.",
+        "`tumorboard site status` at that hospital; the agent's log shows why it ended.",
     ),
     ErrorCode.SECURE_SUM: Guide(
         "The secure sum was refused: keys, survivor lists or shares do not agree.",
@@ -173,19 +173,19 @@ GUIDES: dict[ErrorCode, Guide] = {
         "The SuperLink refused a caller: its node key is not admitted or was revoked, or its "
         "signed time stamp is wrong or older than 305 s.",
         "The audit log names address, key and, if the key was ever admitted, the hospital. "
-        "Unknown: somebody tries the door. A hospital of yours: compare keys with `tumorboard "
+        "An unknown key: an intruder. A hospital of yours: compare keys with `tumorboard "
         "server roster`, and its clock.",
     ),
     ErrorCode.REPLAYED: Guide(
         "A signed request of a hospital came a second time, or was signed before this server "
         "started.",
-        "Once after a restart: nothing, the SuperNode signs anew. Otherwise somebody reads "
-        "the line between proxy and SuperLink: rotate certificate and key of the server.",
+        "Once after a restart: nothing, the SuperNode signs again. Otherwise somebody is "
+        "reading the line between proxy and SuperLink: rotate certificate and key of the server.",
     ),
     ErrorCode.INTERFACE: Guide(
         "Somebody called an interface that is the coordinator's own (`/v1/control`, "
         "`/v1/runtime`, or a path that does not exist).",
-        "Only the proxy may face hospitals; see who reaches the SuperLink's port.",
+        "Only the proxy may face hospitals; find out who reaches the SuperLink's port.",
     ),
     ErrorCode.RUN: Guide(
         "The run cannot go on.",
@@ -201,7 +201,7 @@ GUIDES: dict[ErrorCode, Guide] = {
     ),
     ErrorCode.TRANSPORT: Guide(
         "Flower ended the run, for instance because the SuperLink was away too long.",
-        "`tumorboard server run` starts it again by itself; else `tumorboard server resume`.",
+        "`tumorboard server run` restarts it automatically; otherwise `tumorboard server resume`.",
     ),
     ErrorCode.INTERNAL: Guide(
         "An unexpected error.",
@@ -211,7 +211,7 @@ GUIDES: dict[ErrorCode, Guide] = {
         "A disk is full, a quota is used up, or a file may not grow. Nothing was half written and "
         "no answer left.",
         "`tumorboard site doctor` at that hospital names the path; free space there. The request "
-        "is asked again by itself.",
+        "is repeated automatically.",
     ),
 }
 
@@ -224,5 +224,5 @@ def guide_of(code: str) -> Guide:
         'Too few sites answered.'
     """
     known = {str(key): guide for key, guide in GUIDES.items()}
-    unknown = Guide(f"The code {code} is not one of this version.", "Install the same version.")
+    unknown = Guide(f"Code {code} is unknown to this version.", "Install the same version.")
     return known.get(code, unknown)

@@ -15,7 +15,7 @@ The tree::
     ├── RunError           a federated run cannot go on
     └── DiskFullError      no room to write (`common.storage.full_disk`)
 
-An error holds four sentences: what is wrong, where, why it matters, how to cure it. Only
+An error holds four sentences: what is wrong, where, why it matters, how to fix it. Only
 `ErrorCode` values cross the site boundary; the sentences may name patients and stay at home.
 """
 
@@ -105,7 +105,7 @@ class TumorboardError(Exception):
         parts = [f"[{self.code}] {self.what}"]
         parts += [f"  where: {self.where}"] if self.where else []
         parts += [f"  why:   {self.why}"] if self.why else []
-        parts += [f"  cure:  {self.cure}"] if self.cure else []
+        parts += [f"  fix:   {self.cure}"] if self.cure else []
         return "\n".join(parts)
 
     def __reduce__(self) -> tuple[object, ...]:
@@ -131,32 +131,33 @@ def _rebuild(
     return error
 
 
-_KEYS = ("where", "why", "cure")
+_LABELS = {"where": "where", "why": "why", "fix": "cure"}
 _STATUS = {"TB1": 2, "TB2": 2, "TB4": 3, "TB5": 4, "TB6": 5}
 """First characters of a code -> exit status of a command that fails with it."""
 
 
 def error_in(log: str) -> TumorboardError | None:
-    r"""Return the last error that a command printed into a log, in its own words; None if none.
+    r"""Return the last error that a command printed into a log, with its texts; None if none.
 
     Example:
-        >>> error_in("starting\n[TB100] the file is gone\n  cure:  restore it\n").cure
+        >>> error_in("starting\n[TB100] the file is gone\n  fix:   restore it\n").cure
         'restore it'
     """
-    found = list(re.finditer(r"^\[(TB\d{3})\] (.*)$", log, re.MULTILINE))
-    if not found or found[-1][1] not in set(ErrorCode):
+    first_lines = list(re.finditer(r"^\[(TB\d{3})\] (.*)$", log, re.MULTILINE))
+    if not first_lines or first_lines[-1][1] not in set(ErrorCode):
         return None
-    told, last = {"what": found[-1][2]}, "what"
-    for line in log[found[-1].end() :].splitlines()[1:]:
-        key, _, text = line.strip().partition(":")
-        if key in _KEYS and line.startswith("  "):
-            last, told[key] = key, text.strip()
+    texts, last = {"what": first_lines[-1][2]}, "what"
+    for line in log[first_lines[-1].end() :].splitlines()[1:]:
+        label, _, text = line.strip().partition(":")
+        if label in _LABELS and line.startswith("  "):
+            last = _LABELS[label]
+            texts[last] = text.strip()
         elif line.startswith("  "):
-            told[last] += f"\n{line}"
+            texts[last] += f"\n{line}"
         else:
             break
-    code = ErrorCode(found[-1][1])
-    error = TumorboardError(told["what"], **{k: told.get(k, "") for k in _KEYS}, code=code)
+    code = ErrorCode(first_lines[-1][1])
+    error = TumorboardError(texts.pop("what"), **texts, code=code)
     error.exit_status = _STATUS.get(code[:3], 1)
     return error
 
@@ -170,7 +171,7 @@ class ConfigError(TumorboardError):
 
 @dataclass(frozen=True)
 class RowProblem:
-    """One thing wrong with a table, told so that a data manager can cure it."""
+    """One problem of a table, in words by which a data manager can fix it."""
 
     row: int | None
     column: str
@@ -181,9 +182,7 @@ class RowProblem:
     def __str__(self) -> str:
         """Return the problem as one line."""
         row = f"row {self.row}" if self.row is not None else "header"
-        return (
-            f"{row}, column '{self.column}', value '{self.value}': {self.what}. Cure: {self.cure}"
-        )
+        return f"{row}, column '{self.column}', value '{self.value}': {self.what}. Fix: {self.cure}"
 
 
 class ManifestError(TumorboardError):
@@ -199,7 +198,7 @@ class ManifestError(TumorboardError):
             f"{len(self.problems)} problem(s) in the manifest:\n{lines}",
             where=where,
             why="a patient that is read wrongly trains a wrong model",
-            cure="mend the rows named above and run the same command again",
+            cure="correct the rows named above and run the same command again",
         )
 
     def __reduce__(self) -> tuple[object, ...]:

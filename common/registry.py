@@ -56,7 +56,7 @@ class Entry:
                 f"the code of '{self.name}' cannot be imported",
                 where=self.location,
                 why=str(error),
-                cure="install its distribution again, whole",
+                cure="reinstall its distribution completely",
                 code=ErrorCode.PLUGIN,
             ) from error
 
@@ -124,7 +124,7 @@ class OpenRegistry(Registry[E_co]):
         entries: Those of this distribution.
     """
 
-    why_unknown = "neither this program nor another distribution that is installed here offers it"
+    why_unknown = "neither this program nor any other installed distribution offers it"
 
     def __init__(self, noun: str, group: str, kind: type[E_co], entries: Iterable[E_co]) -> None:
         super().__init__(noun, entries)
@@ -158,7 +158,7 @@ class OpenRegistry(Registry[E_co]):
             raise ConfigError(
                 f"the {self.noun} '{name}' is offered twice",
                 where=f"entry points of the group {self.group}",
-                why=f"by {' and by '.join(sources)}; nobody could say which one a study means",
+                why=f"by {' and by '.join(sources)}; it would not be clear which one a study means",
                 cure="uninstall one of them, or ask its authors for another name",
                 code=ErrorCode.PLUGIN,
             )

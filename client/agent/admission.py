@@ -87,7 +87,7 @@ def check_policy(study: Study, policy: SitePolicy, digest: str | None = None) ->
         raise ProtocolError(
             "this hospital has not approved the study",
             where=f"study {digest}",
-            cure="read it, then `tumorboard site approve --site FOLDER --study study.yaml`",
+            cure="read it, then run `tumorboard site approve --site FOLDER --study study.yaml`",
             code=ErrorCode.NOT_APPROVED,
         )
     if policy.site_id not in {entry.site_id for entry in study.sites}:

@@ -94,7 +94,7 @@ def _guarded(method: str, step: Callable[[], None], disk: DiskWatch | None) -> s
 def _call(agent: AgentApi, call: Call) -> None:
     if call.method not in METHODS:
         raise ProtocolError(
-            "the server asks for something this site does not do", where=call.method
+            "the server asked for a call that this site does not offer", where=call.method
         )
     request_type, reply_type = METHODS[call.method]
     call.request = request_type.decode(call.header, call.payload)

@@ -32,7 +32,7 @@ def check_evaluation(run: OpenRun, policy: SitePolicy, request: EvaluateRequest)
     """
     if request.release == "internal" and agreed_release(run.study, policy) == "dp":
         raise ProtocolError(
-            "exact tables are asked for, which the study or this hospital does not allow",
+            "exact tables were requested, which the study or this hospital does not allow",
             where="site.yaml: allow_internal_evaluation",
             cure="ask for release dp",
             code=ErrorCode.POLICY,
@@ -43,7 +43,7 @@ def check_evaluation(run: OpenRun, policy: SitePolicy, request: EvaluateRequest)
         )
     if request.phase == "paired" and request.release != "internal":
         raise ProtocolError(
-            "joint tables of two models leave exact or not at all",
+            "joint tables of two models can only be sent exactly",
             where=run.run_id,
             code=ErrorCode.POLICY,
         )

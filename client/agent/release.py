@@ -91,7 +91,7 @@ class MaskedRelease:
         """Return the number of the key agreement in force."""
         if isinstance(request, EvaluateRequest) and (request.sum_round or 0) <= self._rounds:
             raise ProtocolError(
-                "tables leave this study through the secure sum only",
+                "tables of this study are sent only through the secure sum",
                 where=request.run_id,
                 code=ErrorCode.SECURE_SUM,
             )

@@ -155,7 +155,7 @@ class SiteAgent:
             run = self._run.take(*self._rules(), request.run_id)
             if run.study_digest != request.study_digest:
                 raise ProtocolError(
-                    "keys are asked for another study than the run's",
+                    "the server asks for keys of a study other than the run's",
                     where=request.run_id,
                     code=ErrorCode.STUDY_DIGEST,
                 )

@@ -51,7 +51,7 @@ def check_scaling(name: str, spec: FeatureSpec) -> None:
             raise ConfigError(
                 f"{len(value)} scaling constants for {spec.dim} columns",
                 where=f"features.{name}.scaling.{key}",
-                cure="give one number for all columns, or one a column",
+                cure="give one number for all columns, or one per column",
             )
     if not np.all(np.asarray(spec.scaling.scale, dtype=np.float64) > 0):
         raise ConfigError(

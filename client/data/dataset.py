@@ -215,7 +215,7 @@ class PatientDataset:
         """
         rows = [int(i) for i in indices]
         if not rows:
-            raise DataError("an empty batch was asked for", where="PatientDataset.batch")
+            raise DataError("an empty batch was requested", where="PatientDataset.batch")
         patients = [self.patient_ids[i] for i in rows]
         tokens, mask, present = {}, {}, {}
         for name, store in self._stores.items():
@@ -244,7 +244,7 @@ def _stack(store: BagStore, patients: Sequence[str], *, pad: bool) -> tuple[Tens
             f"bags of '{store.name}' differ in length",
             where="PatientDataset.batch(pad=False)",
             why=f"lengths {sorted(set(lengths))}",
-            cure="ask for one patient at a time, or pad",
+            cure="request one patient at a time, or pad",
         )
     tokens = torch.zeros(len(bags), longest, store.spec.dim)
     mask = torch.zeros(len(bags), longest, dtype=torch.bool)

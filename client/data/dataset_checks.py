@@ -119,7 +119,7 @@ def check_table(
             f"{len(problems)} problem(s) in the arrays: {'; '.join(problems)}",
             where="PatientDataset.from_arrays",
             why="a patient that is read wrongly trains a wrong model",
-            cure="mend the arrays named above",
+            cure="correct the arrays named above",
         )
 
 

@@ -88,7 +88,7 @@ def _foreign_entry(file: FeatureFile, slides: Sequence[Path], where: str) -> Sli
     if not isinstance(side, int | float) or side <= 0:
         raise _nowhere(f"the feature file does not say how large a tile is ({FOREIGN_SIDE})", where)
     if len(slides) != 1:
-        raise _nowhere(f"{len(slides)} slides in the manifest, and no word which was read", where)
+        raise _nowhere(f"{len(slides)} slides in the manifest, unclear which was read", where)
     return SlideEntry(0, slides[0].name, len(file.features), 0.0, int(side), 0, 0)
 
 

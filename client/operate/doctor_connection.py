@@ -81,7 +81,7 @@ def _server(connection: SiteConnection) -> Iterator[Finding]:
     seen = probe(address, connection.ca_cert)
     if seen.days_left < WARNING_DAYS:
         found = f"the certificate of {address} expires in {seen.days_left:.0f} days"
-        yield Finding("server", "warning", found, "tell the coordinator to rotate it")
+        yield Finding("server", "warning", found, "ask the coordinator to rotate it")
     else:
         yield Finding("server", "ok", f"{address} answers with the right certificate")
     if not split_address(address)[0].startswith(("127.", "localhost", "::1")):
@@ -92,7 +92,7 @@ def _server(connection: SiteConnection) -> Iterator[Finding]:
     if not -BEHIND_S < ahead < AHEAD_S:
         side = "ahead of" if ahead > 0 else "behind"
         found = f"this clock is {abs(ahead):.0f} s {side} the server's; Flower will refuse it"
-        cure = "synchronise the clock: `timedatectl set-ntp true`, or tell the coordinator"
+        cure = "synchronise the clock: `timedatectl set-ntp true`, or ask the coordinator"
         yield Finding("clock", "problem", found, cure)
 
 
@@ -100,7 +100,7 @@ def _control(connection: SiteConnection, address: str) -> Iterator[Finding]:
     status = probe(address, connection.ca_cert, "/v1/control/list-runs").status
     if status != FORBIDDEN:
         found = f"{address} lets any hospital reach /v1/control (status {status})"
-        cure = "tell the coordinator to put the shipped proxy before the SuperLink"
+        cure = "ask the coordinator to put the shipped proxy in front of the SuperLink"
         yield Finding("server", "warning", found, cure)
 
 
@@ -109,7 +109,7 @@ def _node(site: Path) -> Iterator[Finding]:
     if running is None:
         return
     if is_serving(str(running.facts.get("supernode_health", ""))):
-        yield Finding("supernode", "ok", "says over gRPC that it serves")
+        yield Finding("supernode", "ok", "answers over gRPC that it is serving")
     else:
         cure = "see private/log/supernode.log; it is restarted by itself"
         yield Finding("supernode", "problem", "runs, but does not answer health checks", cure)

@@ -44,7 +44,7 @@ def request(
     out: Annotated[
         Path | None, typer.Option(help="The file; SITE.request.json by default.")
     ] = None,
-    name: Annotated[str, typer.Option(help="Name of the hospital as people read it.")] = "",
+    name: Annotated[str, typer.Option(help="Name of the hospital as shown to people.")] = "",
     json_output: JsonOption = False,
 ) -> None:
     """Write the request to join, for the coordinator; it holds public keys only."""
@@ -61,7 +61,7 @@ def install_kit(
     site: SiteOption,
     kit: Annotated[Path, typer.Option(help="Folder of the kit the coordinator sent.")],
     fingerprint: Annotated[
-        str | None, typer.Option(help="The kit's fingerprint, as told by telephone.")
+        str | None, typer.Option(help="The kit's fingerprint, as read out by telephone.")
     ] = None,
     json_output: JsonOption = False,
 ) -> None:

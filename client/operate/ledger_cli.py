@@ -18,8 +18,8 @@ from common.commands.options import JsonOption
 
 app = typer.Typer(no_args_is_help=True, help=__doc__, rich_markup_mode=None)
 
-ByOption = Annotated[str, typer.Option("--by", help="Who decides; it stands in the ledger.")]
-ReasonOption = Annotated[str, typer.Option("--reason", help="Why; it stands in the ledger.")]
+ByOption = Annotated[str, typer.Option("--by", help="Who decides; recorded in the ledger.")]
+ReasonOption = Annotated[str, typer.Option("--reason", help="Reason; recorded in the ledger.")]
 
 
 class PatientSet(StrEnum):
@@ -100,7 +100,7 @@ def release(
     """Give back an open reservation that was certainly never computed."""
     operate.release_reservation(operate.load_policy(site), line - 1, by=by, reason=reason)
     output = Output(json_output)
-    output.say(f"Line {line} no longer counts; who decided it stands in the ledger.")
+    output.say(f"Line {line} no longer counts; the ledger records who decided it.")
     output.result({"released": line})
 
 
@@ -110,9 +110,9 @@ def release(
 )
 def reconcile(
     site: SiteOption,
-    study: Annotated[str, typer.Option(help="Digest of the study the lost lines were of.")],
+    study: Annotated[str, typer.Option(help="Digest of the lost lines' study.")],
     charge_epsilon: Annotated[
-        float, typer.Option(min=1e-6, help="What must be assumed spent in the lost lines.")
+        float, typer.Option(min=1e-6, help="Epsilon to be assumed spent in the lost lines.")
     ],
     by: ByOption,
     reason: ReasonOption,

@@ -32,7 +32,7 @@ def join(
         bool, typer.Option("--background", help="Return as soon as everything is up.")
     ] = False,
     agent: Annotated[
-        bool, typer.Option("--agent/--no-agent", help="Whether to run the site agent too.")
+        bool, typer.Option("--agent/--no-agent", help="Also run the site agent.")
     ] = True,
     socket: SocketOption = None,
     json_output: JsonOption = False,
@@ -70,7 +70,7 @@ def status(site: SiteOption, json_output: JsonOption = False) -> None:
         [[p["name"], p["pid"], p["healthy"], p["restarts"], p["log"]] for p in told["processes"]],
     )
     for problem in told["problems"]:
-        output.say(f"[{problem['code']}] {problem['found']}\n  cure: {problem['cure']}")
+        output.say(f"[{problem['code']}] {problem['found']}\n  fix: {problem['cure']}")
     output.result(told)
     raise typer.Exit(0 if told["healthy"] and not told["problems"] else 1)
 

@@ -44,7 +44,7 @@ def _orphans(files: SiteFiles) -> Iterator[Problem]:
     for run, digest in sorted(files.runs.items()):
         if files.policy is not None and files.policy.approval_of(digest) is None:
             what = "The run is of a study this hospital no longer consents to; it is refused."
-            cure = "Nothing, if the consent was withdrawn; else `tumorboard site approve`."
+            cure = "Nothing, if the consent was withdrawn; otherwise `tumorboard site approve`."
             yield Problem("notes", what, cure, "TB503", run)
 
 
@@ -57,7 +57,7 @@ def _open(files: SiteFiles) -> Iterator[Problem]:
         if not at_work:
             what = f"Budget is reserved for {entry.purpose} of round {entry.round}, and no reply "
             what += "was stored: the agent stopped in between. It counts as spent."
-            cure = "Nothing, if the run goes on: the agent takes it up again. If it was certainly "
+            cure = "Nothing, if the run continues: the agent resumes it. If it was certainly "
             cure += f"never computed: `tumorboard site ledger release {reservation.sequence + 1}`."
             yield Problem("notes", what, cure, where=entry.run_id)
 
@@ -75,6 +75,6 @@ def _nearly_spent(files: SiteFiles) -> Iterator[Problem]:
         if spent >= NEARLY_SPENT * ceiling:
             whose = "training" if training else "held-out"
             what = f"Epsilon {spent:.3g} of {ceiling:g} for life is spent for {whose} patients."
-            cure = "What is spent does not come back. Further studies need a higher ceiling in "
+            cure = "A spent budget is not restored. Further studies need a higher ceiling in "
             cure += "site.yaml, which is this hospital's own decision."
             yield Problem("warns", what, cure, "TB410")

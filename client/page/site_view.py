@@ -16,7 +16,7 @@ from common.page.problem import Problem, by_weight
 
 SHOWN_LINES = 15
 DISCLAIMER = (
-    "Research software for decision support, not a medical device. This page tells nothing about "
+    "Research software for decision support, not a medical device. This page shows nothing about "
     "patients."
 )
 ACTIVITIES = {"idle": "waiting", "training": "training", "evaluating": "evaluating"}

@@ -45,7 +45,7 @@ def install_kit(
     source = SiteConnection(kit.resolve())
     if not source.is_installed:
         raise ConfigError(
-            "there is no site kit here",
+            "this folder holds no site kit",
             where=str(source.config),
             cure="name the folder that the coordinator sent: it holds connection.yaml",
         )

@@ -109,8 +109,8 @@ def _unusable(path: Path, why: str) -> ConfigError:
 
 def _taken(what: str, path: Path) -> ConfigError:
     return ConfigError(
-        f"this hospital has {what} already",
+        f"this hospital already has {what}",
         where=str(path),
         why="a new one would not be the one on the roster",
-        cure="keep it; to replace it, move the file away and ask for admission anew",
+        cure="keep it; to replace it, move the file away and request admission again",
     )

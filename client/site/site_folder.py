@@ -31,7 +31,7 @@ def load_policy(path: Path) -> SitePolicy:
     file = path / POLICY_FILE if path.is_dir() else path
     if not file.is_file():
         raise ConfigError(
-            "there is no hospital here",
+            "this folder holds no hospital",
             where=str(file),
             cure="pass the folder of its site.yaml, or make one with `tumorboard site init`",
         )
@@ -168,7 +168,7 @@ def make_approval(
             f"the study's roster does not name '{policy.site_id}'",
             where="study: sites",
             why=f"it names {', '.join(entry.site_id for entry in study.sites)}",
-            cure="ask the coordinator to add this hospital, or mend site_id in site.yaml",
+            cure="ask the coordinator to add this hospital, or correct site_id in site.yaml",
         )
     ceilings = {
         "study_digest": digest,

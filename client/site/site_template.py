@@ -14,8 +14,8 @@ SITE_YAML = """\
 # Relative paths are below the folder of this file. A running agent takes changed rules and
 # consents before its next answer; changed paths and device when it is started again.
 site_id: "{site_id}"
-manifest: manifest.csv          # one row a patient; see the header line for the columns
-feature_store: features         # extracted features, one HDF5 a patient and feature set
+manifest: manifest.csv          # one row per patient; see the header line for the columns
+feature_store: features         # extracted features, one HDF5 file per patient and feature set
 ledger: private/ledger.jsonl    # what was spent; append-only, never edit
 split_key_file: private/split.key
 state: private/state

@@ -18,7 +18,7 @@ def choose_device(wish: Literal["auto", "cpu", "cuda"]) -> torch.device:
     available = torch.cuda.is_available()
     if wish == "cuda" and not available:
         raise ConfigError(
-            "CUDA is asked for but not available",
+            "CUDA is requested but not available",
             where="site.yaml: device",
             why="no GPU is visible, or the installed torch was built for CPU",
             cure="set device: auto or cpu, or install a CUDA build of torch",

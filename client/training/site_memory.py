@@ -79,7 +79,7 @@ class SiteMemory:
                 where=str(path),
                 why="it was changed from outside",
                 cure="restore the state folder from backup, or remove the file: the site then "
-                "begins anew from the global model",
+                "starts again from the global model",
             ) from None
         return kept
 

@@ -112,5 +112,5 @@ def _empty(table: RawTable) -> list[RowProblem]:
     if table.rows:
         return []
     return [
-        RowProblem(None, "patient_id", "", "the manifest has no patient", "add a row a patient")
+        RowProblem(None, "patient_id", "", "the manifest has no patient", "add one row per patient")
     ]

@@ -76,7 +76,7 @@ def check_header(table: RawTable) -> Header:
     for index, name in enumerate(table.columns):
         if name in position:
             cure = "keep one of the two columns"
-            problems.append(RowProblem(None, name, name, "the column stands twice", cure))
+            problems.append(RowProblem(None, name, name, "the column occurs twice", cure))
         elif _is_known(name):
             position[name] = index
         else:

@@ -32,7 +32,7 @@ def ledger(
     path: Annotated[Path, typer.Argument(help="The ledger, or an exported copy.")],
     delta: Annotated[float, typer.Option(help="Delta of all epsilons.")] = 1e-5,
     head: Annotated[
-        str | None, typer.Option(help="A head others remember; it must be in the chain.")
+        str | None, typer.Option(help="A head noted elsewhere; the chain must contain it.")
     ] = None,
     json_output: JsonOption = False,
 ) -> None:
@@ -46,10 +46,10 @@ def ledger(
     records = read_ledger(path)
     if head is not None and head not in {record.sha256 for record in records}:
         raise LedgerError(
-            "the ledger does not hold the head that others remember",
+            "the ledger lacks the head noted elsewhere",
             where=str(path),
             why="lines were taken out, or it is another ledger",
-            cure="ask the hospital for its present ledger",
+            cure="ask the hospital for its current ledger",
             code=ErrorCode.LEDGER_ROLLBACK,
         )
     accounts = recompose(records, delta, where=str(path))

@@ -35,7 +35,7 @@ def verify(
         typer.Option(help="Public key of its owner, hex, or a file that holds it."),
     ] = None,
     head: Annotated[
-        str | None, typer.Option(help="A head others remember; it must be in the chain.")
+        str | None, typer.Option(help="A head noted elsewhere; the chain must contain it.")
     ] = None,
     json_output: JsonOption = False,
 ) -> None:
@@ -46,7 +46,7 @@ def verify(
     public_key = None if key is None else _public_key(key)
     records = read_audit(path, public_key)
     if head is not None and head not in {record.sha256 for record in records}:
-        raise damaged("the audit log lacks the head that others remember", str(path))
+        raise damaged("the audit log lacks the head noted elsewhere", str(path))
     last = records[-1]
     events = Counter(record.event for record in records)
     refused = Counter(record.code for record in records if record.code)
@@ -56,12 +56,12 @@ def verify(
     output.say(f"Head: {last.sha256}")
     unread = path.stat().st_size - sum(len(record.line()) for record in records)
     if unread:
-        output.say(f"{unread} bytes behind it are no whole line: a power cut, or added by hand.")
+        output.say(f"{unread} bytes after it are no complete line: a power cut, or added by hand.")
     if head is None:
         beside = (
             "" if head_path(path).exists() else f" There is no {head_path(path).name} beside it."
         )
-        output.say(f"Lines cut off the end show by a head others remember alone: --head.{beside}")
+        output.say(f"Only a remembered head shows lines cut off the end: --head.{beside}")
     output.table("Events", ("event", "lines"), sorted(events.items()))
     if refused:
         output.table("Refused", ("code", "lines"), sorted(refused.items()))

@@ -105,7 +105,7 @@ def main() -> None:
     except click.exceptions.Exit as done:
         sys.exit(done.exit_code)
     except click.Abort:
-        sys.stderr.write("Interrupted. Run the same command again to go on.\n")
+        sys.stderr.write("Interrupted. Run the same command again to continue.\n")
         sys.exit(130)
     except click.ClickException as error:
         error.show()

@@ -56,7 +56,7 @@ def show(findings: list[Finding], output: Output) -> int:
     for finding in findings:
         output.say(f"{finding.status:8} {finding.check:{width}}  {finding.found}")
         if finding.cure:
-            output.say(f"{'':8} {'':{width}}  cure: {finding.cure}")
+            output.say(f"{'':8} {'':{width}}  fix: {finding.cure}")
     counts = {status: sum(f.status == status for f in findings) for status in _ORDER}
     output.say(
         f"{counts['problem']} problem(s), {counts['warning']} warning(s), {counts['ok']} in order."

@@ -65,7 +65,7 @@ def check_import_names(names: Iterable[str] = ("common", "client", "server")) ->
         if not places or places[0].parent != own:
             strangers.append(f"{name} is {places[0] if places else 'not found'}")
     if strangers:
-        cure = "use an own virtual environment; remove the other package of this name"
+        cure = "use a separate virtual environment; remove the other package of this name"
         yield Finding("import names", "problem", "; ".join(strangers), cure)
     else:
         yield Finding("import names", "ok", f"from {own}")
@@ -96,7 +96,7 @@ def check_clock(not_before: float) -> Iterator[Finding]:
         behind = (not_before - now) / 3600
         yield Finding("clock", "problem", f"at least {behind:.1f} hours behind", cure)
     elif _kernel_says_unsynchronised():
-        yield Finding("clock", "warning", "the kernel says that nothing keeps it in time", cure)
+        yield Finding("clock", "warning", "no service synchronises it", cure)
     else:
         yield Finding("clock", "ok", time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(now)))
 

@@ -152,5 +152,5 @@ def _show(study: Study, output: Output) -> None:
     output.say(f"privacy {privacy.mode}: {promise_in_words(study)}")
     for plugin in study.plugins:
         output.say(f"code of another distribution: {plugin}, sources {plugin.sha256:.12}")
-    output.say(f"sites ({study.quorum.min_sites} needed a round):")
+    output.say(f"sites ({study.quorum.min_sites} needed per round):")
     output.table("", ["site", "name"], [[site.site_id, site.name] for site in study.sites])

@@ -26,7 +26,7 @@ endpoints:
     edges_months: [0, 12, 24, 36, 60]       # public interval edges, never quantiles of patients
     horizons_months: [12, 36, 60]
 
-# A site need not have them all; each feature set is one bag of tokens a patient.
+# A site need not have them all; each feature set is one bag of tokens per patient.
 features:
   tiles:
     modality: pathology

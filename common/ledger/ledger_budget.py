@@ -145,7 +145,7 @@ def refuse(level: str, partition: str, cap: Cap, spent: float, after: float) -> 
         f"the {level} budget of the patients '{partition}' does not allow this release",
         where=level,
         why=why,
-        cure="plan fewer rounds or a smaller epsilon; a spent budget does not come back",
+        cure="plan fewer rounds or a smaller epsilon; a spent budget is not restored",
     )
 
 

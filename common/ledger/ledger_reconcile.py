@@ -25,7 +25,7 @@ def reconcile(
         path: The ledger, as restored.
         site_id: The hospital.
         lost_head: Head that the server (or the head file) remembers.
-        charges: What must be assumed spent in the lost lines.
+        charges: Epsilon to be assumed spent in the lost lines.
         by: Who decides.
         reason: What happened.
 

@@ -54,7 +54,7 @@ def refusals(rows: Sequence[AuditRow]) -> Iterator[Problem]:
         last = max(r.time for r in rows if (r.code, r.what, r.site, r.run) == kind)
         often = "once" if times == 1 else f"{times} times"
         of_run = f" of run {run}" if run else ""
-        told = f"Refused {often} of late, last at {last:%H:%M:%S} UTC: {what}{of_run}. "
+        told = f"Refused {often} recently, last at {last:%H:%M:%S} UTC: {what}{of_run}. "
         told += guide_of(code).happened
         yield Problem.of_code(code, weight="notes", where=site, what=told)
 

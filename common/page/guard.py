@@ -54,7 +54,7 @@ class ReadOnlyGuard:
         elif scope["type"] != "http":
             await send({"type": "websocket.close", "code": 1008})
         elif host_name(_header(scope, b"host")) not in self._names:
-            await _refuse(send, 421, "This page is not known by that name.")
+            await _refuse(send, 421, "This page is not served under that name.")
         elif scope["method"] not in METHODS:
             await _refuse(send, 405, "This page can only be read.", allow=", ".join(METHODS))
         else:

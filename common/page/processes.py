@@ -53,11 +53,11 @@ def process_problems(rows: Sequence[ProcessRow]) -> Iterator[Problem]:
     for row in rows:
         if not row.healthy:
             state = "is down and is being started again" if row.pid is None else "does not answer"
-            cure = f"It mends itself, or its log says why not: {row.log}."
+            cure = f"It is restarted automatically; if that fails, see its log: {row.log}."
             yield Problem("warns", f"The process {state}.", cure, where=row.name)
         elif row.restarts:
             often = "once" if row.restarts == 1 else f"{row.restarts} times"
-            cure = f"Nothing, if it stays so; else see its log: {row.log}."
+            cure = f"Nothing, if it keeps running; otherwise see its log: {row.log}."
             yield Problem("notes", f"The process was restarted {often}.", cure, where=row.name)
 
 

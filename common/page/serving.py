@@ -85,9 +85,9 @@ def check_exposure(host: str, names: Sequence[str]) -> None:
     raise ConfigError(
         "the page would be open to other machines",
         where=f"--host {host}",
-        why="it asks for no password and speaks no TLS",
+        why="it requires no password and does not use TLS",
         cure="leave it on 127.0.0.1 and reach it through `ssh -L` or a proxy with TLS and a "
-        "login; if this is meant, say by which name it is called: --public-name NAME",
+        "login; if this is intended, name its address: --public-name NAME",
     )
 
 

@@ -84,7 +84,7 @@ class BackgroundStart:
             self.failed,
             where=str(self.log.parent),
             why=f"not ready within {self.ready_s:.0f} s",
-            cure="see the logs there; what was started goes on, and may still become ready",
+            cure="see the logs there; the processes keep running and may still become ready",
         )
 
     def _child_error(self, earlier: Mapping[Path, int]) -> TumorboardError | None:
@@ -108,7 +108,7 @@ class BackgroundStart:
             self.failed,
             where=str(log),
             why="\n         ".join(["its log ends:", *lines[-SHOWN_LINES:]]),
-            cure="mend what the log names and run the same command again",
+            cure="fix what the log reports and run the same command again",
         )
 
 

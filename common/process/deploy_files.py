@@ -27,5 +27,5 @@ def deploy_file(name: str) -> Path:
     raise ConfigError(
         f"deploy/{name} is not installed",
         where=" or ".join(str(root) for root in roots),
-        cure="install tumorboard whole: pip install of its wheel, or a clone",
+        cure="install tumorboard completely: pip install of its wheel, or a clone",
     )

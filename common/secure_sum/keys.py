@@ -177,6 +177,6 @@ def refused(what: str, cure: str = "") -> ProtocolError:
         what,
         where="secure sum",
         why="going on could open more than the sum over the surviving sites",
-        cure=cure or "compare the rosters and the run on both sides, then agree on keys anew",
+        cure=cure or "compare the rosters and the run on both sides, then agree on keys again",
         code=ErrorCode.SECURE_SUM,
     )

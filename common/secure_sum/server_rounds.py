@@ -258,6 +258,6 @@ def _void(what: str, needed: int) -> RunError:
         f"the round is void: {what}, {needed} are needed",
         where="secure sum",
         why="a sum over fewer sites would carry too little noise",
-        cure="go on with the next round; the spend of the sites that answered stays spent",
+        cure="continue with the next round; the spend of the sites that answered stays spent",
         code=ErrorCode.QUORUM,
     )

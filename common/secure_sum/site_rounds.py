@@ -142,7 +142,7 @@ class SecureSumSite:
         if round_number <= self._state.masked_round:
             raise refused(
                 f"round {round_number} was already masked",
-                cure="go on with the next round; a void round is not repeated",
+                cure="continue with the next round; a void round is not repeated",
             )
         self._change(masked_round=round_number, question=question, answered=None)
         about = sum_name(round_number, question)
@@ -209,7 +209,7 @@ class SecureSumSite:
     def _restore(self, context: SumContext) -> SumState:
         earlier = self._file.load()
         if earlier is not None and earlier.context.run_id != context.run_id:
-            raise refused("the state file belongs to another run", cure="use one file a run")
+            raise refused("the state file belongs to another run", cure="use one file per run")
         if earlier is not None and earlier.context == context:
             return earlier
         if earlier is not None and earlier.context.session >= context.session:
@@ -249,7 +249,7 @@ class SecureSumSite:
         if len(survivors) < context.n_min:
             raise refused(
                 f"{len(survivors)} survivors are fewer than n_min = {context.n_min}",
-                cure="the round is void; go on with the next one",
+                cure="the round is void; continue with the next one",
             )
         return list(survivors)
 

@@ -39,14 +39,14 @@ class AggregationRule(Contract):
         lt=0.5,
         description="trimmed_mean: share cut off at each end, at least one site unless 0",
     )
-    byzantine: int = Field(default=1, ge=1, description="krum: liars it shall withstand")
+    byzantine: int = Field(default=1, ge=1, description="krum: number of lying sites to withstand")
     radius: float | None = Field(
         default=None,
         gt=0,
         description="centred_clipping: farthest a site moves the centre; by default the median "
         "distance to it",
     )
-    iterations: int = Field(default=3, ge=1, description="centred_clipping: steps a round")
+    iterations: int = Field(default=3, ge=1, description="centred_clipping: steps per round")
     norm_factor: float | None = Field(
         default=None,
         ge=1,
@@ -124,11 +124,11 @@ def check_method(plan: TrainingPlan, mode: Mode) -> None:
     if mode != "none" and plan.personal is not None:
         raise ValueError(
             "training.personal needs privacy.mode none: tables of a model that has seen a site's "
-            "training patients without noise would tell about them"
+            "training patients without noise would reveal them"
         )
     if mode == "local" and (local.control_variates or local.modality_dropout or plan.stay_local):
         raise ValueError(
-            "privacy.mode 'local' noises every step of the whole model at once; leave out "
+            "privacy.mode 'local' adds noise to every step of the whole model at once; leave out "
             "control_variates, modality_dropout and stay_local, or use mode none"
         )
     if local.control_variates and local.optimizer != "sgd":
@@ -137,7 +137,7 @@ def check_method(plan: TrainingPlan, mode: Mode) -> None:
         )
     if plan.schedule == "cyclic" and (plan.server.name != "average" or not additive):
         raise ValueError(
-            "training.schedule: cyclic hands one site's model on as it is; use server.name: "
+            "training.schedule: cyclic passes one site's model on unchanged; use server.name: "
             "average and aggregation.rule: mean"
         )
     if any(set(pattern) <= {"*"} for pattern in plan.stay_local):

@@ -208,7 +208,7 @@ class TrainingPlan(Contract):
     task_weights: dict[Task, float] = Field(default_factory=dict)
     schedule: Literal["all", "cyclic"] = Field(
         default="all",
-        description="cyclic: one site a round trains and hands the model on (weight transfer)",
+        description="cyclic: one site per round trains and passes the model on (weight transfer)",
     )
     aggregation: AggregationRule = AggregationRule()
     stay_local: list[str] = Field(
@@ -284,7 +284,7 @@ class Study(Contract):
             raise ValueError("sites: every site_id must be unique")
         if self.privacy.mode == "distributed" and self.training.local.kind != "gradient_sum":
             raise ValueError(
-                "privacy.mode 'distributed' opens one sum a round and needs "
+                "privacy.mode 'distributed' opens one sum per round and needs "
                 "training.local.kind: gradient_sum; local epochs work in mode 'local'"
             )
         if self.quorum.min_sites > len(ids):

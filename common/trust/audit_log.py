@@ -152,7 +152,7 @@ def read_audit(path: Path, public_key: str | None = None) -> list[AuditRecord]:
     """
     if not path.is_file() or path.stat().st_size == 0:
         raise LedgerError(
-            "there is no audit log here",
+            "no audit log is at this path",
             where=str(path),
             cure="check the path",
             code=ErrorCode.AUDIT_LOG,

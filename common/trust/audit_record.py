@@ -119,6 +119,6 @@ def damaged(what: str, where: str) -> LedgerError:
         what,
         where=where,
         why="what it says can no longer be relied on",
-        cure="keep the file, and compare with a copy and with the heads that others remember",
+        cure="keep the file, and compare it with a copy and with heads noted elsewhere",
         code=ErrorCode.AUDIT_LOG,
     )

@@ -45,7 +45,7 @@ def source_digests(package: str) -> list[list[str]]:
         raise ConfigError(
             f"the package '{package}' is not installed",
             where="code digest",
-            cure="install tumorboard whole: pip install tumorboard, or make install in a clone",
+            cure="reinstall it: pip install tumorboard, or make install in a clone",
         )
     root = Path(spec.origin).parent
     files = _sources(root) if spec.submodule_search_locations else [Path(spec.origin)]

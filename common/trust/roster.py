@@ -193,6 +193,6 @@ def _refused(what: str, where: str, why: str) -> ProtocolError:
         what,
         where=where,
         why=why,
-        cure="ask the coordinator for the present roster, and compare its fingerprint by telephone",
+        cure="ask the coordinator for the current roster, and compare its fingerprint by telephone",
         code=ErrorCode.ROSTER,
     )

@@ -13,7 +13,7 @@ def krum(rows: Matrix, byzantine: int) -> Vector:
     """Return the row (d,) of (n, d) with the smallest score; all others are thrown away.
 
     The score of a row is the sum of squared distances to its n - f - 2 nearest others, f the
-    number of liars it shall withstand (at least one other is always counted). Ties go to the
+    number of lying sites to withstand (at least one other is always counted). Ties go to the
     first row.
 
     Args:

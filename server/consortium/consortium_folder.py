@@ -99,7 +99,7 @@ class ConsortiumFolder:
         folder = cls(root.resolve())
         if not folder.config.is_file():
             raise ConfigError(
-                "there is no consortium here",
+                "this folder holds no consortium",
                 where=str(folder.config),
                 cure="check the path, or make one with `tumorboard server provision`",
             )

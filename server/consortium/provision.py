@@ -129,7 +129,7 @@ def _refuse_existing(folder: ConsortiumFolder) -> None:
     taken = [path for path in (folder.config, *keys, folder.roster_file) if path.exists()]
     if taken:
         raise ConfigError(
-            "there is a consortium here already",
+            "this folder already holds a consortium",
             where=", ".join(str(path) for path in taken),
             why="its keys are known to hospitals and are never overwritten",
             cure="choose a new folder; `--rotate` renews the server certificate alone",

@@ -38,18 +38,18 @@ REASONS: dict[str, str] = {
     ErrorCode.BUDGET: "its privacy budget is too small for this study",
     ErrorCode.DATA: "its cohort is too small or unusable",
     ErrorCode.MANIFEST: "its patient table has problems",
-    ErrorCode.FEATURE: "a feature file of it is missing or damaged",
-    ErrorCode.FEATURE_NOT_FINITE: "a feature of it is not a number",
-    ErrorCode.INTERNAL: "an unexpected error, written in its own log",
+    ErrorCode.FEATURE: "one of its feature files is missing or damaged",
+    ErrorCode.FEATURE_NOT_FINITE: "one of its features is not a number",
+    ErrorCode.INTERNAL: "an unexpected error; see its own log",
     ErrorCode.PROTOCOL: "it speaks another version of the protocol",
     ErrorCode.LEDGER_DAMAGED: "its ledger is damaged",
     ErrorCode.LEDGER_ROLLBACK: "its ledger is older than the one last seen",
     ErrorCode.FEATURE_FINGERPRINT: "its features were made by another extractor",
-    ErrorCode.ROSTER: "it knows another roster, or the study names hospitals its roster does not",
+    ErrorCode.ROSTER: "its roster differs, or the study names hospitals that its roster does not",
     ErrorCode.REVOKED: "it was revoked",
-    ErrorCode.UNPROVEN: "a node claims to be it that lacks the key on the roster",
-    ErrorCode.BUNDLE: "its site gate lets no bundle of this server through",
-    ErrorCode.AGENT_AWAY: "its node is online, its site agent is not",
+    ErrorCode.UNPROVEN: "a node without the registered key claims to be it",
+    ErrorCode.BUNDLE: "its site gate refuses the bundle of this server",
+    ErrorCode.AGENT_AWAY: "its node is online, but its site agent is not",
     ErrorCode.DISK_FULL: "its disk is full",
 }
 
@@ -64,7 +64,7 @@ def enrol_all(session: RunSession) -> None:
     by_name = [entry.site_id for entry in session.study.sites if entry.public_key is None]
     if by_name:
         session.output.say(
-            f"believed by name alone, for want of a key on the roster: {', '.join(by_name)}"
+            f"accepted by name only, because the roster holds no key for: {', '.join(by_name)}"
         )
     drop_revoked(session)
     quorum, revoked = session.study.quorum, session.state.revoked
@@ -85,7 +85,7 @@ def enrol_all(session: RunSession) -> None:
             f"only {len(session.state.enrolled)} of at least {needed} sites accept the study",
             where=session.state.run_id,
             why=told,
-            cure="mend what the sites name and run the same command again",
+            cure="fix what the sites report and run the same command again",
             code=ErrorCode.QUORUM,
         )
 

@@ -99,7 +99,7 @@ def _collect(session: RunSession, number: int) -> dict[str, KeyAdvert]:
 
 def _too_few(session: RunSession, why: str) -> RunError:
     return RunError(
-        "too few sites agree on keys for the secure sum",
+        "too few sites agreed on keys for the secure sum",
         where=session.state.run_id,
         why=why,
         cure="bring the sites back and run the same command again",

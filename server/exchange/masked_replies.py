@@ -148,7 +148,7 @@ class MaskedReplies:
             if enough or set(wanted) <= uploaded:
                 return
         if is_closed:
-            raise VoidSumError("the sites that were told of each other did not all return")
+            raise VoidSumError("not all of the sites that agreed on keys returned")
 
     def _open(self, server: SecureSumServer, number: int, dropped: dict[str, str]) -> OpenedSum:
         """Return the sum, unmasked with the help of its survivors.

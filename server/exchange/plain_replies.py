@@ -54,7 +54,7 @@ class PlainReplies:
             f"{name}: {len(valid)} sites sent a usable reply, at least {needed} are needed",
             where=session.state.run_id,
             why=in_words(dropped),
-            cure="bring the sites back and run the same command again: it continues here",
+            cure="bring the sites back and run the same command again: it continues from here",
             code=ErrorCode.QUORUM,
         )
 

@@ -157,7 +157,7 @@ class ExpectedUpdate:
     def _check_weights(self, reply: TrainReply, site_id: str) -> None:
         private = self.study.privacy.is_private
         if private and (reply.weights or reply.loss is not None):
-            raise refused(site_id, "a private update tells counts or a loss")
+            raise refused(site_id, "a private update contains counts or a loss")
         due = set(reply.blocks) if self.is_delta else set()
         if not private and not due <= set(reply.weights) <= set(reply.blocks):
             raise refused(site_id, "block weights are missing or unknown")

@@ -81,6 +81,6 @@ def running_server(folder: ConsortiumFolder) -> Supervised | None:
 
 
 def is_superlink_healthy(folder: ConsortiumFolder) -> bool:
-    """Return whether the SuperLink says over gRPC that it serves."""
+    """Return whether the SuperLink answers over gRPC that it is serving."""
     running = running_server(folder)
     return running is not None and is_serving(str(running.facts.get("superlink_health", "")))

@@ -106,7 +106,7 @@ def _superlink(folder: ConsortiumFolder) -> Iterator[Finding]:
         cure = "`tumorboard server up` before hospitals join"
         yield Finding("superlink", "warning", "not running", cure)
     elif is_superlink_healthy(folder):
-        yield Finding("superlink", "ok", "says over gRPC that it serves")
+        yield Finding("superlink", "ok", "answers over gRPC that it is serving")
     else:
         cure = f"see {folder.superlink_log}; `tumorboard server stop --down`, then up again"
         yield Finding("superlink", "problem", "runs, but does not answer health checks", cure)

@@ -120,7 +120,7 @@ def admit(
 def revoke(
     folder: FolderArgument,
     site: SiteArgument,
-    reason: Annotated[str, typer.Option(help="Why; kept in the roster and the audit log.")],
+    reason: Annotated[str, typer.Option(help="Reason; recorded in the roster and the audit log.")],
     json_output: JsonOption = False,
 ) -> None:
     """Take a hospital off the roster; its keys are never admitted again."""

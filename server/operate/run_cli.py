@@ -135,7 +135,7 @@ def status(
         ]
         output.table("Processes", ["process", "pid", "restarts", "log"], rows)
         for warning in server["warnings"]:
-            output.say(f"warning: {warning['found']}\n  cure: {warning['cure']}")
+            output.say(f"warning: {warning['found']}\n  fix: {warning['cure']}")
     _say_run(told["run"], output)
     output.result(told)
 
@@ -178,4 +178,4 @@ def _say_run(told: dict[str, Any] | None, output: Output) -> None:
     for name, site in sorted(told["sites"].items()):
         if site["cure"]:
             code = site["refusal_code"] or site["dropped"]
-            output.say(f"{name}: [{code}] {guide_of(code).happened}\n  cure: {site['cure']}")
+            output.say(f"{name}: [{code}] {guide_of(code).happened}\n  fix: {site['cure']}")

@@ -24,9 +24,9 @@ SERVER_GONE_S = 120.0
 """How long a follower bears that the server is down."""
 
 
-CONTINUE = "mend the reason, then `tumorboard server resume`"
+CONTINUE = "fix the cause, then `tumorboard server resume`"
 OTHER_CODE = (
-    "install the version that started it, or move this folder away and run the study anew; what "
+    "install the version that started it, or move this folder away and run the study again; what "
     "hospitals spent on it stays spent"
 )
 

@@ -88,8 +88,10 @@ def _history(folder: Path, problems: list[Problem]) -> tuple[RoundRecord, ...]:
         except FileNotFoundError:  # a newer round took its place
             continue
         except (OSError, ValueError, KeyError, TypeError, AttributeError, ValidationError):
-            what = "A committed round cannot be read; the page shows the one before it."
-            cure = "Stop the run and move the two files of this round away: it continues earlier."
+            what = "A committed round cannot be read; the page shows the previous one."
+            cure = (
+                "Stop the run and move this round's two files away: it continues a round earlier."
+            )
             problems.append(Problem("warns", what, cure, where=path.name))
     return ()
 

@@ -22,7 +22,7 @@ LATE_S = 60.0
 
 CONTINUE = "`tumorboard server resume FOLDER` continues it after the last committed round, with "
 CONTINUE += "identical bytes."
-ASK = "Ask the hospital whether it takes part (`tumorboard site status`) and its line is up."
+ASK = "Ask the hospital whether it takes part (`tumorboard site status`) and is online."
 ENDED = ("done", "failed", "stopped")
 _REASON = re.compile(r"^(TB\d{3}): (.*)$", re.DOTALL)
 
@@ -76,7 +76,7 @@ def _refusals(state: RunState) -> Iterator[Problem]:
         else:
             cure = guide_of(site.refusal_code).cure
             if site.refusal_code in FINAL_REFUSALS and not site.is_revoked:
-                cure += " Then stop this run and start it again: the site is asked anew."
+                cure += " Then stop this run and start it again: the site is asked again."
         yield Problem("warns", what, cure, site.refusal_code, site_id)
 
 
@@ -86,7 +86,9 @@ def _late(files: RunFiles, now: datetime, pace: float | None) -> Iterator[Proble
     waited = (now - files.changed).total_seconds()
     if waited > max(LATE * pace, pace + LATE_S):
         what = f"Nothing was committed for {waited:.0f} s; a round usually takes {pace:.0f} s."
-        cure = "A site is slow or away. The round closes without it at the deadline that the study "
+        cure = (
+            "A site is slow or offline. The round closes without it at the deadline that the study "
+        )
         cure += "states (`quorum.round_timeout_s`), if enough others answered."
         yield Problem("warns", what, cure)
 
@@ -97,7 +99,7 @@ def _thin(files: RunFiles) -> Iterator[Problem]:
     needed, last = files.study.quorum.min_sites, files.history[-1]
     if len(last.sites) == needed < len(files.study.sites):
         what = f"Round {last.round} had {needed} sites, the fewest that count."
-        cure = "If one more stays away the run stops, and can be continued later. Bring the "
+        cure = "If one more is missing the run stops, and can be continued later. Bring the "
         cure += "missing sites back."
         yield Problem("warns", what, cure)
 

@@ -92,7 +92,7 @@ def _measures(study: Study) -> list[str]:
 def _training(study: Study) -> list[str]:
     plan = study.training
     if plan.local.kind == "gradient_sum":
-        local = "one full-batch sum of per-patient gradients a round"
+        local = "one full-batch sum of per-patient gradients per round"
     else:
         amount = f"{plan.local.steps} steps" if plan.local.steps else f"{plan.local.epochs} epochs"
         local = f"{amount} of {plan.local.optimizer} (learning rate {plan.local.lr:g}) a round"

@@ -49,7 +49,7 @@ BASELINES = {
         "Clinical floor",
         "ridge Cox and logistic regression on the clinical table of all hospitals",
     ),
-    "oracle": ("Oracle", "the truth that drew the synthetic outcomes; synthetic data only"),
+    "oracle": ("Oracle", "the true model behind the synthetic outcomes; synthetic data only"),
 }
 
 PERSONAL_BASELINE = (
@@ -171,7 +171,7 @@ def _caveats(result: RunResult) -> list[str]:
             "agreed to this. The training guarantee does not cover them."
         )
     if facts.mode == "none":
-        lines.append("Trained without differential privacy: updates left the hospitals as is.")
+        lines.append("Trained without differential privacy: updates left unprotected.")
     absent = [site for site, state in result.sites.items() if not state.enrolled]
     if absent:
         lines.append(f"Did not take part: {', '.join(absent)}.")

@@ -62,7 +62,7 @@ def _site(content: ReportContent, row: HospitalRow) -> dict[str, Any]:
         found["n_reason"] = (
             f"fewer than {MIN_SHOWN} patients"
             if small
-            else "cohort sizes are private; told only with internal evaluation"
+            else "cohort sizes are private; shown only with internal evaluation"
         )
     for metric in headlines():
         found |= as_json(content.metric(metric.name, row.site_id), metric.name)

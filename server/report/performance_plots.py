@@ -61,7 +61,7 @@ def plot_auc_over_time(
     marked = " (dots: horizons of the study)" if reached.any() else ""
     ax.set_xlabel(f"months of follow-up{marked}")
     ax.set_ylabel("AUC")
-    ax.set_title("Telling who died by a time from who outlived it")
+    ax.set_title("Discrimination between patients who died by a time and those who survived it")
     return ax
 
 

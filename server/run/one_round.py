@@ -196,7 +196,7 @@ def _warn_of_divergent_sites(
     warned = divergent_sites(history[-1].facts) if record.round > PATIENCE else set()
     for site_id in sorted(divergent_sites(record.facts) - warned):
         session.output.say(
-            f"round {record.round}: the updates of {site_id}, summed over the rounds, point "
-            "against those of all other sites. Ask how it codes outcomes and features, and look "
+            f"round {record.round}: the updates of {site_id}, summed over the rounds, oppose "
+            "those of all other sites. Ask how it codes outcomes and features, and look "
             "at the model without it; `aggregation.rule: centred_clipping` limits what it can do"
         )

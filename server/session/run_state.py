@@ -34,7 +34,7 @@ class SiteState(Contract):
     modalities: list[Modality] = Field(default_factory=list)
     release: Release = "dp"
     cohort: CohortCounts | None = Field(
-        default=None, description="data funnel, told under release internal only"
+        default=None, description="data funnel, sent under release internal only"
     )
     epsilon_spent: float = 0.0
     evaluation_epsilon_spent: float = 0.0

@@ -93,7 +93,7 @@ class _TableReader:
             frame = self._rectangle(raw)
         self._frame = frame.loc[:, ~frame.columns.duplicated()]
         for column in frame.columns[frame.columns.duplicated()].unique():
-            self._problem(None, column, column, "the column stands twice", "keep one of the two")
+            self._problem(None, column, column, "the column occurs twice", "keep one of the two")
         self._check_columns()
 
     def cohort(self, name: str, notes: Sequence[str]) -> Cohort:

@@ -97,7 +97,7 @@ def _compare(consortium: LocalConsortium, run: RunFolder, output: Output) -> lis
         output.say(str(agreement))
     if not all(agreement.holds for agreement in agreements):
         raise RunError(
-            "what the run left behind disagrees",
+            "the records of the run disagree",
             where=str(run.path),
             why="; ".join(str(a) for a in agreements if not a.holds),
         )

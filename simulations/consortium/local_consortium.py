@@ -103,7 +103,7 @@ class LocalConsortium:
                 f"`tumorboard {' '.join(arguments[:2])}` failed",
                 where=" ".join(arguments),
                 why=(done.stderr or done.stdout).strip(),
-                cure="mend what it names",
+                cure="fix what it reports",
             )
         return done.stdout
 

@@ -166,7 +166,7 @@ def wait_until(
             raise RunError(
                 f"{what} did not come up",
                 why="\n".join([why, *(log_ends(logs) if logs else ())]),
-                cure="mend what the log lines name" if logs else "see the logs",
+                cure="fix what the log lines report" if logs else "see the logs",
             )
         time.sleep(0.2)
 

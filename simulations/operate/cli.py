@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, help=__doc__, rich_markup_mode=None)
 DataOption = Annotated[Path, typer.Option(help="Folder of the public cohorts.")]
-WorkersOption = Annotated[int | None, typer.Option(min=1, help="Processes; one a core by default.")]
+WorkersOption = Annotated[int | None, typer.Option(min=1, help="Processes; by default the cores.")]
 SeedsOption = Annotated[int | None, typer.Option(min=1, help="Only the first seeds.")]
 ArmsOption = Annotated[
-    str | None, typer.Option(help="Only these arms, separated by commas; the reference always.")
+    str | None, typer.Option(help="Only these arms, comma-separated; the reference always runs.")
 ]
 
 
@@ -87,7 +87,7 @@ def compare(
 @app.command("list", epilog="Example: tumorboard simulate list tcga_luad")
 def list_scenarios(
     scenario: Annotated[
-        str | None, typer.Argument(help="Show the arms of this one instead.")
+        str | None, typer.Argument(help="Show the arms of this scenario instead.")
     ] = None,
     json_output: JsonOption = False,
 ) -> None:
@@ -112,13 +112,13 @@ def list_scenarios(
 
 @app.command(epilog="Example: tumorboard simulate consortium --out consortium-run")
 def consortium(
-    out: Annotated[Path, typer.Option(help="New folder with a short path; sockets lie below it.")],
+    out: Annotated[Path, typer.Option(help="New folder; a short path, for sockets.")],
     mode: Annotated[
         Literal["none", "local", "distributed"], typer.Option(help="Privacy mode of training.")
     ] = "distributed",
     rounds: Annotated[int, typer.Option(min=1, help="Rounds of training.")] = 20,
     sites: Annotated[int, typer.Option(min=2, help="Hospitals.")] = 3,
-    patients: Annotated[int, typer.Option(min=30, help="Patients a hospital.")] = 60,
+    patients: Annotated[int, typer.Option(min=30, help="Patients per hospital.")] = 60,
     json_output: JsonOption = False,
 ) -> None:
     """Run a whole consortium as processes of this machine: CA, TLS, SuperLink, hospitals, report.

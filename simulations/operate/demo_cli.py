@@ -18,12 +18,12 @@ app = typer.Typer(help=__doc__, rich_markup_mode=None)
     epilog="Example: tumorboard demo --out demo-run --mode local",
 )
 def demo(
-    out: Annotated[Path, typer.Option(help="Folder for everything; run again to go on.")],
+    out: Annotated[Path, typer.Option(help="Folder for everything; run again to continue.")],
     mode: Annotated[
         Literal["none", "local", "distributed"], typer.Option(help="Privacy mode of training.")
     ] = "local",
-    epsilon: Annotated[float, typer.Option(min=0.01, help="Training budget a patient.")] = 8.0,
-    patients: Annotated[int, typer.Option(min=30, help="Patients a hospital.")] = 45,
+    epsilon: Annotated[float, typer.Option(min=0.01, help="Training epsilon per patient.")] = 8.0,
+    patients: Annotated[int, typer.Option(min=30, help="Patients per hospital.")] = 45,
     rounds: Annotated[int | None, typer.Option(min=1, help="Rounds of training.")] = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 2,
     engine: Annotated[

@@ -43,7 +43,7 @@ class FeatureShape(Contract):
     """Sizes of the drawn features."""
 
     tile_dim: int = Field(default=32, ge=8)
-    tiles: tuple[int, int] = Field(default=(16, 32), description="fewest and most a patient")
+    tiles: tuple[int, int] = Field(default=(16, 32), description="fewest and most per patient")
     informative: tuple[float, float] = Field(
         default=(0.2, 0.5), description="share of tiles that show the factor"
     )

@@ -65,7 +65,7 @@ class Signal(Contract):
     survival: dict[Modality, float] = Field(
         default={"pathology": -0.6, "radiology": 0.75, "genomics": -0.6, "clinical": 0.85}
     )
-    rate: float = Field(default=0.022, gt=0, description="baseline events a month")
+    rate: float = Field(default=0.022, gt=0, description="baseline events per month")
     shape: float = Field(default=1.15, gt=0, description="Weibull shape")
 
 
@@ -82,7 +82,7 @@ class ConsortiumSpec(Contract):
     missing_response: float = Field(default=0.10, ge=0, lt=1)
     missing_survival: float = Field(default=0.05, ge=0, lt=1)
     missing_cell: float = Field(default=0.04, ge=0, lt=1, description="share, clinical columns")
-    loss_to_follow_up: float = Field(default=0.006, ge=0, description="censorings a month")
+    loss_to_follow_up: float = Field(default=0.006, ge=0, description="censorings per month")
     follow_up_months: tuple[float, float] = (18.0, 84.0)
     second_slide: float = Field(default=0.1, ge=0, le=1, description="share with two slides")
     slide_side_px: int = Field(default=1280, ge=512, multiple_of=256)

@@ -53,7 +53,7 @@ def clean_gene_sets(named: Sequence[tuple[str, Sequence[str]]], *, where: str) -
         genes = list(dict.fromkeys(gene.strip() for gene in raw_genes if gene.strip()))
         if not name or not genes or name in sets:
             problem = "stands twice" if name in sets else "has no gene" if name else "has no name"
-            raise _refused(where, f"gene set '{name}' {problem}", "mend the gene sets")
+            raise _refused(where, f"gene set '{name}' {problem}", "correct the gene sets")
         sets[name] = genes
     if not sets:
         raise _refused(where, "there is no gene set", "name at least one")

@@ -43,7 +43,7 @@ class PathwayParams(Contract):
         default=None, description="which sets, in this order; all by default"
     )
     input_scale: Literal["log2_tpm", "zscore"] = Field(
-        description="unit of the hospital's table: log2(TPM + 0.001), or z-scores a gene"
+        description="unit of the hospital's table: log2(TPM + 0.001), or z-scores per gene"
     )
     gene_stats: str | None = Field(
         default=None, description="CSV gene,mean,sd of a public cohort, in the unit of the table"

@@ -25,7 +25,7 @@ class RnaTable:
         ids = frame.iloc[:, 0].astype(str).str.strip()
         if ids.duplicated().any():
             twice = str(ids[ids.duplicated()].iloc[0])
-            raise _refused(path, f"patient '{twice}' has two rows", "keep one row a patient")
+            raise _refused(path, f"patient '{twice}' has two rows", "keep one row per patient")
         values = frame.iloc[:, 1:]
         self.path = path
         self.genes = [str(name) for name in values.columns]

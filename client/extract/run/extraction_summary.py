@@ -19,7 +19,7 @@ class ItemFailure(NamedTuple):
     def __str__(self) -> str:
         """Return it as one line."""
         where = f" ({self.where})" if self.where else ""
-        cure = f". Cure: {self.cure}" if self.cure else ""
+        cure = f". Fix: {self.cure}" if self.cure else ""
         return f"{self.patient_id}, {self.feature}: [{self.code}] {self.reason}{where}{cure}"
 
 

@@ -52,7 +52,7 @@ class TileParams(Contract):
     weights: str | None = Field(default=None, description="file of the weights at a hospital")
     um_per_px: float = Field(default=0.5, gt=0, description="resolution of a tile")
     tile_px: int | None = Field(default=None, gt=0, description="side; None = encoder's input")
-    max_tiles: int | None = Field(default=None, gt=0, description="evenly thinned out, a slide")
+    max_tiles: int | None = Field(default=None, gt=0, description="thinned out evenly, per slide")
     tissue: TissueParams = TissueParams()
     quality: QualityParams = QualityParams()
     stain: Literal["none", "macenko"] = "none"
@@ -77,7 +77,7 @@ class TileExtractor(CheckedExtractor[TileParams]):
         entry = encoder_entry(self.params.encoder)
         if entry.dim != spec.dim:
             raise ConfigError(
-                f"the encoder gives {entry.dim} features a tile, the study says {spec.dim}",
+                f"the encoder gives {entry.dim} features per tile, the study says {spec.dim}",
                 where=f"{self.where}.dim",
                 cure=f"set dim: {entry.dim}",
             )

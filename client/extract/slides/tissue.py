@@ -34,7 +34,7 @@ class TissueParams(Contract):
     close_um: float = Field(default=4 * _REFERENCE_UM, ge=0, description="side of the closing")
     min_tissue_mm2: float = Field(default=16 * _PATCH_MM2, ge=0, description="islands kept")
     min_hole_mm2: float = Field(default=4 * _PATCH_MM2, ge=0, description="holes kept open")
-    max_holes: int = Field(default=8, ge=0, description="largest holes kept open an island")
+    max_holes: int = Field(default=8, ge=0, description="largest holes kept open per island")
 
 
 @dataclass(frozen=True)

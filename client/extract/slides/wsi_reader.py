@@ -137,10 +137,10 @@ def resolution_um_per_px(properties: Mapping[str, str], path: Path) -> float:
     """
     x, y = (_axis_resolution(properties, axis) for axis in ("x", "y"))
     if x is None or y is None:
-        raise _without_resolution("the slide does not say how large its pixels are", path)
+        raise _without_resolution("the slide does not state its pixel size", path)
     low, high = PLAUSIBLE_UM_PER_PX
     if not (low <= x <= high and low <= y <= high):
-        what = f"the slide says {x:g} x {y:g} um per pixel, which no slide scanner has"
+        what = f"the slide states {x:g} x {y:g} um per pixel, which no slide scanner has"
         raise _without_resolution(what, path)
     if abs(x - y) > MAX_ANISOTROPY * max(x, y):
         raise _without_resolution(f"the slide's pixels are not square: {x:g} x {y:g} um", path)
@@ -178,7 +178,7 @@ def _without_resolution(what: str, path: Path) -> ExtractionError:
 def _open(library: Any, path: Path) -> Any:
     if not path.is_file():
         raise ExtractionError(
-            "the slide does not exist", where=str(path), cure="mend the path in the manifest"
+            "the slide does not exist", where=str(path), cure="correct the path in the manifest"
         )
     try:
         return library.OpenSlide(str(path))

@@ -92,7 +92,7 @@ def read_header(path: Path) -> SliceHeader | None:
         raise ExtractionError(
             "the file is a multi-frame DICOM image",
             where=str(path),
-            why="only series of one file a slice are read",
+            why="only series of one file per slice are read",
             cure="convert it to NIfTI, or export it as a classic series",
         )
     try:

@@ -84,7 +84,7 @@ def _choose(
         where=str(folder),
         why="it is not known which is meant; "
         + (f"the mask refers to {len(uids)} of them" if wanted else "no mask says so"),
-        cure="keep one series a folder. Found: "
+        cure="keep one series per folder. Found: "
         + ", ".join(f"{uid} ({len(headers)} slices)" for uid, headers in sorted(series.items())),
     )
 

@@ -83,7 +83,7 @@ class SlicesExtractor(RadiologyExtractor[SlicesParams]):
         entry = encoder_entry(self.params.encoder)
         if entry.dim != spec.dim:
             raise ConfigError(
-                f"the encoder gives {entry.dim} features a slice, the study says {spec.dim}",
+                f"the encoder gives {entry.dim} features per slice, the study says {spec.dim}",
                 where=f"features.{self.feature_name}.dim",
                 cure=f"set dim: {entry.dim}",
             )

@@ -154,7 +154,7 @@ def _load(path: Path, pixel_type: int) -> Any:
             "the file is not one 3-D volume",
             where=str(path),
             why=f"it is {shape} with {image.GetNumberOfComponentsPerPixel()} value(s) a voxel",
-            cure="write one volume a file: choose the time point, echo or channel",
+            cure="write one volume per file: choose the time point, echo or channel",
         )
     return sitk().Cast(image, pixel_type)
 

@@ -52,7 +52,7 @@ def create_model(
             f"what is offered as model '{name}' is no FusedModel",
             where=where,
             why="only a subclass of common.models.base.base.FusedModel can be checked for privacy",
-            cure="ask its authors for a version that fits this program",
+            cure="ask its authors for a version compatible with this program",
             code=ErrorCode.PLUGIN,
         )
     options = kind.options.from_mapping(dict(given), where=f"{where}.options")

@@ -26,7 +26,7 @@ class LinearOptions(ModelOptions):
     """Options of `linear` and `clinical_linear`."""
 
     per_interval: bool = Field(
-        default=False, description="own weights an interval instead of one proportional score"
+        default=False, description="own weights per interval instead of one proportional score"
     )
     presence_flags: bool = Field(default=True, description="a flag input for every feature set")
     pooled_norm: float | None = Field(

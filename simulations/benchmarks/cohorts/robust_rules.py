@@ -98,7 +98,7 @@ def order_checks(title: str, table: Table, slack: float) -> Iterator[Check]:
     yield Check(what, louder, 0.06 + slack, "<=", f"mean alone {table['mean', 'x100']:.3f}")
     mended = max(table[rule, "labels"] for rule in RULES) - table["mean", "labels"]
     what = f"{title}: C that the best rule gains when labels are wrong"
-    yield Check(what, mended, 0.04 + slack, "<=", "no rule is meant to mend labels")
+    yield Check(what, mended, 0.04 + slack, "<=", "no rule is meant to correct labels")
     lost = honest - table["mean", "NaN"]
     what = f"{title}: C lost when one hospital sends NaN and is left out"
     yield Check(what, lost, 0.03 + slack, "<=")

@@ -116,7 +116,7 @@ def hospital_troubles(stage: Stage) -> Iterator[Check]:
     told = sorted({code for code in dropped[1:3] if code})
     named = str(ErrorCode.DISK_FULL) in told
     yield _flag("study goes on without a hospital whose disk is full", bool(told), str(told))
-    yield _flag("the coordinator is told by name that its disk is full (TB910)", named, str(told))
+    yield _flag("the coordinator gets an error that names the full disk (TB910)", named, str(told))
     state = made.state()
     code = state.sites[bad].refusal_code if state else None
     rolled_back = code == str(ErrorCode.LEDGER_ROLLBACK)

@@ -95,18 +95,18 @@ def checks(data: Path) -> Iterator[Check]:
         yield replace(check, value=None if check.value is None else float(check.value))
     costs = {n: _in_own_process(federated_cost, n, "local") for n in SITES}
     for n, cost in costs.items():
-        progress(f"{n} sites: {cost.seconds:.3f} s a round, peak memory {cost.peak_mb:.0f} MB")
+        progress(f"{n} sites: {cost.seconds:.3f} s per round, peak memory {cost.peak_mb:.0f} MB")
     most = SITES[-1]
     plain = _in_own_process(plain_cost, most)
     ray = _in_own_process(federated_cost, most, "ray")
     ours = costs[most]
     note = (
-        f"{ours.seconds:.3f} s a round, plain loop {plain.seconds:.3f} s, Ray {ray.seconds:.3f} s"
+        f"{ours.seconds:.3f} s per round, plain loop {plain.seconds:.3f} s, Ray {ray.seconds:.3f} s"
     )
-    what = f"{most} sites in one process: processor seconds a round / those of a plain loop"
+    what = f"{most} sites in one process: processor seconds per round / those of a plain loop"
     worked = f"{ours.cpu_s:.3f} s and {plain.cpu_s:.3f} s of one processor; {note}"
     yield Check(what, ours.cpu_s / plain.cpu_s, 1.5, "<=", worked)
-    what = f"{most} sites: seconds a round of Flower's Ray engine / ours"
+    what = f"{most} sites: seconds per round of Flower's Ray engine / ours"
     yield Check(what, ray.seconds / ours.seconds, 2.0, ">=", note)
     yield from growth_checks(costs)
 
@@ -117,14 +117,14 @@ def growth_checks(costs: dict[int, Cost]) -> Iterator[Check]:
     shown = ", ".join(f"{n}: {cost.seconds:.3f} s" for n, cost in costs.items())
     ratio = (costs[most].cpu_s / most) / (costs[few].cpu_s / few)
     yield Check(
-        f"processor time a round and site, {most} sites / {few} sites", ratio, 1.3, "<=", shown
+        f"processor time per round and site, {most} sites / {few} sites", ratio, 1.3, "<=", shown
     )
     shown = ", ".join(f"{n}: {cost.peak_mb:.0f} MB" for n, cost in costs.items())
     yield Check(f"peak memory at {most} sites, MB", costs[most].peak_mb, 2048, "<=", shown)
     early = (costs[SITES[2]].peak_mb - costs[few].peak_mb) / (SITES[2] - few)
     late = (costs[most].peak_mb - costs[SITES[2]].peak_mb) / (most - SITES[2])
     what = f"memory a further site, {SITES[2]} to {most} minus {few} to {SITES[2]} sites, MB"
-    yield Check(what, late - early, 0.3, "<=", f"{early:.2f} and {late:.2f} MB a site")
+    yield Check(what, late - early, 0.3, "<=", f"{early:.2f} and {late:.2f} MB per site")
 
 
 def federated_cost(n_sites: int, engine: Engine) -> Cost:

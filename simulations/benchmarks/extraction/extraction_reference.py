@@ -133,12 +133,12 @@ def _encoder(tiles: NDArray[np.uint8]) -> Iterator[Check]:
     error = float(np.abs(found - reference).max())
     yield Check("encoder against torch, largest difference of a feature", error, 1e-4, "<=")
     told = ", ".join(f"{name} {rate:.0f}" for name, rate in rates.items())
-    note = f"tiles a second a core: {told}"
+    note = f"tiles per second and core: {told}"
     ratio = rates["ours"] / rates["torch"]
-    what = f"encoder, tiles a second a core over plain torch in batches of {_TORCH_BATCH}"
+    what = f"encoder, tiles per second and core over plain torch in batches of {_TORCH_BATCH}"
     yield Check(what, ratio, 5.0, ">=", note)
     ratio = rates["ours"] / rates["torch, one tile at a time"]
-    what = "encoder, tiles a second a core over torch at its fastest (one tile at a time)"
+    what = "encoder, tiles per second and core over torch at its fastest (one tile at a time)"
     yield Check(what, ratio, 1.5, ">=", note)
 
 
@@ -174,7 +174,7 @@ def _whole_slide(path: Path) -> Iterator[Check]:
     second = extractor.extract(row)
     rate = len(second.features) / (time.process_time() - started)
     note = f"{len(second.features)} tiles of {path.name}"
-    yield Check("whole extraction of a slide, tiles a second a core", rate, 20.0, ">=", note)
+    yield Check("whole extraction of a slide, tiles per second and core", rate, 20.0, ">=", note)
     same = float(np.abs(first.features - second.features).max())
     yield Check("extraction twice, largest difference of a feature", same, 0.0, "==")
 

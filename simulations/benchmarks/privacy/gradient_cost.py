@@ -60,7 +60,7 @@ def _bags() -> Iterator[Check]:
     seconds = _time_in_turns(ways)
     for way, values in seconds.items():
         each = 1000 * statistics.median(values) / N_PATIENTS
-        progress(f"{way}: {each:.1f} ms a patient ({n_parameters} parameters)")
+        progress(f"{way}: {each:.1f} ms per patient ({n_parameters} parameters)")
     ratios = [p / q for p, q in zip(seconds["private"], seconds["plain"], strict=True)]
     spread = f"turns from {min(ratios):.3f} to {max(ratios):.3f}"
     yield Check(
@@ -89,7 +89,7 @@ def _pooled() -> Iterator[Check]:
         }
     )
     kept = 1000 * statistics.median(seconds["kept"])
-    progress(f"linear heads: {kept:.1f} ms a round of {N_PATIENTS} patients")
+    progress(f"linear heads: {kept:.1f} ms per round of {N_PATIENTS} patients")
     ratio = statistics.median(seconds["kept"]) / statistics.median(seconds["first"])
     yield Check("linear heads: a round on kept pooled features over one that pools", ratio, 1, "<=")
 

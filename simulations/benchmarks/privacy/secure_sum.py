@@ -149,8 +149,8 @@ def _cost() -> Iterator[Check]:
         ratio = max(ratio, cost.site_bytes / (4 * MILLION))
         costs.append(cost.server_s)
     what = "1 M parameters, 10 sites, one lost: "
-    yield Check(what + "seconds a site, noise and keys included", site_s, 2.0, "<")
-    yield Check(what + "bytes a site, in float32 sizes", ratio, 2.2, "<=")
+    yield Check(what + "seconds per site, noise and keys included", site_s, 2.0, "<")
+    yield Check(what + "bytes per site, in float32 sizes", ratio, 2.2, "<=")
     yield Check(what + "seconds of the server", max(costs), 10.0, "<")
 
 
@@ -162,7 +162,7 @@ def _growth() -> Iterator[Check]:
         zeros = {name: np.zeros(MILLION // 10, dtype=np.int64) for name in group.ids}
         _, cost = group.round(1, zeros, lost=group.ids[:1])
         seconds[n_sites] = cost.site_s
-    what = "100,000 parameters: seconds a site at 20 sites over those at 5"
+    what = "100,000 parameters: seconds per site at 20 sites over those at 5"
     yield Check(what, seconds[20] / seconds[5], 12.0, "<")
 
 

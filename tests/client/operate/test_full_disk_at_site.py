@@ -79,7 +79,7 @@ def test_the_hospital_learns_path_and_cure_and_when_it_is_over(hospital):
     shown = call("status", "--site", site)
     assert shown.exit_code == 1
     assert f"[TB910] the agent could not write below {socket.parent}" in shown.stdout
-    assert "cure: free space on the disk" in shown.stdout
+    assert "fix: free space on the disk" in shown.stdout
     doctor = call("doctor", "--site", site).stdout
     assert f"[TB910] the agent could not write below {socket.parent}" in doctor
 

@@ -354,7 +354,7 @@ def test_every_command_shows_an_example_of_itself(name):
 @pytest.mark.parametrize(
     ("line", "status", "said"),
     [
-        ("check --site nowhere --study study.yaml", 2, "[TB100] there is no hospital here"),
+        ("check --site nowhere --study study.yaml", 2, "[TB100] this folder holds no hospital"),
         (f"{PREDICT} --patient P9", 1, "[TB320] no such patient: P9"),
     ],
 )

@@ -21,7 +21,7 @@ Supervisor([child], folder / "status.json").run(stop_on_signals())
 """
 OWN_ERROR = """
 import sys
-print("[TB100] the key is gone\\n  where: /x\\n  cure:  restore it", file=sys.stderr)
+print("[TB100] the key is gone\\n  where: /x\\n  fix:   restore it", file=sys.stderr)
 sys.exit(2)
 """
 
@@ -62,7 +62,7 @@ def test_returns_when_ready_and_the_command_goes_on(start, tmp_path):
 def test_a_command_that_dies_is_told_in_its_own_words(start, tmp_path):
     with pytest.raises(TumorboardError) as caught:
         start("", main=OWN_ERROR)
-    assert str(caught.value) == ("[TB100] the key is gone\n  where: /x\n  cure:  restore it")
+    assert str(caught.value) == ("[TB100] the key is gone\n  where: /x\n  fix:   restore it")
     assert caught.value.exit_status == 2
 
 

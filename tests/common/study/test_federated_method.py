@@ -16,9 +16,9 @@ REFUSED = {
         "training": {"local": EPOCHS | {"optimizer": "adam", "control_variates": True}}
     },
     "cyclic needs": {"training": {"schedule": "cyclic"}},
-    "cyclic hands one": {"training": {"schedule": "cyclic", "local": EPOCHS}},
+    "cyclic passes one": {"training": {"schedule": "cyclic", "local": EPOCHS}},
     "stay_local needs": {"training": {"stay_local": ["heads.*"]}},
-    "would tell about them": {
+    "would reveal them": {
         "training": {"personal": {"kind": "ditto"}},
         "privacy": {"mode": "local"},
     },

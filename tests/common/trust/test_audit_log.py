@@ -200,7 +200,7 @@ def test_command_says_what_it_cannot_see(written):
     assert "--head." not in said("--head", head_of(written))
     with written.open("ab") as stream:
         stream.write(b"added")
-    assert "5 bytes behind it are no whole line" in said()
+    assert "5 bytes after it are no complete line" in said()
     written.write_bytes(written.read_bytes().removesuffix(b"added"))
     written.with_name(f"{written.name}.head").unlink()
     assert "There is no audit.jsonl.head beside it." in said()

@@ -267,7 +267,7 @@ def test_missing_files_are_named_as_such(joined, tmp_path):
     consortium, policy, _ = joined
     with pytest.raises(ConfigError, match="does not exist"):
         admit(consortium, tmp_path / "no.json")
-    with pytest.raises(ConfigError, match="there is no site kit here"):
+    with pytest.raises(ConfigError, match="this folder holds no site kit"):
         install(policy, tmp_path / "no-kit", tmp_path)
 
 

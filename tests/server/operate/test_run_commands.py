@@ -115,7 +115,7 @@ def test_status_names_what_kept_a_site_out_and_its_cure(lab):
     assert "free space" in told["site-a"]["cure"]
     shown = call("status", consortium.root).stdout
     assert "site-a: [TB910] A disk is full" in shown
-    assert "cure: `tumorboard site doctor`" in shown
+    assert "fix: `tumorboard site doctor`" in shown
     assert shown.count("[TB") == 1
     (folder / "round_000002.json").unlink()
 

@@ -164,7 +164,7 @@ def test_what_the_accessibility_tree_says(chromium, url):
             '- heading "Problems" [level=2]',
             'progressbar "Committed rounds: 2 of 20"',
             '- region "Privacy budget":',
-            '- table "Every site of the roster, and how it stands.":',
+            '- table "Every site of the roster, and its state.":',
             '- figure "Change of the model"',
             'img "1 in round 1, 0.5 in round 2; lowest 0.5, highest 1 L2 norm."',
             '- columnheader "State"',

@@ -216,7 +216,7 @@ def test_site_that_pulls_against_the_rest_is_named_once(tmp_path, capsys):
     cosines = result.history[-1].facts["cosine_with_rest"]
     assert cosines["site-b"] < -0.3 < min(v for s, v in cosines.items() if s != "site-b")
     told = "".join(capsys.readouterr())
-    assert told.count("point against") == 1
+    assert told.count("oppose those") == 1
     assert "site-b" in told
 
 
