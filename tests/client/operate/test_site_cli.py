@@ -90,7 +90,7 @@ def put_nan(home: Path) -> None:
 
 
 WRONG = {
-    "no site": ("predict", lambda h: shutil.rmtree(h / "site"), 2, "TB100", "no hospital here"),
+    "no site": ("predict", lambda h: shutil.rmtree(h / "site"), 2, "TB100", "holds no hospital"),
     "no site.yaml": ("check", lambda h: (h / "site/site.yaml").unlink(), 2, "TB100", "site init"),
     "unknown key": ("check", lambda h: edit_policy(h, minimum=3), 2, "TB100", "minimum"),
     "wrong type": ("extract", lambda h: edit_policy(h, device="gpu"), 2, "TB100", "device"),

@@ -271,7 +271,7 @@ def test_data_policy_keys_and_device(folder):
     found = at_site(folder)
     assert "manifest.csv does not exist" in found["data"]
     assert "node key" in found["keys"]
-    assert "CUDA is asked for" in found["device"]
+    assert "CUDA is requested" in found["device"]
     assert "no study is approved" in found["policy"]
 
 

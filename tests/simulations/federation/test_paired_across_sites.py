@@ -84,7 +84,7 @@ def test_noisy_tables_are_never_paired(tmp_path):
         run_id="r", round=0, model_digest=arrays_digest(arrays), phase="paired", arrays=arrays
     )
     run_id = next((tmp_path / "sites" / "site-a" / "private" / "state" / "runs").iterdir()).stem
-    with pytest.raises(ProtocolError, match="exact or not at all") as refused:
+    with pytest.raises(ProtocolError, match="only be sent exactly") as refused:
         agents["site-a"].evaluate(request.model_copy(update={"run_id": run_id}))
     assert refused.value.code == ErrorCode.POLICY
 
