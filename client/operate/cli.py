@@ -12,7 +12,7 @@ import typer
 from typer.models import CommandInfo
 
 from client import operate
-from client.operate import join_cli, node_cli, page_cli, roster_cli
+from client.operate import join_cli, node_cli
 from client.operate.ledger_cli import app as ledger_app
 from client.operate.options import SiteOption, SocketOption
 from common.commands.cli_output import Output
@@ -20,10 +20,8 @@ from common.commands.options import JsonOption
 
 app = typer.Typer(no_args_is_help=True, help=__doc__, rich_markup_mode=None)
 app.add_typer(ledger_app, name="ledger")
-join_cli.register(app)
-page_cli.register(app)
-node_cli.register(app)
-roster_cli.register(app)
+app.registered_commands += join_cli.app.registered_commands
+app.registered_commands += node_cli.app.registered_commands
 
 StudyOption = Annotated[Path, typer.Option("--study", help="The consortium's study.yaml.")]
 

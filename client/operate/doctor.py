@@ -14,14 +14,7 @@ from client.site.identity import node_key_path
 from client.site.site_disks import CHECK, full_disks, tried_disks
 from client.site.site_folder import load_policy
 from common.commands.doctor import Check, Finding, examine
-from common.commands.doctor_machine import (
-    check_clock,
-    check_disk,
-    check_flower,
-    check_import_names,
-    check_packages,
-    check_secrets,
-)
+from common.commands.doctor_machine import check_machine, check_secrets
 from common.errors import ErrorCode
 from common.ledger.ledger_file import read_ledger
 from common.study.site_policy import SitePolicy
@@ -42,11 +35,7 @@ def examine_site(site: Path, socket: Path | None = None) -> list[Finding]:
     policy = load_policy(site)
     where = socket or policy.state.parent / "agent.sock"
     checks: list[tuple[str, Check]] = [
-        ("packages", check_packages),
-        ("flower", check_flower),
-        ("import names", check_import_names),
-        ("clock", lambda: check_clock(_installed_at())),
-        ("disk", lambda: check_disk(policy.state)),
+        *check_machine(policy.state, not_before=_installed_at),
         (CHECK, lambda: _room(policy, where)),
         ("device", lambda: _device(policy)),
         ("policy", lambda: _policy(policy)),

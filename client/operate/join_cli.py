@@ -1,4 +1,4 @@
-"""Commands by which a hospital joins a consortium: keys, request, kit."""
+"""Commands by which a hospital joins a consortium: keys, request, kit, roster, doctor."""
 
 from __future__ import annotations
 
@@ -13,18 +13,10 @@ from common.commands.cli_output import Output
 from common.commands.options import JsonOption
 from common.errors import ProtocolError
 
-
-def register(app: typer.Typer) -> None:
-    """Add these commands to `tumorboard site`."""
-    for command, example in (
-        (keygen, "keygen --site hospital-a"),
-        (request, "request --site hospital-a --out hospital-a.request.json"),
-        (install_kit, "install-kit --site hospital-a --kit hospital-a-kit"),
-        (doctor, "doctor --site hospital-a"),
-    ):
-        app.command(epilog=f"Example: tumorboard site {example}")(command)
+app = typer.Typer()
 
 
+@app.command(epilog="Example: tumorboard site keygen --site hospital-a")
 def keygen(site: SiteOption, json_output: JsonOption = False) -> None:
     """Make this hospital's identity and node key; their private halves never leave it."""
     policy = operate.load_policy(site)
@@ -39,6 +31,9 @@ def keygen(site: SiteOption, json_output: JsonOption = False) -> None:
     )
 
 
+@app.command(
+    epilog="Example: tumorboard site request --site hospital-a --out hospital-a.request.json"
+)
 def request(
     site: SiteOption,
     out: Annotated[
@@ -57,6 +52,7 @@ def request(
     output.result({"file": str(target), "fingerprint": made.fingerprint, **made.model_dump()})
 
 
+@app.command(epilog="Example: tumorboard site install-kit --site hospital-a --kit hospital-a-kit")
 def install_kit(
     site: SiteOption,
     kit: Annotated[Path, typer.Option(help="Folder of the kit the coordinator sent.")],
@@ -87,6 +83,7 @@ def install_kit(
     output.result({**connection.model_dump(mode="json"), "fingerprint": connection.fingerprint})
 
 
+@app.command(epilog="Example: tumorboard site doctor --site hospital-a")
 def doctor(
     site: SiteOption,
     socket: SocketOption = None,
@@ -97,3 +94,56 @@ def doctor(
     Exit status 1 if there is a problem; warnings do not count.
     """
     raise typer.Exit(operate.show(operate.examine_site(site, socket), Output(json_output)))
+
+
+@app.command(epilog="Example: tumorboard site roster --site hospital-a --install roster.json")
+def roster(
+    site: SiteOption,
+    install: Annotated[
+        Path | None,
+        typer.Option(help="First take over a newer signed roster: the coordinator's roster.json."),
+    ] = None,
+    json_output: JsonOption = False,
+) -> None:
+    """Show the signed roster this hospital goes by: version, hospitals, fingerprints of their keys.
+
+    It comes with the kit and with every study. An altered or older one is refused.
+
+    Exit status 1 if this hospital is not admitted, 2 without a site kit, 4 if a roster is refused.
+    """
+    policy, connection = operate.load_policy(site), operate.SiteConnection.of_site(site)
+    before = connection.roster().version
+    if install is not None:
+        operate.HospitalRoster(connection, operate.site_audit_log(policy)).install(install)
+    told = connection.roster()
+    output = Output(json_output)
+    if install is not None:
+        newer = told.version > before
+        output.say(f"Taken over: version {told.version}." if newer else "This one is known here.")
+    raise typer.Exit(0 if _show_roster(told, policy.site_id, output) else 1)
+
+
+def _show_roster(told: operate.Roster, site_id: str, output: Output) -> bool:
+    """Show the roster and return whether this hospital is admitted."""
+    own = told.member(site_id)
+    admitted = own is not None and own.status == "admitted"
+    output.table(
+        f"Roster of {told.consortium}, version {told.version}",
+        ("site", "name", "status", "since", "reason", "keys"),
+        [(m.site_id, m.name, m.status, m.since, m.reason, m.fingerprint) for m in told.members],
+    )
+    output.say(f"Fingerprint of this roster, compare by telephone: {told.fingerprint}")
+    if not admitted:
+        output.say(f"{site_id} is {'revoked' if own else 'not on this roster'}.")
+    members = [{**m.model_dump(mode="json"), "fingerprint": m.fingerprint} for m in told.members]
+    output.result(
+        {
+            "consortium": told.consortium,
+            "version": told.version,
+            "fingerprint": told.fingerprint,
+            "site_id": site_id,
+            "admitted": admitted,
+            "members": members,
+        }
+    )
+    return admitted

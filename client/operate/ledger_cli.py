@@ -5,9 +5,8 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -20,14 +19,6 @@ app = typer.Typer(no_args_is_help=True, help=__doc__, rich_markup_mode=None)
 
 ByOption = Annotated[str, typer.Option("--by", help="Who decides; recorded in the ledger.")]
 ReasonOption = Annotated[str, typer.Option("--reason", help="Reason; recorded in the ledger.")]
-
-
-class PatientSet(StrEnum):
-    """Sets of patients that pay separately."""
-
-    train = "train"
-    held_out = "held_out"
-    validation = "validation"
 
 
 @app.command(epilog="Example: tumorboard site ledger show --site hospital-a")
@@ -116,7 +107,9 @@ def reconcile(
     ],
     by: ByOption,
     reason: ReasonOption,
-    partition: Annotated[PatientSet, typer.Option(help="Whose patients.")] = PatientSet.train,
+    partition: Annotated[
+        Literal["train", "held_out", "validation"], typer.Option(help="Whose patients.")
+    ] = "train",
     lost_head: Annotated[str | None, typer.Option(help="Head that the server remembers.")] = None,
     json_output: JsonOption = False,
 ) -> None:
@@ -124,7 +117,7 @@ def reconcile(
     record = operate.reconcile_ledger(
         operate.load_policy(site),
         study_digest=study,
-        partition=partition.value,
+        partition=partition,
         epsilon=charge_epsilon,
         lost_head=lost_head,
         by=by,

@@ -1,4 +1,4 @@
-"""Commands by which a hospital takes part: join, status, leave."""
+"""Commands by which a hospital takes part: join, status, live page, leave."""
 
 from __future__ import annotations
 
@@ -10,22 +10,16 @@ import typer
 from client import operate
 from client.operate.options import SiteOption, SocketOption
 from common.commands.cli_output import Output
-from common.commands.options import JsonOption
+from common.commands.options import HostOption, JsonOption, PortOption, PublicNameOption
 from common.errors import ConfigError
 
 READY_S = 120.0
 
 
-def register(app: typer.Typer) -> None:
-    """Add these commands to `tumorboard site`."""
-    for command, example in (
-        (join, "join --site hospital-a --background"),
-        (status, "status --site hospital-a"),
-        (leave, "leave --site hospital-a"),
-    ):
-        app.command(epilog=f"Example: tumorboard site {example}")(command)
+app = typer.Typer()
 
 
+@app.command(epilog="Example: tumorboard site join --site hospital-a --background")
 def join(
     site: SiteOption,
     background: Annotated[
@@ -54,6 +48,7 @@ def join(
     )
 
 
+@app.command(epilog="Example: tumorboard site status --site hospital-a")
 def status(site: SiteOption, json_output: JsonOption = False) -> None:
     """Show this hospital's processes, what its agent is doing, and disks without room.
 
@@ -75,6 +70,30 @@ def status(site: SiteOption, json_output: JsonOption = False) -> None:
     raise typer.Exit(0 if told["healthy"] and not told["problems"] else 1)
 
 
+@app.command(epilog="Example: tumorboard site page --site hospital-a --port 8766")
+def page(
+    site: SiteOption,
+    socket: SocketOption = None,
+    host: HostOption = "127.0.0.1",
+    port: PortOption = 8766,
+    public_name: PublicNameOption = None,
+    json_output: JsonOption = False,
+) -> None:
+    """Serve a read-only page about this hospital: agent, consents, budget, ledger; no patients.
+
+    It listens on this machine alone unless a --public-name says otherwise.
+    """
+    operate.load_policy(site)  # a mistyped folder is told here, not on a page
+    reader = operate.LedgerReader()
+
+    def content() -> operate.Content:
+        return operate.content_of(operate.view_site(operate.read_site_files(site, reader, socket)))
+
+    served = operate.live_page(content, package="client.page", template="site.html.j2")
+    operate.serve_page(served, host=host, port=port, names=public_name, output=Output(json_output))
+
+
+@app.command(epilog="Example: tumorboard site leave --site hospital-a")
 def leave(site: SiteOption, json_output: JsonOption = False) -> None:
     """End this hospital's processes; a round in flight goes on without it."""
     paths = operate.SitePaths.of(site)

@@ -7,14 +7,14 @@ import os
 import platform
 import shutil
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from importlib.metadata import PackageNotFoundError, requires, version
 from importlib.util import find_spec
 from pathlib import Path
 
 from packaging.requirements import Requirement
 
-from common.commands.doctor import Finding
+from common.commands.doctor import Check, Finding
 from common.trust.secret_file import OTHERS
 
 DISTRIBUTION = "tumorboard"
@@ -23,6 +23,22 @@ GIB = 1 << 30
 DISK_PROBLEM_BYTES, DISK_WARNING_BYTES = 1 * GIB, 10 * GIB
 _UNSYNCHRONISED = 0x40
 """STA_UNSYNC of Linux's adjtimex(2)."""
+
+
+def check_machine(folder: Path, *, not_before: Callable[[], float]) -> list[tuple[str, Check]]:
+    """Return the checks that hospital and coordinator share.
+
+    Args:
+        folder: On the disk that must have room.
+        not_before: Returns a time that has certainly passed, s since 1970.
+    """
+    return [
+        ("packages", check_packages),
+        ("flower", check_flower),
+        ("import names", check_import_names),
+        ("clock", lambda: check_clock(not_before())),
+        ("disk", lambda: check_disk(folder)),
+    ]
 
 
 def check_packages(distribution: str = DISTRIBUTION) -> Iterator[Finding]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -15,20 +14,13 @@ from common.commands.schema_export import json_schema, write_schemas
 from common.commands.study_freeze import check_runnable, frozen_path, open_points
 from common.commands.study_freeze import freeze as freeze_study
 from common.commands.study_template import write_study_template
+from common.privacy.plan import Mode
 from common.study.study import Study
 from common.trust.plugins import with_plugins
 
 app = typer.Typer(no_args_is_help=True, help=__doc__, rich_markup_mode=None)
 
 StudyArgument = Annotated[Path, typer.Argument(help="The study: study.yaml or its frozen JSON.")]
-
-
-class ModeName(StrEnum):
-    """Privacy modes."""
-
-    none = "none"
-    local = "local"
-    distributed = "distributed"
 
 
 @app.command(epilog="Example: tumorboard study init study.yaml --site ukb --site chuv --site mskcc")
@@ -38,13 +30,13 @@ def init(
         list[str] | None, typer.Option("--site", help="Site identifier; repeat for each site.")
     ] = None,
     study_id: Annotated[str, typer.Option("--study-id", help="Short name.")] = "my-study",
-    mode: Annotated[ModeName, typer.Option("--mode", help="Privacy mode.")] = ModeName.distributed,
+    mode: Annotated[Mode, typer.Option("--mode", help="Privacy mode.")] = "distributed",
     force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
     json_output: JsonOption = False,
 ) -> None:
     """Write a commented study to start from."""
     sites = site or ["hospital-a", "hospital-b", "hospital-c"]
-    write_study_template(path, study_id=study_id, sites=sites, mode=mode.value, overwrite=force)
+    write_study_template(path, study_id=study_id, sites=sites, mode=mode, overwrite=force)
     output = Output(json_output)
     output.say(f"Written: {path}")
     output.say(f"Next: edit it, then `tumorboard study validate {path}`.")

@@ -9,18 +9,80 @@ from typing import Annotated
 import typer
 
 from common.commands.cli_output import Output
-from common.commands.options import JsonOption
-from server.operate import export_cli, page_cli, provision_cli, run_cli
+from common.commands.options import HostOption, JsonOption, PortOption, PublicNameOption
+from common.errors import ConfigError
+from common.page.serving import serve_page
+from common.storage.atomic_file import write_text
+from server.operate import provision_cli, run_cli
 from server.page.consortium_files import newest_run
 
 app = typer.Typer(no_args_is_help=True, help=__doc__, rich_markup_mode=None)
-provision_cli.register(app)
-run_cli.register(app)
-page_cli.register(app)
-export_cli.register(app)
-FolderArgument = Annotated[
-    Path, typer.Argument(help="The coordinator's folder, or that of one run.")
-]
+app.registered_commands += provision_cli.app.registered_commands
+app.registered_commands += run_cli.app.registered_commands
+FolderArgument = Annotated[Path, typer.Argument(help="The coordinator's folder, or one run's.")]
+
+
+@app.command(epilog="Example: tumorboard server page consortium --port 8765")
+def page(
+    folder: FolderArgument,
+    host: HostOption = "127.0.0.1",
+    port: PortOption = 8765,
+    public_name: PublicNameOption = None,
+    json_output: JsonOption = False,
+) -> None:
+    """Serve a read-only page about a run: sites, time left, curves, budget, problems and cures.
+
+    It reads the folder and writes nothing. It listens on this machine alone unless a
+    --public-name says otherwise.
+    """
+    from server.page.run_page import run_page
+
+    if not folder.is_dir():
+        raise ConfigError(
+            "there is no such folder",
+            where=str(folder),
+            cure="name the coordinator's folder, or one run's",
+        )
+    output = Output(json_output)
+    serve_page(run_page(folder), host=host, port=port, names=public_name, output=output)
+
+
+@app.command(
+    epilog="Example: tumorboard server export runs/study-1 --csv metrics.csv --tensorboard logs"
+)
+def export(
+    folder: FolderArgument,
+    csv: Annotated[
+        Path | None, typer.Option("--csv", help="Write `round,metric,value` lines here.")
+    ] = None,
+    tensorboard: Annotated[
+        Path | None, typer.Option(help="Write TensorBoard event files below this folder.")
+    ] = None,
+    mlflow: Annotated[
+        str | None, typer.Option(help="Log a run to this MLflow address (sqlite:///mlflow.db).")
+    ] = None,
+    json_output: JsonOption = False,
+) -> None:
+    """Export the metrics by round and the final figures; without options, print them as CSV."""
+    from server.operate.metric_history import metric_history
+    from server.operate.tracking import log_to_mlflow, write_tensorboard
+
+    history = metric_history(folder)
+    output = Output(json_output)
+    told: dict[str, object] = {"run_id": history.state.run_id, **history.facts}
+    if csv is not None:
+        write_text(csv, history.csv())
+        output.say(f"CSV: {csv}, {len(history.points)} values")
+    if tensorboard is not None:
+        written = write_tensorboard(history, tensorboard)
+        output.say(f"TensorBoard: {tensorboard}, {written} values; `tensorboard --logdir` shows it")
+    if mlflow is not None:
+        told["mlflow_run"] = log_to_mlflow(history, mlflow)
+        output.say(f"MLflow: {mlflow}, run {told['mlflow_run']}")
+    if csv is None and tensorboard is None and mlflow is None:
+        output.say(history.csv().rstrip("\n"))
+    told["points"] = [vars(point) for point in history.points]
+    output.result(told)
 
 
 @app.command(epilog="Example: tumorboard server report consortium --out published")

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
+import errno
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
 from common.commands.doctor import Check, Finding, examine
-from common.commands.doctor_machine import (
-    check_clock,
-    check_disk,
-    check_flower,
-    check_import_names,
-    check_packages,
-    check_secrets,
-)
+from common.commands.doctor_machine import check_machine, check_secrets
 from common.trust.audit_log import read_audit
 from common.trust.connection import split_address
+from common.trust.tls_probe import probe
 from server.consortium.consortium_folder import ConsortiumFolder
 from server.consortium.provision_certificates import (
     days_left,
@@ -27,9 +23,13 @@ from server.consortium.provision_certificates import (
 from server.consortium.provision_roster import present_roster
 from server.flower.bundle import bundle_digest
 from server.flower.superlink import is_superlink_healthy, running_server
-from server.operate.doctor_ports import port_findings, proxy_findings
 
 WARNING_DAYS = 30.0
+FORBIDDEN = 403
+SAME_DAYS = 20 / 86400
+"""Two looks at one certificate differ by less: a call lasts five seconds at most."""
+
+CONTROL = "/v1/control/list-runs"
 
 
 def examine_server(root: Path) -> list[Finding]:
@@ -41,16 +41,12 @@ def examine_server(root: Path) -> list[Finding]:
     folder = ConsortiumFolder.open(root)
     begun = load_certificate(folder.ca_cert).not_valid_before_utc.timestamp()
     checks: list[tuple[str, Check]] = [
-        ("packages", check_packages),
-        ("flower", check_flower),
-        ("import names", check_import_names),
-        ("clock", lambda: check_clock(begun)),
-        ("disk", lambda: check_disk(folder.root)),
+        *check_machine(folder.root, not_before=lambda: begun),
         ("permissions", lambda: check_secrets(_secrets(folder))),
         ("certificates", lambda: certificate_findings(folder)),
-        ("ports", lambda: port_findings(folder)),
+        ("ports", lambda: _ports(folder)),
         ("superlink", lambda: _superlink(folder)),
-        ("proxy", lambda: proxy_findings(folder)),
+        ("proxy", lambda: _proxy(folder)),
         ("roster", lambda: _roster(folder)),
         ("audit log", lambda: _audit(folder)),
         ("bundle", lambda: _bundle(folder)),
@@ -141,3 +137,58 @@ def _bundle(folder: ConsortiumFolder) -> Iterator[Finding]:
         yield Finding("bundle", "problem", found, cure)
     else:
         yield Finding("bundle", "ok", f"digest {digest[:12]}")
+
+
+def _ports(folder: ConsortiumFolder) -> Iterator[Finding]:
+    """Yield whether the SuperLink can listen, or does, and who can reach it.
+
+    Raises:
+        ConfigError: Another program listens on its port.
+    """
+    listen = folder.consortium().listen
+    host, port = split_address(listen)
+    if host not in ("127.0.0.1", "::1", "localhost"):
+        cure = f"set listen: 127.0.0.1:{port} in {folder.config} and use the shipped proxy"
+        found = f"the SuperLink would listen on {listen}: more than /v1/fleet can be called there"
+        yield Finding("ports", "warning", found, cure)
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as attempt:
+        attempt.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            attempt.bind((host, port))
+        except OSError as error:
+            yield _taken_port(folder, listen, error)
+        else:
+            yield Finding("ports", "ok", f"{listen} is free; the SuperLink is not running")
+
+
+def _taken_port(folder: ConsortiumFolder, listen: str, error: OSError) -> Finding:
+    if error.errno != errno.EADDRINUSE:  # no such address, or no permission
+        cure = f"change listen in {folder.config}"
+        return Finding("ports", "problem", f"{listen} cannot be used: {error.strerror}", cure)
+    seen = probe(listen, folder.ca_cert)  # nobody else holds a certificate of this authority
+    if abs(seen.days_left - days_left(load_certificate(folder.server_cert))) > SAME_DAYS:
+        cure = "start the server again, and the proxy"
+        found = f"the SuperLink on {listen} still uses the certificate from before the rotation"
+        return Finding("ports", "warning", found, cure)
+    return Finding("ports", "ok", f"the SuperLink answers on {listen}")
+
+
+def _proxy(folder: ConsortiumFolder) -> Iterator[Finding]:
+    """Yield whether the address that hospitals call refuses everything but the fleet.
+
+    Raises:
+        ConfigError: Its certificate is refused, or nobody answers there.
+    """
+    consortium = folder.consortium()
+    if consortium.address == consortium.listen:
+        found = "hospitals call the SuperLink itself: right for one machine only"
+        yield Finding("proxy", "ok", found)
+        return
+    answer = probe(consortium.address, folder.ca_cert, CONTROL)
+    if answer.status == FORBIDDEN:
+        yield Finding("proxy", "ok", f"{consortium.address} refuses /v1/control")
+    else:
+        found = f"{consortium.address} lets /v1/control through (status {answer.status})"
+        cure = "put the shipped proxy before the SuperLink: deploy/proxy/tumorboard.conf"
+        yield Finding("proxy", "problem", found, cure)

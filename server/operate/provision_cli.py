@@ -24,19 +24,13 @@ FolderArgument = Annotated[Path, typer.Argument(help="The coordinator's folder."
 SiteArgument = Annotated[str, typer.Argument(help="Name of the hospital.")]
 
 
-def register(app: typer.Typer) -> None:
-    """Add these commands to `tumorboard server`."""
-    for command, example in (
-        (provision, "provision consortium --name lab --host fl.example.org --port 443"),
-        (admit, "admit consortium hospital-a.request.json --kit hospital-a-kit"),
-        (revoke, 'revoke consortium hospital-a --reason "left the study"'),
-        (roster, "roster consortium"),
-        (kit, "kit consortium hospital-a --out hospital-a-kit"),
-        (doctor, "doctor consortium"),
-    ):
-        app.command(epilog=f"Example: tumorboard server {example}")(command)
+app = typer.Typer()
 
 
+@app.command(
+    epilog="Example: tumorboard server provision consortium --name lab --host fl.example.org "
+    "--port 443"
+)
 def provision(
     folder: FolderArgument,
     name: Annotated[str, typer.Option(help="Name of the consortium.")] = "consortium",
@@ -83,6 +77,10 @@ def provision(
     )
 
 
+@app.command(
+    epilog="Example: tumorboard server admit consortium hospital-a.request.json "
+    "--kit hospital-a-kit"
+)
 def admit(
     folder: FolderArgument,
     request: Annotated[Path, typer.Argument(help="The hospital's request file.")],
@@ -117,6 +115,9 @@ def admit(
     output.result(facts)
 
 
+@app.command(
+    epilog='Example: tumorboard server revoke consortium hospital-a --reason "left the study"'
+)
 def revoke(
     folder: FolderArgument,
     site: SiteArgument,
@@ -131,6 +132,7 @@ def revoke(
     output.result({"site_id": site, "status": "revoked", "roster_version": shrunk.version})
 
 
+@app.command(epilog="Example: tumorboard server roster consortium")
 def roster(folder: FolderArgument, json_output: JsonOption = False) -> None:
     """Show the signed roster, and what to write under `sites:` in a study."""
     signed = ConsortiumFolder.open(folder).roster()
@@ -148,6 +150,7 @@ def roster(folder: FolderArgument, json_output: JsonOption = False) -> None:
     output.result({**signed.model_dump(mode="json"), "fingerprint": signed.fingerprint})
 
 
+@app.command(epilog="Example: tumorboard server kit consortium hospital-a --out hospital-a-kit")
 def kit(
     folder: FolderArgument,
     site: SiteArgument,
@@ -163,6 +166,7 @@ def kit(
     output.result({**connection.model_dump(mode="json"), "fingerprint": connection.fingerprint})
 
 
+@app.command(epilog="Example: tumorboard server doctor consortium")
 def doctor(folder: FolderArgument, json_output: JsonOption = False) -> None:
     """Check machine, keys, certificates, port, roster and logs; a cure for each problem.
 

@@ -25,18 +25,10 @@ FollowOption = Annotated[
 ]
 
 
-def register(app: typer.Typer) -> None:
-    """Add these commands to `tumorboard server`."""
-    for command, example in (
-        (up, "up consortium --background"),
-        (run, "run consortium study.yaml"),
-        (status, "status consortium"),
-        (stop, "stop consortium"),
-        (resume, "resume consortium"),
-    ):
-        app.command(epilog=f"Example: tumorboard server {example}")(command)
+app = typer.Typer()
 
 
+@app.command(epilog="Example: tumorboard server up consortium --background")
 def up(
     folder: FolderArgument,
     background: Annotated[
@@ -60,6 +52,7 @@ def up(
     serve(opened, output)
 
 
+@app.command(epilog="Example: tumorboard server run consortium study.yaml")
 def run(
     folder: FolderArgument,
     study: Annotated[Path, typer.Argument(help="The frozen study.")],
@@ -77,19 +70,32 @@ def run(
     _go(opened, made, follow=follow, output=Output(json_output))
 
 
-def resume(
-    folder: FolderArgument,
+@app.command(epilog="Example: tumorboard server status consortium")
+def status(
+    folder: Annotated[Path, typer.Argument(help="The coordinator's folder, or one run's.")],
     run: RunOption = None,
-    follow: FollowOption = True,
     json_output: JsonOption = False,
 ) -> None:
-    """Continue a stopped or failed run after its last committed round, with identical bytes."""
-    from server.operate.run_folder import find_run
+    """Show the SuperLink's health, the run's phase, round and time left, and every site."""
+    from server.operate.server_status import server_status
 
-    opened = ConsortiumFolder.open(folder)
-    _go(opened, find_run(opened, run), follow=follow, output=Output(json_output))
+    told = server_status(folder, run)
+    output = Output(json_output)
+    if told["server"] is not None:
+        server = told["server"]
+        output.say(f"SuperLink {server['listen']}: {server['health']}")
+        rows = [
+            [name, child["pid"], child["restarts"], child["log"]]
+            for name, child in sorted(server["processes"].items())
+        ]
+        output.table("Processes", ["process", "pid", "restarts", "log"], rows)
+        for warning in server["warnings"]:
+            output.say(f"warning: {warning['found']}\n  fix: {warning['cure']}")
+    _say_run(told["run"], output)
+    output.result(told)
 
 
+@app.command(epilog="Example: tumorboard server stop consortium")
 def stop(
     folder: FolderArgument,
     run: RunOption = None,
@@ -116,28 +122,18 @@ def stop(
     output.result(told)
 
 
-def status(
-    folder: Annotated[Path, typer.Argument(help="The coordinator's folder, or one run's.")],
+@app.command(epilog="Example: tumorboard server resume consortium")
+def resume(
+    folder: FolderArgument,
     run: RunOption = None,
+    follow: FollowOption = True,
     json_output: JsonOption = False,
 ) -> None:
-    """Show the SuperLink's health, the run's phase, round and time left, and every site."""
-    from server.operate.server_status import server_status
+    """Continue a stopped or failed run after its last committed round, with identical bytes."""
+    from server.operate.run_folder import find_run
 
-    told = server_status(folder, run)
-    output = Output(json_output)
-    if told["server"] is not None:
-        server = told["server"]
-        output.say(f"SuperLink {server['listen']}: {server['health']}")
-        rows = [
-            [name, child["pid"], child["restarts"], child["log"]]
-            for name, child in sorted(server["processes"].items())
-        ]
-        output.table("Processes", ["process", "pid", "restarts", "log"], rows)
-        for warning in server["warnings"]:
-            output.say(f"warning: {warning['found']}\n  fix: {warning['cure']}")
-    _say_run(told["run"], output)
-    output.result(told)
+    opened = ConsortiumFolder.open(folder)
+    _go(opened, find_run(opened, run), follow=follow, output=Output(json_output))
 
 
 def _go(folder: ConsortiumFolder, made: RunFolder, *, follow: bool, output: Output) -> None:
