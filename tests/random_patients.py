@@ -8,6 +8,7 @@ import torch
 from common.cohort.batch import PatientBatch
 from common.models.base.base import FusedModel
 from common.models.base.build import build_model
+from common.study.catalogue import MODELS
 from common.study.study import Study
 
 FEATURES = {
@@ -38,9 +39,7 @@ def make_study(model: str = "linear", *, features=None, training=None, **options
     )
 
 
-SMALL_MODELS = {
-    "linear": {},
-    "clinical_linear": {},
+SMALL = {
     "moemil": {"size": "small", "instance_patches": 2},
     "frozen_trunk": {"trunk_options": {"size": "small", "width": 32, "expert_width": 32}},
     "abmil": {"width": 24, "attention_hidden": 8},
@@ -54,7 +53,9 @@ SMALL_MODELS = {
     },
     "foundation": {"width": 16, "heads": 2, "layers": 1, "latents": 5, "pathway_hidden": 8},
 }
-"""Options that make every registered model small enough for tests."""
+"""Options that make a model small enough for tests; any other model is tested as it comes."""
+
+SMALL_MODELS = {name: SMALL.get(name, {}) for name in MODELS.names()}
 
 
 def random_model(study: Study, seed: int = 0, scale: float = 0.3) -> FusedModel:

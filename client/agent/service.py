@@ -13,41 +13,19 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from client.agent.call_handlers import AgentCalls
 from client.agent.call_journal import CallJournal
-from client.agent.socket_call import (
-    CHANNEL_OPTIONS,
-    SERVICE,
-    call_agent,
-)
+from client.agent.socket_call import CHANNEL_OPTIONS, SERVICE, call_agent
 from client.site.disk_watch import DiskWatch
 from common.errors import ConfigError
 from common.process.grpc_health import is_serving
 from common.process.stop_signals import stop_on_signals
-from common.protocol.protocol import (
-    AgentApi,
-    EvaluateReply,
-    EvaluateRequest,
-    HandshakeReply,
-    HandshakeRequest,
-    StatusReply,
-    StatusRequest,
-    TrainReply,
-    TrainRequest,
-)
-from common.secure_sum.messages import (
-    AdvertiseReply,
-    AdvertiseRequest,
-    AgreeKeysReply,
-    AgreeKeysRequest,
-    UnmaskReply,
-    UnmaskRequest,
-)
+from common.protocol.protocol import METHODS, AgentApi
 from common.wire import WireMessage
 
 MAX_SOCKET_PATH = 107
@@ -57,7 +35,6 @@ MAX_CALLS = 8
 STOP_GRACE_S = 2.0
 
 _log = logging.getLogger("tumorboard.agent")
-Reply = TypeVar("Reply", bound=WireMessage)
 
 
 def serve(
@@ -132,48 +109,14 @@ def is_healthy(socket: Path, *, timeout_s: float = 2.0) -> bool:
     return is_serving(f"unix:{socket}", SERVICE, timeout_s=timeout_s)
 
 
-class AgentClient:
-    """The agent behind a socket, as an `AgentApi`.
+def ask_agent(socket: Path, method: str, request: WireMessage) -> Any:
+    """Return the reply of the agent behind a socket, of the type that `METHODS` says.
 
-    Args:
-        socket: Path of the agent's Unix socket.
-
-    Every method raises `AgentRefusalError` with the agent's stable code.
+    Raises:
+        AgentRefusalError: With the agent's stable code.
     """
-
-    def __init__(self, socket: Path) -> None:
-        self._socket = socket
-
-    def handshake(self, request: HandshakeRequest) -> HandshakeReply:
-        """Open a run."""
-        return self._call("handshake", request, HandshakeReply)
-
-    def train(self, request: TrainRequest) -> TrainReply:
-        """Ask for one round of training."""
-        return self._call("train", request, TrainReply)
-
-    def evaluate(self, request: EvaluateRequest) -> EvaluateReply:
-        """Ask for tables of the held-out patients."""
-        return self._call("evaluate", request, EvaluateReply)
-
-    def status(self, request: StatusRequest) -> StatusReply:
-        """Ask what the agent is doing."""
-        return self._call("status", request, StatusReply)
-
-    def advertise_keys(self, request: AdvertiseRequest) -> AdvertiseReply:
-        """Ask for signed public keys."""
-        return self._call("advertise_keys", request, AdvertiseReply)
-
-    def agree_keys(self, request: AgreeKeysRequest) -> AgreeKeysReply:
-        """Show everybody's signed keys."""
-        return self._call("agree_keys", request, AgreeKeysReply)
-
-    def unmask(self, request: UnmaskRequest) -> UnmaskReply:
-        """Ask for help to open a sum."""
-        return self._call("unmask", request, UnmaskReply)
-
-    def _call(self, method: str, request: WireMessage, kind: type[Reply]) -> Reply:
-        return kind.decode(*call_agent(self._socket, method, *request.encode()))
+    reply_type = METHODS[method][1]
+    return reply_type.decode(*call_agent(socket, method, *request.encode()))
 
 
 def _set_health(checks: health.HealthServicer, service: str, serves: bool) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from client.agent.service import AgentClient, is_healthy
+from client.agent.service import ask_agent, is_healthy
 from client.agent.socket_call import AgentRefusalError
 from client.operate.site_processes import SitePaths
 from client.site.enrol_connection import SiteConnection
@@ -58,7 +58,7 @@ def read_site_status(site: Path) -> dict[str, Any]:
 def _activity(socket: Path, alive: bool) -> dict[str, Any]:
     if alive:
         try:
-            told = AgentClient(socket).status(StatusRequest())
+            told = ask_agent(socket, "status", StatusRequest())
             return {"state": told.state, "run_id": told.run_id, "round": told.round}
         except AgentRefusalError:
             pass

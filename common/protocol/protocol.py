@@ -6,7 +6,7 @@ agent object directly; in deployment they pass Flower, a relay and a Unix socket
 
 from __future__ import annotations
 
-from typing import Literal, Protocol
+from typing import Literal, Protocol, get_type_hints
 
 from pydantic import Field, JsonValue
 
@@ -183,7 +183,10 @@ class StatusReply(WireMessage):
 
 
 class AgentApi(Protocol):
-    """Every call a hospital answers. Refusals are `TumorboardError`s; only codes travel."""
+    """Every call a hospital answers: `name(request) -> reply`, and nothing else.
+
+    Refusals are `TumorboardError`s; only codes travel.
+    """
 
     def handshake(self, request: HandshakeRequest) -> HandshakeReply:
         """Check study, code, policy and cohort; prepare the run."""
@@ -233,12 +236,8 @@ def control_part(arrays: Arrays) -> Arrays:
 
 
 METHODS: dict[str, tuple[type[WireMessage], type[WireMessage]]] = {
-    "handshake": (HandshakeRequest, HandshakeReply),
-    "train": (TrainRequest, TrainReply),
-    "evaluate": (EvaluateRequest, EvaluateReply),
-    "status": (StatusRequest, StatusReply),
-    "advertise_keys": (AdvertiseRequest, AdvertiseReply),
-    "agree_keys": (AgreeKeysRequest, AgreeKeysReply),
-    "unmask": (UnmaskRequest, UnmaskReply),
+    name: (types["request"], types["return"])
+    for name, method in vars(AgentApi).items()
+    if not name.startswith("_") and (types := get_type_hints(method))
 }
-"""Method name -> (request, reply); anything else is refused."""
+"""Method name -> (request, reply), as `AgentApi` declares them; anything else is refused."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from common.registry import Entry, OpenRegistry
+from common.study.modalities import Modality
 
 
 @dataclass(frozen=True)
@@ -16,9 +17,11 @@ class ModelEntry(Entry):
     """A model: a `common.models.base.base.FusedModel`.
 
     Attributes:
+        reads: Modalities it reads unless its option `modalities` says otherwise; empty for all.
         inner: Options that name another model, e.g. the trunk under linear heads.
     """
 
+    reads: tuple[Modality, ...] = ()
     inner: tuple[str, ...] = ()
 
 
@@ -41,14 +44,14 @@ MODELS = OpenRegistry(
     ModelEntry,
     (
         ModelEntry("linear", f"{_SYSTEMS}.linear:LinearHeads"),
-        ModelEntry("clinical_linear", f"{_SYSTEMS}.linear:ClinicalLinear"),
+        ModelEntry("clinical_linear", f"{_SYSTEMS}.linear:LinearHeads", reads=("clinical",)),
         ModelEntry("moemil", f"{_SYSTEMS}.moemil:Moemil"),
         ModelEntry("frozen_trunk", f"{_SYSTEMS}.frozen_trunk:FrozenTrunk", inner=("trunk",)),
-        ModelEntry("abmil", f"{_SYSTEMS}.abmil:Abmil"),
+        ModelEntry("abmil", f"{_SYSTEMS}.abmil:Abmil", reads=("pathology",)),
         ModelEntry("survpgc", f"{_SYSTEMS}.survpgc:SurvPgc"),
         ModelEntry("cross_attention", f"{_SYSTEMS}.cross_attention:CrossAttention"),
         ModelEntry("foundation", f"{_SYSTEMS}.foundation:Foundation"),
-        ModelEntry("amkd_student", f"{_SYSTEMS}.amkd:AmkdStudent"),
+        ModelEntry("amkd_student", f"{_SYSTEMS}.amkd:AmkdStudent", reads=("pathology", "genomics")),
     ),
 )
 """Models by the name in `model.name`."""

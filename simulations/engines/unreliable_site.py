@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from common.protocol.protocol import AgentApi, TrainReply, TrainRequest
+from common.protocol.protocol import METHODS, AgentApi, TrainReply, TrainRequest
 from common.wire import Arrays
 from simulations.cohorts.cohort import Cohort
 from simulations.engines.circumstances import Circumstances, Poison, poisoned_site, silent_sites
@@ -51,9 +51,11 @@ class UnreliableSite:
             return reply.model_copy(update={"arrays": arrays})
         return reply
 
-    def __getattr__(self, name: str) -> Any:
-        """Return the agent's own answer to every other call."""
-        return getattr(self.agent, name)
+    def __getattr__(self, method: str) -> Any:
+        """Pass every other call on."""
+        if method not in METHODS:
+            raise AttributeError(method)
+        return getattr(self.agent, method)
 
     def _is_silent(self, number: int, share: float, what: str) -> bool:
         silent = silent_sites(self.sites, share, seed=self.seed, round=number, what=what)

@@ -46,7 +46,8 @@ def create_model(
         ConfigError: As `build_model`; or another distribution offers something that is no
             `FusedModel`, which could not be checked for privacy (PLUGIN).
     """
-    kind = MODELS.get(name, where=where).load()
+    entry = MODELS.get(name, where=where)
+    kind = entry.load()
     if not (isinstance(kind, type) and issubclass(kind, FusedModel)):
         raise ConfigError(
             f"what is offered as model '{name}' is no FusedModel",
@@ -55,7 +56,9 @@ def create_model(
             cure="ask its authors for a version compatible with this program",
             code=ErrorCode.PLUGIN,
         )
-    options = kind.options.from_mapping(dict(given), where=f"{where}.options")
+    options = kind.options.from_mapping(
+        {"modalities": list(entry.reads) or None, **given}, where=f"{where}.options"
+    )
     return kind(study, options), options
 
 

@@ -16,14 +16,13 @@ from common.models.base.base import FusedModel, ModelOptions
 from common.models.parts.attention_pooling import GatedAttention
 from common.models.parts.towers import Towers
 from common.models.systems.moemil import AbsentVectors
-from common.study.modalities import MODALITIES, Modality
+from common.study.modalities import MODALITIES
 from common.study.study import Study
 
 
 class AbmilOptions(ModelOptions):
     """Options of `abmil`."""
 
-    modalities: list[Modality] | None = Field(default_factory=lambda: list[Modality](["pathology"]))
     width: int = Field(default=256, gt=0)
     attention_hidden: int = Field(default=256, gt=0)
     dropout: float = Field(default=0.0, ge=0, lt=1)

@@ -102,13 +102,6 @@ class LinearHeads(FusedModel):
         return scores[:, int(self.has_response) :].add(self.heads["hazard_bias"])
 
 
-class ClinicalLinear(LinearHeads):
-    """Linear heads on the clinical feature sets alone."""
-
-    def __init__(self, study: Study, options: LinearOptions) -> None:
-        super().__init__(study, options.model_copy(update={"modalities": ["clinical"]}))
-
-
 def _check_names(options: LinearOptions, features: dict[str, FeatureSpec]) -> None:
     unknown = (set(options.gain) | set(options.pathway_sizes)) - set(features)
     if unknown:

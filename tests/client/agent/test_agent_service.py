@@ -16,7 +16,7 @@ from tiny_consortium import tiny_study
 
 from client.agent.service import (
     MAX_SOCKET_PATH,
-    AgentClient,
+    ask_agent,
     check_socket_path,
     is_healthy,
     serving,
@@ -75,30 +75,31 @@ def test_real_process_is_narrow_and_survives_a_kill(short_folder):
     try:
         assert stat.S_IMODE(socket.stat().st_mode) == 0o600
         assert stat.S_IMODE(socket.parent.stat().st_mode) == 0o700
-        client = AgentClient(socket)
-        assert client.status(StatusRequest()).state == "idle"
+        assert ask_agent(socket, "status", StatusRequest()).state == "idle"
         challenge = new_challenge()
-        told = client.status(StatusRequest(challenge=challenge))
+        told = ask_agent(socket, "status", StatusRequest(challenge=challenge))
         assert is_proven(identity, "site-a", challenge, told.proof)
         assert not is_proven(identity, "site-a", new_challenge(), told.proof)
         with pytest.raises(AgentRefusalError) as caught:
-            client.train(train)
+            ask_agent(socket, "train", train)
         assert caught.value.code == ErrorCode.PROTOCOL
-        reply = client.handshake(
+        reply = ask_agent(
+            socket,
+            "handshake",
             HandshakeRequest(
                 run_id="run-1",
                 study_json=canonical_json(study.model_dump(mode="json")),
                 study_digest=study.digest(),
                 code_digest=code_digest(),
-            )
+            ),
         )
         assert reply.accepted
-        first = client.train(train)
+        first = ask_agent(socket, "train", train)
         process.send_signal(signal.SIGKILL)
         process.wait()
         assert not is_healthy(socket, timeout_s=0.5)
         process = start(short_folder)  # a stale socket file is in the way, and is replaced
-        again = AgentClient(socket).train(train)
+        again = ask_agent(socket, "train", train)
         assert arrays_digest(again.arrays) == arrays_digest(first.arrays)
         process.terminate()
         assert process.wait(timeout=20) == 0

@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from client.agent.call_journal import CallJournal
 from client.agent.dispatch import answer
-from client.agent.service import AgentClient, is_healthy, serving
+from client.agent.service import ask_agent, is_healthy, serving
 from client.agent.socket_call import SERVICE, AgentRefusalError, to_frame
 from common.contract import sha256_hex
 from common.errors import ErrorCode, PrivacyError
@@ -135,7 +135,7 @@ def test_socket_of_a_relay_under_another_user_is_for_the_group_alone(log):
         socket = folder / "agent.sock"
         with serving(Hospital(), socket, journal=CallJournal("a", log), share=True):
             assert stat.S_IMODE(socket.stat().st_mode) == 0o660
-            AgentClient(socket).train(TRAIN)
+            ask_agent(socket, "train", TRAIN)
     assert [line.event for line in read_audit(log.path)] == ["call"]
 
 

@@ -14,7 +14,7 @@ from joined_consortium import make_hospital
 from tiny_consortium import tiny_study
 from typer.testing import CliRunner
 
-from client.agent.service import AgentClient, is_healthy
+from client.agent.service import ask_agent, is_healthy
 from client.agent.socket_call import AgentRefusalError, call_agent
 from client.operate.cli import app
 from client.page.ledger_reading import LedgerReader
@@ -70,7 +70,7 @@ def test_the_hospital_learns_path_and_cure_and_when_it_is_over(hospital):
     process.rlimit(psutil.RLIMIT_FSIZE, (audit.stat().st_size + 50, limits[1]))
     for _ in range(2):
         with pytest.raises(AgentRefusalError) as caught:
-            AgentClient(socket).handshake(handshake())
+            ask_agent(socket, "handshake", handshake())
         assert caught.value.code == ErrorCode.DISK_FULL
 
     told = json.loads(call("status", "--site", site, "--json").stdout)["problems"]
@@ -84,7 +84,7 @@ def test_the_hospital_learns_path_and_cure_and_when_it_is_over(hospital):
     assert f"[TB910] the agent could not write below {socket.parent}" in doctor
 
     process.rlimit(psutil.RLIMIT_FSIZE, limits)
-    assert not AgentClient(socket).handshake(handshake()).accepted  # nobody approved the study
+    assert not ask_agent(socket, "handshake", handshake()).accepted  # nobody approved the study
     assert json.loads(call("status", "--site", site, "--json").stdout)["problems"] == []
     agent.terminate()
     log = agent.communicate(timeout=30)[1]

@@ -6,13 +6,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from common.study.federated_method import AggregationRule
+from common.study.catalogue import RULES as CATALOGUE
+from common.study.federated_method import AggregationRule, load_rule
 from server.aggregate.centred_clipping import centred_clipping
 from server.aggregate.coordinate_rules import median, trimmed_mean
 from server.aggregate.krum import krum, krum_scores
 from server.aggregate.robust_mean import robust_mean, shortened
 
-RULES = ("median", "trimmed_mean", "centred_clipping", "krum")
+RULES = [entry.name for entry in CATALOGUE if not entry.additive]
+every_rule = pytest.mark.parametrize("rule", RULES)
 
 
 def rows(seed, n=7, d=5):
@@ -65,7 +67,7 @@ def test_clipping_wider_than_every_distance_is_the_mean():
     np.testing.assert_allclose(found, table.mean(0))
 
 
-@pytest.mark.parametrize("rule", RULES)
+@every_rule
 @pytest.mark.parametrize("attack", [100.0, -5.0, 1e12])
 def test_every_rule_stays_among_the_honest_whatever_one_site_sends(rule, attack):
     honest = {f"s{i}": {"heads.w": rows(i, 1)[0]} for i in range(6)}
@@ -77,6 +79,16 @@ def test_every_rule_stays_among_the_honest_whatever_one_site_sends(rule, attack)
     plain = robust_mean(lying, weights, AggregationRule(), {})["heads.w"]
     assert np.linalg.norm(found - truth) < 0.8
     assert np.linalg.norm(plain - truth) > 1.5
+
+
+@every_rule
+def test_every_rule_forgets_the_order_of_the_sites_and_keeps_what_all_say(rule):
+    combine, table, start = load_rule(AggregationRule(rule=rule)), rows(5), np.zeros(5)
+    given = combine(rows=table, weights=np.ones(7), centre=start)
+    turned = combine(rows=table[::-1], weights=np.ones(7), centre=start)
+    np.testing.assert_allclose(turned, given, atol=1e-12)
+    alike = combine(rows=np.tile(table[:1], (7, 1)), weights=np.ones(7), centre=start)
+    np.testing.assert_allclose(alike, table[0], atol=1e-9)
 
 
 def test_blocks_are_combined_over_those_who_send_them():

@@ -39,8 +39,11 @@ def said(outputs: Outputs) -> torch.Tensor:
     return torch.cat(parts, dim=1)
 
 
-def test_every_registered_model_is_tested():
-    assert set(SMALL_MODELS) == set(MODELS.names())
+@every_model
+def test_a_model_reads_the_modalities_of_its_entry(name):
+    read = {spec.modality for spec in build_model(study_of(name)).features.values()}
+    says = set(MODELS.get(name).reads)
+    assert read == says if says else read <= set(MODALITIES)
 
 
 @every_model
