@@ -9,6 +9,7 @@ from common.cohort.batch import PatientBatch
 from common.models.base.base import FusedModel
 from common.models.base.build import build_model
 from common.study.catalogue import MODELS
+from common.study.modalities import MODALITIES
 from common.study.study import Study
 
 FEATURES = {
@@ -19,6 +20,12 @@ FEATURES = {
     "table": {"modality": "clinical", "dim": 3},
     "prompts": {"modality": "clinical", "dim": 4, "max_tokens": 3, "pool": "flatten"},
 }
+FEATURES |= {
+    modality: {"modality": modality, "dim": 4, "max_tokens": 3}
+    for modality in MODALITIES
+    if all(spec["modality"] != modality for spec in FEATURES.values())
+}
+"""Feature sets of every shape, and of every modality."""
 
 
 def make_study(model: str = "linear", *, features=None, training=None, **options) -> Study:

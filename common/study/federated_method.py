@@ -30,8 +30,8 @@ class AggregationRule(Contract):
 
     rule: str = Field(
         default="mean",
-        description="mean, median, trimmed_mean, centred_clipping or krum, or the rule of another "
-        "installed distribution",
+        description="mean, median, trimmed_mean, centred_clipping, krum, or any other of "
+        "`common.study.catalogue.RULES` or of another installed distribution",
     )
     trim: float = Field(
         default=0.2,
@@ -55,7 +55,7 @@ class AggregationRule(Contract):
     options: dict[str, JsonValue] = Field(
         default_factory=dict,
         exclude_if=lambda options: not options,
-        description="options of a rule of another distribution",
+        description="options of rules that have no key of their own here",
     )
 
 

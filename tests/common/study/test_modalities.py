@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import get_args
 
 from common.cohort.manifest import PatientRow
-from common.study.modalities import COLUMNS, MODALITIES, Modality
+from common.study.modalities import COLUMNS, MODALITIES, MODALITY_ENTRIES, Modality
 
 FORMATS = Path(__file__).parents[3] / "deploy" / "handbook" / "formats.md"
 
@@ -21,14 +21,15 @@ def test_every_column_has_a_field_of_the_row_and_a_line_of_the_handbook():
 
 
 def test_raw_input_is_a_cell_of_the_first_kind_of_column():
-    filled = {
-        "pathology": {"slides": [Path("a.svs")]},
-        "radiology": {"volumes": {"t1": Path("t1.nii")}},
-        "genomics": {"rna": Path("rna.csv")},
-        "clinical": {"clinical": {"age": 0.0, "sex": None}},
+    cells = {
+        "files": [Path("a.svs")],
+        "image": {"t1": Path("t1.nii")},
+        "table": Path("rna.csv"),
+        "value": {"age": 0.0, "sex": None},
     }
-    for modality, cells in filled.items():
-        row = PatientRow(patient_id="p", **cells)
-        assert [m for m in MODALITIES if row.has_raw(m)] == [modality]
+    for entry in MODALITY_ENTRIES:
+        first = entry.columns[0]
+        row = PatientRow.model_validate({"patient_id": "p", first.field: cells[first.holds]})
+        assert [m for m in MODALITIES if row.has_raw(m)] == [entry.name]
     empty = PatientRow(patient_id="p", masks={"t1": Path("m.nii")}, clinical={"age": None})
     assert not any(map(empty.has_raw, MODALITIES))

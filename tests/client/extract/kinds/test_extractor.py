@@ -1,11 +1,13 @@
 """Extractors by kind: imported when needed, and clear about what there is not."""
 
+import inspect
 import subprocess
 import sys
 
 import pytest
 
-from client.extract.kinds.extractor import create_extractor, fingerprint_of
+from client.extract.kinds.extractor import CheckedExtractor, create_extractor, fingerprint_of
+from common.contract import Contract
 from common.errors import ConfigError
 from common.study.catalogue import EXTRACTORS
 from common.study.study import ExtractorSpec, FeatureSpec
@@ -46,4 +48,24 @@ def test_fingerprint_depends_on_each_part() -> None:
     assert len(prints) == 5
     assert fingerprint_of("a", {"x": 1, "y": 2}, code_version=1) == fingerprint_of(
         "a", {"y": 2, "x": 1}, code_version=1
+    )
+
+
+@pytest.mark.parametrize("entry", list(EXTRACTORS), ids=lambda entry: entry.name)
+def test_every_kind_follows_the_interface(entry) -> None:
+    kind = entry.load()
+    assert issubclass(kind, CheckedExtractor)
+    assert issubclass(kind.params_class, Contract)
+    assert kind.params_class is not Contract
+    for method in ("inputs", "values", "extract"):
+        assert list(inspect.signature(getattr(kind, method)).parameters) == ["self", "row"]
+    reads = {kind.inputs, kind.values} - {CheckedExtractor.inputs, CheckedExtractor.values}
+    assert reads, "it reads neither files nor values"
+    with pytest.raises(ConfigError, match=r"features\.f\.extractor\.params"):
+        create_extractor("f", spec_with(entry.name, {"nonsense": 1}))
+
+
+def spec_with(kind, params) -> FeatureSpec:
+    return FeatureSpec(
+        modality="clinical", dim=3, extractor=ExtractorSpec(kind=kind, params=params)
     )
