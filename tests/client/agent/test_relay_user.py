@@ -34,6 +34,7 @@ import json, os, sys
 from pathlib import Path
 import grpc
 from client.agent.socket_call import AgentRefusalError, call_agent
+from common.protocol.protocol import METHODS
 
 with grpc.insecure_channel("unix:/nowhere") as channel:
     try:
@@ -60,11 +61,10 @@ headers = {
     "train": [asked, asked | {"round": -1}],
     "evaluate": [asked, asked | {"release": "internal"}, asked | {"label": "../../x"}],
     "status": [{}, run],
-    "advertise_keys": [run],
-    "agree_keys": [run],
     "unmask": [run | {"round": 1}],
     "shell": [{}],
 }
+headers |= {method: [run] for method in METHODS if method not in headers}
 answers = {}
 for method, tries in headers.items():
     for header in [*tries, "{", ""]:
