@@ -120,7 +120,7 @@ class Supervisor:
         if running.process is None:
             if now < running.due:
                 return False
-            running.process, running.started = _start(running.child), now
+            running.process, running.started = start_child(running.child), now
             return True
         ended = running.process.poll()
         if ended is None:
@@ -208,7 +208,8 @@ def end_process(process: subprocess.Popen[bytes] | None, timeout_s: float) -> No
     process.wait()
 
 
-def _start(child: Child) -> subprocess.Popen[bytes]:
+def start_child(child: Child) -> subprocess.Popen[bytes]:
+    """Start a process in a session of its own; what it prints is added to its log."""
     child.log.parent.mkdir(parents=True, exist_ok=True)
     if child.log.exists() and child.log.stat().st_size > LARGEST_LOG:
         child.log.replace(child.log.with_name(f"{child.log.name}.1"))

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Set
+from dataclasses import dataclass
 from pathlib import Path
 
 from client.agent.log_files import audit_path
@@ -26,22 +26,22 @@ class Attempt:
 
     Attributes:
         what: What was tried.
-        expected: Codes of which each must have been seen.
+        expected: The code that must come back, and no other.
         seen: Codes that were seen.
         coordinator: Where the coordinator can read of it; empty if nowhere.
         hospital: Where the hospital can read of it; empty if nowhere.
     """
 
     what: str
-    expected: frozenset[str]
-    seen: frozenset[str] = field(default_factory=frozenset)
+    expected: str
+    seen: Set[str]
     coordinator: str = ""
     hospital: str = ""
 
     @property
     def is_refused(self) -> bool:
-        """Whether exactly the expected codes came back."""
-        return self.seen == self.expected
+        """Whether exactly the expected code came back."""
+        return self.seen == {self.expected}
 
     def __str__(self) -> str:
         """Return what was seen as one line."""
@@ -102,10 +102,3 @@ class AuditWatch:
 
         records = self.added(holds)
         return f"audit log, {event} {code}".strip() if records else ""
-
-
-def in_log(text: str, parts: Mapping[str, str]) -> Iterator[str]:
-    """Yield the codes whose text stands in a log."""
-    for code, part in parts.items():
-        if part in text:
-            yield code

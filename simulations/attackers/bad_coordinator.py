@@ -16,20 +16,17 @@ import numpy as np
 from flwr.app import Context, Message
 from flwr.serverapp import Grid, ServerApp
 
-from common.contract import canonical_json
 from common.models.base.build import build_model
 from common.models.base.parameters import to_arrays
 from common.protocol.protocol import (
     METHODS,
     EvaluateRequest,
     HandshakeReply,
-    HandshakeRequest,
     TrainRequest,
 )
 from common.secure_sum.messages import AdvertiseRequest
 from common.storage.atomic_file import write_text
 from common.study.study import Study
-from common.trust.provenance import code_digest
 from common.trust.roster import SignedRoster
 from common.wire import Arrays, WireMessage, arrays_digest
 from server.consortium.consortium_folder import ConsortiumFolder
@@ -37,6 +34,7 @@ from server.flower.flower_commands import start_run
 from server.flower.flower_internals import build_bundle
 from server.flower.grid_message import pack, read_reply
 from server.session.site_link import Refusal
+from simulations.attackers.forged import forged_handshakes, handshake, newer
 from simulations.deployed.bench_run import bench_bundle, wait_until
 
 LIMIT_S = 90.0
@@ -76,18 +74,14 @@ def handshakes(running: Study, private: Study, signed: SignedRoster) -> Wave:
     looser = running.model_copy(
         update={"training": running.training.model_copy(update={"rounds": 10_000})}
     )
-    later = signed.roster.model_copy(update={"version": signed.roster.version + 1})
-    altered_text = signed.model_copy(update={"roster": later}).text()
-    return {
-        "roster altered on the line": _handshake(running, "forged-5", roster_json=altered_text),
-        "altered study under the approved digest": _handshake(
-            looser, "forged-1", study_digest=running.digest()
+    requests = {
+        "roster altered on the line": handshake(
+            running, "forged-5", roster_json=newer(signed).text()
         ),
-        "study nobody approved": _handshake(looser, "forged-2"),
-        "other code": _handshake(running, "forged-3", code_digest="0" * 64),
-        "head of another ledger": _handshake(private, "forged-4", ledger_head="f" * 64),
-        "a run of an approved study": _handshake(private, "stolen"),
+        **forged_handshakes(running, looser, private),
+        "a run of an approved study": handshake(private, "stolen"),
     }
+    return {what: _encoded("handshake", request) for what, request in requests.items()}
 
 
 def demands(running: Study, private: Study, run: str) -> Wave:
@@ -170,16 +164,6 @@ def _said(method: str, reply: Message) -> str:
         return str(reply_fields.refusal_code)
     arrays = getattr(reply_fields, "arrays", None)
     return f"{ANSWERED} {arrays_digest(arrays)}" if arrays else ANSWERED
-
-
-def _handshake(study: Study, run: str, **changes: str) -> tuple[str, str, bytes]:
-    facts = {
-        "run_id": run,
-        "study_json": canonical_json(study.model_dump(mode="json")),
-        "study_digest": study.digest(),
-        "code_digest": code_digest(),
-    }
-    return _encoded("handshake", HandshakeRequest.model_validate(facts | changes))
 
 
 def _train(

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -15,7 +13,7 @@ from client.site.enrol_request import public_keys
 from client.site.site_folder import load_policy
 from common.errors import ConfigError, ErrorCode
 from common.process.free_port import free_port, listens
-from common.process.supervisor import end_process
+from common.process.supervisor import end_process, start_child
 from common.storage.atomic_file import write_text
 from common.trust.tls_probe import probe
 from server.consortium.consortium_folder import ConsortiumFolder
@@ -27,13 +25,13 @@ from server.consortium.provision_certificates import (
 from server.flower.flower_commands import registered_nodes
 from server.flower.superlink import server_processes
 from server.operate.doctor import certificate_findings
-from simulations.attackers.attempts import Attempt, AuditWatch, in_log
+from simulations.attackers.attempts import Attempt, AuditWatch
 from simulations.attackers.chaos_scenes import Stage
 from simulations.attackers.outsider import Outsider, wait_for_exit
 from simulations.attackers.tls_tap import LOOPBACK
 from simulations.deployed.bench_run import wait_until
 
-UNKNOWN_KEY = {"Flower 2004": "[code: 2004]"}
+UNKNOWN_KEY = "Flower 2004"
 
 
 def strangers(stage: Stage) -> Iterator[Attempt]:
@@ -44,9 +42,9 @@ def strangers(stage: Stage) -> Iterator[Attempt]:
     watch = AuditWatch.of_coordinator(folder)
     stranger = Outsider.make(stage.root / "stranger", kit, listen)
     code, own = str(ErrorCode.NODE_KEY), "its supernode.log"
-    codes = frozenset(in_log(stranger.knock(), UNKNOWN_KEY))
+    codes = _unknown_key(stranger)
     where = watch.where("caller_refused", code, said="2004")
-    yield Attempt("unregistered key", frozenset(UNKNOWN_KEY), codes, where, own if codes else "")
+    yield Attempt("unregistered key", UNKNOWN_KEY, codes, where, own if codes else "")
     yield from _revoked(stage, kit, listen)
     watch = AuditWatch.of_coordinator(folder)
     deceived = Outsider.make(stage.root / "deceived", kit, listen)
@@ -72,12 +70,15 @@ def _revoked(stage: Stage, kit: SiteConnection, listen: str) -> Iterator[Attempt
     code = str(ErrorCode.NODE_KEY)
     out = watch.where("node_unregistered")
     put_out = watch.where("caller_refused", code, said="401", site="visitor")
-    expected_codes, own = frozenset({"HTTP 401"}), "its supernode.log"
-    codes = expected_codes if put_out else frozenset()
-    yield Attempt("revoked key, node that was in", expected_codes, codes, out and put_out, own)
-    codes = frozenset(in_log(visitor.knock(), UNKNOWN_KEY))
+    own, codes = "its supernode.log", {"HTTP 401"} if put_out else set()
+    yield Attempt("revoked key, node that was in", "HTTP 401", codes, out and put_out, own)
+    codes = _unknown_key(visitor)
     where = watch.where("caller_refused", code, said="2004", site="visitor")
-    yield Attempt("revoked key, a new start", frozenset(UNKNOWN_KEY), codes, where, own)
+    yield Attempt("revoked key, a new start", UNKNOWN_KEY, codes, where, own)
+
+
+def _unknown_key(caller: Outsider) -> set[str]:
+    return {UNKNOWN_KEY} if "[code: 2004]" in caller.knock() else set()
 
 
 def expired(stage: Stage) -> Iterator[Attempt]:
@@ -96,11 +97,10 @@ def expired(stage: Stage) -> Iterator[Attempt]:
             doctor = str(error.code)
         is_reported = any("expired" in finding.found for finding in certificate_findings(folder))
     yield attempt
-    expected_codes = frozenset({str(ErrorCode.CERTIFICATE)})
     yield Attempt(
         "expired certificate, seen by the doctors",
-        expected_codes,
-        frozenset({doctor}),
+        str(ErrorCode.CERTIFICATE),
+        {doctor},
         "server doctor" if is_reported else "",
         "site doctor" if doctor else "",
     )
@@ -108,10 +108,9 @@ def expired(stage: Stage) -> Iterator[Attempt]:
 
 def _distrusts(what: str, caller: Outsider, watch: AuditWatch, alert: str, said: str) -> Attempt:
     """Return what a hospital says that does not trust the certificate it is shown."""
-    expected = {"TLS alert": said}
-    alerts = frozenset(in_log(caller.knock(), expected))
+    alerts = {"TLS alert"} if said in caller.knock() else set()
     where = watch.where("caller_refused", str(ErrorCode.CERTIFICATE), said=alert)
-    return Attempt(what, frozenset(expected), alerts, where, "its supernode.log" if alerts else "")
+    return Attempt(what, "TLS alert", alerts, where, "its supernode.log" if alerts else "")
 
 
 @contextmanager
@@ -127,15 +126,7 @@ def _second_superlink(stage: Stage) -> Iterator[ConsortiumFolder]:
     certificate = issue_server_certificate(authority, [LOOPBACK], days=0)
     folder.server_cert.write_bytes(certificate.certificate_pem())
     folder.server_key.write_bytes(certificate.key_pem())
-    child = server_processes(folder)[0][0]
-    with child.log.open("ab") as log:
-        running = subprocess.Popen(
-            list(child.command),
-            env={**os.environ, **child.environment},
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-        )
+    running = start_child(server_processes(folder)[0][0])
     try:
         wait_until(lambda: listens(port), "the second SuperLink")
         yield folder

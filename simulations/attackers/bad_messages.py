@@ -69,13 +69,7 @@ def bad_bundles(stage: Stage, made: RunFolder, private: Study) -> Iterator[Attem
     at_sites = all("it holds code" in _relay_log(stage, site) for site in nodes)
     start_records = watch.where(STARTED, path="/v1/control/start-run")
     where = "relay.log of each" if at_sites else ""
-    yield Attempt(
-        "bundle with code, its digest allowed",
-        frozenset({code}),
-        frozenset(codes),
-        start_records,
-        where,
-    )
+    yield Attempt("bundle with code, its digest allowed", code, codes, start_records, where)
     yield from _without_code(stage, config | {"run": state.run_id if state else ""}, nodes)
 
 
@@ -90,15 +84,13 @@ def _without_code(stage: Stage, told: dict[str, str], nodes: dict[str, str]) -> 
     start_records = watch.where(STARTED, path="/v1/control/start-run")
     refusals = {replies[nodes[strict]] for replies in answers.values()}
     where = "relay.log" if "is not allowed here" in _relay_log(stage, strict) else ""
-    gate = frozenset({str(ErrorCode.BUNDLE)})
-    yield Attempt(
-        "bundle whose digest is not allowed", gate, frozenset(refusals), start_records, where
-    )
+    gate = str(ErrorCode.BUNDLE)
+    yield Attempt("bundle whose digest is not allowed", gate, refusals, start_records, where)
     for what, code in DEMANDS.items():
         codes = {answers[what][nodes[site]] for site in allowing}
         is_logged = all(_logged(watch, str(code)) for watch in watches.values())
         where = f"audit log of each, call {code}" if is_logged else ""
-        yield Attempt(what, frozenset({str(code)}), frozenset(codes), start_records, where)
+        yield Attempt(what, str(code), codes, start_records, where)
     twice = [
         (answers["first round, private study"][nodes[s]], answers["first round again"][nodes[s]])
         for s in allowing
@@ -106,8 +98,8 @@ def _without_code(stage: Stage, told: dict[str, str], nodes: dict[str, str]) -> 
     same = all(first == again and first.startswith(ANSWERED) for first, again in twice)
     yield Attempt(
         "request of a round again: the stored reply, nothing new",
-        frozenset({"the same bytes"}),
-        frozenset({"the same bytes"} if same else {str(twice)}),
+        "the same bytes",
+        {"the same bytes" if same else str(twice)},
         start_records,
         "audit log of each, call" if all(_logged(w, "") for w in watches.values()) else "",
     )
@@ -128,9 +120,9 @@ def altered_rosters(stage: Stage) -> Iterator[Attempt]:
         )
     except ConfigError as error:
         message = error.why
-    codes = frozenset({code} if code in message else {"installed"})
+    codes = {code if code in message else "installed"}
     where = watch.where("kit_refused", code)
-    yield Attempt("kit with an altered roster", frozenset({code}), codes, NO_COORDINATOR, where)
+    yield Attempt("kit with an altered roster", code, codes, NO_COORDINATOR, where)
     own = folder.roster_file.read_text("utf-8")
     watcher = AuditWatch.of_coordinator(folder)
     try:
@@ -138,8 +130,8 @@ def altered_rosters(stage: Stage) -> Iterator[Attempt]:
         where = watcher.where("roster_refused", code)
     finally:
         folder.roster_file.write_text(own, "utf-8")
-    codes = frozenset({code} if where else {"taken"})
-    yield Attempt("roster altered at the coordinator", frozenset({code}), codes, where, NO_HOSPITAL)
+    codes = {code if where else "taken"}
+    yield Attempt("roster altered at the coordinator", code, codes, where, NO_HOSPITAL)
 
 
 def _promoted(roster: Path) -> str:

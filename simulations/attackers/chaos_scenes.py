@@ -33,6 +33,7 @@ from simulations.consortium.local_consortium import (
     local_study,
     make_consortium,
 )
+from simulations.deployed.bench_run import wait_until
 from simulations.deployed.tcp_proxy import TcpProxy
 from simulations.engines.consortium_run import run_in_process
 from simulations.synthetic.spec import demo_spec
@@ -102,9 +103,9 @@ class Stage:
         return (result.run_dir / "model.safetensors").read_bytes()
 
 
-def wait_for_round(run: RunFolder, number: int, *, limit_s: float = LIMIT_S) -> bool:
+def wait_for_round(run: RunFolder, number: int) -> bool:
     """Wait until a round is committed or the run has ended; return whether it is."""
-    deadline = time.monotonic() + limit_s
+    deadline = time.monotonic() + LIMIT_S
     while time.monotonic() < deadline:
         state = run.state()
         if state is not None and state.round >= number:
@@ -115,9 +116,9 @@ def wait_for_round(run: RunFolder, number: int, *, limit_s: float = LIMIT_S) -> 
     return False
 
 
-def wait_for_end(run: RunFolder, *, limit_s: float = LIMIT_S) -> str:
+def wait_for_end(run: RunFolder) -> str:
     """Wait for the end of a run and return its phase."""
-    deadline = time.monotonic() + limit_s
+    deadline = time.monotonic() + LIMIT_S
     while run.is_wanted and time.monotonic() < deadline:
         time.sleep(0.3)
     state = run.state()
@@ -134,14 +135,15 @@ def superlink_away(stage: Stage, seconds: float) -> None:
 @contextmanager
 def full_disk(stage: Stage, site_id: str) -> Iterator[None]:
     """Let no file of a hospital's agent grow while the block runs."""
-    agent = _pid(stage, site_id, "agent")
-    limits = psutil.Process(agent).rlimit(psutil.RLIMIT_FSIZE)
-    psutil.Process(agent).rlimit(psutil.RLIMIT_FSIZE, (1, limits[1]))
+    running = read_supervised(SitePaths.of(stage.consortium.sites[site_id]).status)
+    agent = psutil.Process(int(str(running.children["agent"]["pid"])) if running else 0)
+    limits = agent.rlimit(psutil.RLIMIT_FSIZE)
+    agent.rlimit(psutil.RLIMIT_FSIZE, (1, limits[1]))
     try:
         yield
     finally:
         with suppress(psutil.Error):
-            psutil.Process(agent).rlimit(psutil.RLIMIT_FSIZE, limits)
+            agent.rlimit(psutil.RLIMIT_FSIZE, limits)
 
 
 def restart_with_older_ledger(stage: Stage, site_id: str, older: Path) -> None:
@@ -176,22 +178,11 @@ def hostile_hospital(stage: Stage, site_id: str) -> Iterator[None]:
     stage.consortium.leave(site_id)
     agent = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        while not is_healthy(socket, timeout_s=0.5):
-            time.sleep(0.2)
-        _join_without_agent(stage, site_id, socket)
+        wait_until(lambda: is_healthy(socket, timeout_s=0.5), "the hostile agent")
+        options = ("--no-agent", "--socket", str(socket), "--background")
+        stage.consortium.command("site", "join", "--site", str(home), *options)
         yield
     finally:
         stage.consortium.leave(site_id)
         agent.terminate()
         agent.wait()
-
-
-def _join_without_agent(stage: Stage, site_id: str, socket: Path) -> None:
-    home = str(stage.consortium.sites[site_id])
-    options = ("--no-agent", "--socket", str(socket), "--background")
-    stage.consortium.command("site", "join", "--site", home, *options)
-
-
-def _pid(stage: Stage, site_id: str, name: str) -> int:
-    running = read_supervised(SitePaths.of(stage.consortium.sites[site_id]).status)
-    return int(str(running.children[name]["pid"])) if running else 0

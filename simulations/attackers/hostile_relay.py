@@ -18,21 +18,19 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from client.agent.socket_call import SERVICE, from_frame, to_frame
 from client.site.enrol_connection import SiteConnection
-from common.contract import canonical_json
 from common.models.base.build import build_model
 from common.models.base.parameters import to_arrays
 from common.protocol.protocol import (
     METHODS,
     EvaluateRequest,
-    HandshakeRequest,
     StatusRequest,
     TrainRequest,
 )
 from common.secure_sum.messages import AdvertiseRequest, AgreeKeysRequest, UnmaskRequest
 from common.study.study import Study
-from common.trust.provenance import code_digest
 from common.trust.roster import SignedRoster
 from common.wire import WireMessage, arrays_digest
+from simulations.attackers.forged import forged_handshakes, handshake, newer
 
 OTHER_METHODS = ("shell", "_run", "__init__", "predict", "Status")
 CALL_S = 60.0
@@ -71,9 +69,9 @@ def attack(socket: Path, study: Study, *, seed: int, orders: int = 40) -> Loot:
         _expect_refusal(socket, loot, f"{name} of an unknown run", name, request)
     for name, frame in _garbage(rng):
         _call(socket, loot, name, frame)
-    _forged_handshakes(socket, study, loot)
+    _send_forged_handshakes(socket, study, loot)
     run = "stolen-run"
-    _call(socket, loot, "handshake", _frame(_handshake(study, run)))
+    _call(socket, loot, "handshake", _frame(handshake(study, run)))
     plans = list(_requests(study, run, rng))
     for _ in range(orders):
         name, request = rng.choice(plans)
@@ -102,20 +100,13 @@ def _requests(study: Study, run: str, rng: random.Random) -> Iterator[tuple[str,
     yield "agree_keys", AgreeKeysRequest(run_id=run, session=1, adverts=[])
 
 
-def _forged_handshakes(socket: Path, study: Study, loot: Loot) -> None:
+def _send_forged_handshakes(socket: Path, study: Study, loot: Loot) -> None:
     looser = study.model_copy(
         update={"privacy": study.privacy.model_copy(update={"epsilon": 1000.0})}
     )
-    requests = {
-        "altered study under the approved digest": _handshake(
-            looser, "forged", study_digest=study.digest()
-        ),
-        "study nobody approved": _handshake(looser, "forged"),
-        "other code": _handshake(study, "forged", code_digest="0" * 64),
-        "head of another ledger": _handshake(study, "forged", ledger_head="f" * 64),
-    }
+    requests = forged_handshakes(study, looser, study)
     for what, roster in _forged_rosters(socket.parent.parent):
-        requests[what] = _handshake(study, "forged", roster_json=roster)
+        requests[what] = handshake(study, "forged", roster_json=roster)
     for what, request in requests.items():
         reply = _call(socket, loot, "handshake", _frame(request))
         accepted = reply is not None and METHODS["handshake"][1].decode(*reply)
@@ -129,24 +120,17 @@ def _forged_rosters(site: Path) -> Iterator[tuple[str, str]]:
     if not roster_file.is_file():
         return
     signed = SignedRoster.model_validate_json(roster_file.read_text(encoding="utf-8"))
-    later = signed.roster.model_copy(update={"version": signed.roster.version + 1})
-    yield "altered roster", signed.model_copy(update={"roster": later}).text()
-    yield "roster of another key", SignedRoster.make(later, Ed25519PrivateKey.generate()).text()
+    later = newer(signed)
+    yield "altered roster", later.text()
+    yield (
+        "roster of another key",
+        SignedRoster.make(later.roster, Ed25519PrivateKey.generate()).text(),
+    )
     for kit in sorted((site.parent.parent / "kits").glob("*/roster.json")):
         text = kit.read_text(encoding="utf-8")
         version = SignedRoster.model_validate_json(text).roster.version
         if version < signed.roster.version:
             yield f"roster of version {version}", text
-
-
-def _handshake(study: Study, run: str, **changes: str) -> HandshakeRequest:
-    facts = {
-        "run_id": run,
-        "study_json": canonical_json(study.model_dump(mode="json")),
-        "study_digest": study.digest(),
-        "code_digest": code_digest(),
-    }
-    return HandshakeRequest.model_validate(facts | changes)
 
 
 def _garbage(rng: random.Random) -> Iterator[tuple[str, bytes]]:

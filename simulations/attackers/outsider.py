@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import time
@@ -17,7 +16,7 @@ from client.site.enrol_request import make_keys, write_request
 from client.site.site_folder import load_policy
 from client.site.site_template import write_site_template
 from common.errors import RunError
-from common.process.supervisor import end_process
+from common.process.supervisor import end_process, start_child
 from server.consortium.consortium_folder import ConsortiumFolder
 from server.consortium.provision_roster import admit
 from simulations.consortium.local_consortium import lead_to
@@ -73,16 +72,7 @@ class Outsider:
         """Run its SuperNode, as `tumorboard site join` would, while the block runs."""
         children, _ = list_site_processes(self.home, agent=False)
         child = next(c for c in children if c.name == "supernode")
-        child.log.parent.mkdir(parents=True, exist_ok=True)
-        with child.log.open("ab") as log:
-            running = subprocess.Popen(
-                list(child.command),
-                env={**os.environ, **child.environment},
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
+        running = start_child(child)
         try:
             yield running
         finally:
