@@ -5,7 +5,7 @@ from tiny_consortium import InMemory, tiny_datasets, tiny_policy, tiny_study
 from client.agent.site_agent import SiteAgent
 from common.commands.cli_output import Output
 from simulations.engines.consortium_run import run_in_process
-from simulations.engines.identities import with_identities
+from simulations.engines.memory_sites import with_identities
 
 KEY = bytes(range(32))
 

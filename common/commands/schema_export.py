@@ -10,7 +10,6 @@ from pydantic import JsonValue
 
 from common.cohort.manifest_table import NAME_PATTERN, PATIENT_ID_PATTERN
 from common.cohort.outcomes import MONTHS_PER_UNIT
-from common.contract import Contract
 from common.errors import ConfigError
 from common.storage.atomic_file import write_text
 from common.study.modalities import COLUMNS, Column
@@ -63,13 +62,9 @@ def _cell(column: Column) -> Schema:
     return {"type": "string", **about}
 
 
-def _of(contract: type[Contract]) -> Callable[[], Schema]:
-    return contract.model_json_schema
-
-
 SCHEMAS: dict[str, Callable[[], Schema]] = {
-    "study": _of(Study),
-    "site-policy": _of(SitePolicy),
+    "study": Study.model_json_schema,
+    "site-policy": SitePolicy.model_json_schema,
     "manifest-row": manifest_row_schema,
 }
 """Name -> function that builds the schema."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
 from pathlib import Path
+from typing import Any
 
 from common.commands.cli_output import Output
 from common.errors import ConfigError, RunError
@@ -21,15 +21,7 @@ class NoLink:
         """Return no site."""
         return ()
 
-    def exchange(
-        self,
-        method: str,
-        requests: Mapping[str, WireMessage],
-        *,
-        deadline_s: float,
-        optional: Collection[str] = (),
-        needed: int = 0,
-    ) -> dict[str, WireMessage | Refusal]:
+    def exchange(self, *_: Any, **__: Any) -> dict[str, WireMessage | Refusal]:
         """Return no reply."""
         return {}
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from common.commands.cli_output import Output
-from common.errors import ErrorCode, RunError, TumorboardError
+from common.errors import ErrorCode, TumorboardError
 from common.metrics.summaries.paired import Comparison
 from common.storage.atomic_file import write_text
 from common.storage.full_disk import disk_full_of
@@ -32,7 +32,6 @@ from server.session.checkpoint import (
     Checkpoint,
     RoundRecord,
     final_model,
-    read_arrays,
     save_checkpoint,
     write_arrays,
 )
@@ -106,69 +105,6 @@ def run_study(study: Study, link: SiteLink, run_dir: Path, *, output: Output) ->
             else:
                 _end(session, ErrorCode.INTERNAL, type(error).__name__)
             raise
-
-
-def run_evaluation(
-    study: Study,
-    link: SiteLink,
-    run_dir: Path,
-    arrays: Arrays,
-    label: str,
-    *,
-    output: Output,
-    by_site: dict[str, Arrays] | None = None,
-) -> Evaluation:
-    """Evaluate another model of the same architecture at the sites of a finished run.
-
-    Args:
-        study: The study of the run.
-        link: Way to the sites.
-        run_dir: Folder of the run.
-        arrays: The model every site evaluates.
-        label: Name of the model, `[a-z_]`.
-        output: Where progress is shown.
-        by_site: Site -> its own model instead (local-only baselines).
-
-    Raises:
-        RunError: The run is not finished, or too few sites send tables.
-    """
-    with open_session(study, link, run_dir, output) as session:
-        if session.state.phase != "done":
-            raise RunError(
-                "the run is not finished",
-                where=str(run_dir),
-                cure="finish it first: run the same command without the extra model",
-            )
-        models = by_site or dict.fromkeys(session.state.enrolled, arrays)
-        return evaluate(session, exchange_of(session), models, first_request(session, label))
-
-
-def run_comparison(
-    study: Study, link: SiteLink, run_dir: Path, arrays: Arrays, label: str, *, output: Output
-) -> dict[str, Comparison]:
-    """Compare the final model of a finished run with another, paired on the same patients.
-
-    Args:
-        study: The study of the run.
-        link: Way to the sites.
-        run_dir: Folder of the run.
-        arrays: The other model, of the same architecture; e.g. that of the version before.
-        label: Its name, `[a-z_]`.
-        output: Where progress is shown.
-
-    Returns:
-        Final model minus the other by headline metric; empty under release dp.
-
-    Raises:
-        RunError: The run is not finished, or too few sites send tables.
-    """
-    other = run_evaluation(study, link, run_dir, arrays, label, output=output)
-    with open_session(study, link, run_dir, output) as session:
-        exchange, sites = exchange_of(session), session.state.enrolled
-        final = dict.fromkeys(sites, read_arrays(run_dir / MODEL_FILE))
-        ours = evaluate(session, exchange, final, first_request(session, FEDERATED))
-        theirs = (other, dict.fromkeys(sites, arrays))
-        return compare_models(session, exchange, theirs, (ours, final))
 
 
 def exchange_of(session: RunSession) -> Exchange:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+from scipy.special import logit
 
 from common.commands.cli_output import Output
 from common.metrics.catalogue import headlines
@@ -180,5 +181,4 @@ def _hazard_logits(survival: FloatArray) -> FloatArray:
 
 
 def _logit(probability: FloatArray) -> FloatArray:
-    inside = np.clip(probability, _TINY, 1 - _TINY)
-    return np.asarray(np.log(inside / (1 - inside)))
+    return np.asarray(logit(np.clip(probability, _TINY, 1 - _TINY)))

@@ -16,8 +16,7 @@ from server.report.report_frames import Report, read_report
 from simulations.arms.baselines import train_baselines
 from simulations.cohorts.cohort import Cohort
 from simulations.engines.consortium_run import run_in_process
-from simulations.engines.identities import with_identities
-from simulations.engines.memory_sites import memory_agents, simulated_policy
+from simulations.engines.memory_sites import memory_agents, simulated_policy, with_identities
 
 
 def simulate_study(

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -155,7 +156,7 @@ def make_consortium(root: Path, spec: ConsortiumSpec) -> LocalConsortium:
     return LocalConsortium(folder, sites)
 
 
-def local_study(consortium: LocalConsortium, spec: ConsortiumSpec, **options: object) -> Study:
+def local_study(consortium: LocalConsortium, spec: ConsortiumSpec, **options: Any) -> Study:
     """Return the study of the invented hospitals with their registered keys on the roster.
 
     Args:
@@ -164,7 +165,7 @@ def local_study(consortium: LocalConsortium, spec: ConsortiumSpec, **options: ob
         options: Arguments of `feature_study`, and `quorum` and `privacy` as mappings.
     """
     changes = {name: options.pop(name, {}) for name in ("quorum", "privacy", "training")}
-    study = feature_study(spec, **options)  # type: ignore[arg-type]
+    study = feature_study(spec, **options)
     keys = {member.site_id: member.identity for member in consortium.folder.roster().admitted}
     body = study.model_dump(mode="json")
     for name, change in changes.items():

@@ -10,6 +10,7 @@ from client.agent.local_rounds import own_model
 from client.agent.open_run import load_run
 from client.agent.site_agent import SiteAgent
 from client.data.dataset import PatientDataset
+from client.site.identity import create_identity, load_identity, public_key
 from common.protocol.protocol import AgentApi
 from common.study.site_policy import Approval, SitePolicy
 from common.study.study import Study
@@ -89,3 +90,25 @@ def simulated_policy(study: Study, site_id: str, folder: Path) -> SitePolicy:
         delta=plan.delta,
         allow_internal_evaluation=plan.evaluation.release == "internal",
     ).resolved(folder)
+
+
+def with_identities(study: Study, folder: Path) -> Study:
+    """Return the study with every site's public key on its roster, made on first use.
+
+    Each private key lies at `<folder>/<site_id>/private/identity.key`, where a policy with
+    default paths in `<folder>/<site_id>` looks for it. Do this before the study is approved:
+    the roster is part of its digest.
+    """
+    return study.model_copy(
+        update={
+            "sites": [
+                entry.model_copy(update={"public_key": _identity(folder / entry.site_id)})
+                for entry in study.sites
+            ]
+        }
+    )
+
+
+def _identity(site_folder: Path) -> str:
+    path = site_folder / "private" / "identity.key"
+    return public_key(load_identity(path)) if path.exists() else create_identity(path)

@@ -30,7 +30,7 @@ from server.run.rounds import MODEL_FILE, RunResult
 from simulations.arms.baselines import oracle_baseline, train_baselines
 from simulations.cohorts.stored_cohort import read_stored_cohort
 from simulations.engines.consortium_run import Engine, run_in_process
-from simulations.engines.identities import with_identities
+from simulations.engines.memory_sites import with_identities
 from simulations.synthetic.consortium import SyntheticConsortium, adopt_study, write_consortium
 from simulations.synthetic.oracle import oracle_metrics
 from simulations.synthetic.spec import demo_spec

@@ -12,8 +12,7 @@ from common.storage.atomic_file import write_text
 from server.report.content import DISCLAIMER
 from server.report.svg import to_svg
 from simulations.comparison.arm_metrics import arm_metrics
-from simulations.comparison.critical_difference import MINIMUM_BLOCKS, Ranking
-from simulations.comparison.rank_plot import ranking_size
+from simulations.comparison.critical_difference import MINIMUM_BLOCKS, Ranking, ranking_size
 from simulations.scenario.arm_comparison import ArmComparison
 from simulations.scenario.scenario_run import ScenarioResult
 

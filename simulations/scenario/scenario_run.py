@@ -3,24 +3,44 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from common.commands.cli_output import Output
 from common.contract import canonical_json
 from common.errors import ConfigError
 from common.storage.atomic_file import whole_or_nothing
-from simulations.cohorts.cohort import Cohort
+from simulations.cohorts.cohort import Cohort, concatenate
 from simulations.cohorts.folds import SPLITS
 from simulations.comparison.comparison import cell_metrics, compare_arms
+from simulations.engines.circumstances import as_recorded, as_trained
 from simulations.engines.worker_process import over_cores
-from simulations.scenario.cells import Cell, run_cell
-from simulations.scenario.scenario import Scenario
+from simulations.scenario.scenario import Arm, Scenario
+from simulations.scenario.scenario_study import arm_study
+from simulations.trials.clinical_floor import fit_floor
+from simulations.trials.memory_training import FloatArray, Trained, train_in_memory
 
 SCENARIO_FILE = "scenario.json"
+IntArray = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One arm on one fold with one seed."""
+
+    arm: Arm
+    seed: int
+    fold: int
+
+    @property
+    def name(self) -> str:
+        """File name of the cell's results."""
+        return f"{self.arm.name}_s{self.seed}_f{self.fold}"
 
 
 @dataclass(frozen=True)
@@ -113,7 +133,7 @@ def _table(cells: pd.DataFrame, scenario: Scenario) -> pd.DataFrame:
 def _run_one(scenario: Scenario, cohort: Cohort, folder: Path, cell: Cell) -> None:
     fold_of = SPLITS[scenario.folds.rule](cohort, scenario.folds.count, cell.seed)
     work = folder / "work" / cell.name
-    table = run_cell(scenario, cohort, fold_of, cell, work)
+    table = _run_cell(scenario, cohort, fold_of, cell, work)
     with whole_or_nothing(_result_file(folder, cell)) as partial:
         table.to_parquet(partial, index=False)
     shutil.rmtree(work, ignore_errors=True)
@@ -145,3 +165,66 @@ def _write_tables(
     for name, frame in (("cells.csv", cells), ("comparison.csv", table)):
         with whole_or_nothing(folder / name) as partial:
             frame.to_csv(partial, index=False)
+
+
+def _run_cell(
+    scenario: Scenario, cohort: Cohort, fold_of: IntArray, cell: Cell, work: Path
+) -> pd.DataFrame:
+    """Return one row per test patient with the arm's predictions; `fold_of` is (n,)."""
+    recorded = as_recorded(cohort, cell.arm.circumstances, cell.seed)
+    train = recorded.take(np.flatnonzero(fold_of != cell.fold))
+    test = recorded.take(np.flatnonzero(fold_of == cell.fold))
+    risk, prob = _predict(scenario, train, test, cell, work)
+    return test.outcomes.assign(
+        arm=cell.arm.name, seed=cell.seed, fold=cell.fold, risk=risk, response_prob=prob
+    )
+
+
+def _predict(
+    scenario: Scenario, train: Cohort, test: Cohort, cell: Cell, work: Path
+) -> tuple[FloatArray, FloatArray]:
+    groups = as_trained(train.by_hospital(), cell.arm.circumstances, cell.seed)
+    together = concatenate(list(groups.values()))
+    if cell.arm.kind == "clinical_floor":
+        floor = fit_floor(together, test)
+        return floor.risk, floor.response_prob
+    if cell.arm.kind == "pooled":
+        return _train(scenario, cell, {"pooled": together}, work).scores(test)
+    if cell.arm.kind == "federated":
+        trained = _train(scenario, cell, groups, work)
+        if not trained.own:
+            return trained.scores(test)
+        return _by_hospital(test, lambda site, own: trained.scores(own, site))
+
+    def separately(site: str, own: Cohort) -> tuple[FloatArray, FloatArray]:
+        alone = cell.arm.kind == "local_only"
+        chosen = {s: group for s, group in groups.items() if (s == site) == alone}
+        if not chosen:  # a hospital that was held out whole has no model of its own
+            return np.full(len(own), np.nan), np.full(len(own), np.nan)
+        return _train(scenario, cell, chosen, work / site).scores(own)
+
+    return _by_hospital(test, separately)
+
+
+def _by_hospital(
+    test: Cohort, score: Callable[[str, Cohort], tuple[FloatArray, FloatArray]]
+) -> tuple[FloatArray, FloatArray]:
+    risk, prob = np.full(len(test), np.nan), np.full(len(test), np.nan)
+    for site, own in test.by_hospital().items():
+        here = test.hospital == site
+        risk[here], prob[here] = score(site, own)
+    return risk, prob
+
+
+def _train(scenario: Scenario, cell: Cell, groups: Mapping[str, Cohort], work: Path) -> Trained:
+    sizes = {site: len(group) for site, group in groups.items()}
+    study = arm_study(
+        scenario,
+        cell.arm,
+        next(iter(groups.values())),
+        sorted(groups),
+        n_train=sum(sizes.values()),
+        seed=cell.seed,
+        sizes=sizes,
+    )
+    return train_in_memory(study, groups, work, met=cell.arm.circumstances, seed=cell.seed)

@@ -53,15 +53,6 @@ def reference_scaling() -> dict[str, PublicScaling]:
     }
 
 
-def reference_fingerprints() -> dict[str, str]:
-    """Return the fingerprint of the extractor behind each feature set's constants.
-
-    Raises:
-        DataError: The file of constants is missing or damaged.
-    """
-    return {name: str(entry["fingerprint"]) for name, entry in _stored().items()}
-
-
 def _stored() -> dict[str, dict[str, Any]]:
     try:
         stored: dict[str, Any] = json.loads(REFERENCE_FILE.read_text(encoding="utf-8"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TypedDict, Unpack
+from typing import Any
 
 from pydantic import JsonValue
 
@@ -53,57 +53,6 @@ SUBGROUPS = {
 TITLE = "Synthetic consortium: response and survival from slides, MRI, RNA and clinic"
 
 
-class StudyOptions(TypedDict, total=False):
-    """What a synthetic study may vary.
-
-    Attributes:
-        features: Feature sets to use; all by default.
-        epsilon: Training budget of private modes.
-        rounds: Rounds of training; 60 private, 12 without.
-        release: How evaluation tables leave; with noise in private modes, exact without.
-        model: Another model.
-    """
-
-    features: Sequence[str] | None
-    epsilon: float
-    rounds: int | None
-    release: EvaluationRelease | None
-    model: ModelSpec | None
-
-
-def demo_study(
-    spec: ConsortiumSpec, mode: Mode = "local", **options: Unpack[StudyOptions]
-) -> Study:
-    """Return the study of a consortium on disk.
-
-    Private modes train linear heads on pooled frozen features by noised gradient sums; mode none
-    trains the fused mixture of experts by local epochs and averaging.
-
-    Args:
-        spec: The consortium.
-        mode: Privacy mode.
-        options: See `StudyOptions`.
-    """
-    return _study(spec, mode, raw_feature_sets(reference_scaling()), **options)
-
-
-def feature_study(
-    spec: ConsortiumSpec,
-    shape: FeatureShape | None = None,
-    mode: Mode = "none",
-    **options: Unpack[StudyOptions],
-) -> Study:
-    """Return the study of a consortium drawn as features by `feature_consortium`.
-
-    Args:
-        spec: The consortium.
-        shape: Sizes of the features.
-        mode: Privacy mode.
-        options: See `StudyOptions`.
-    """
-    return _study(spec, mode, drawn_feature_sets(shape or FeatureShape()), **options)
-
-
 def _chosen(
     available: dict[str, FeatureSpec], names: Sequence[str] | None
 ) -> dict[str, FeatureSpec]:
@@ -117,19 +66,34 @@ def _chosen(
     return {name: available[name] for name in (names or available)}
 
 
-def _study(
+def demo_study(
     spec: ConsortiumSpec,
-    mode: Mode,
-    available: dict[str, FeatureSpec],
+    mode: Mode = "local",
     *,
+    available: dict[str, FeatureSpec] | None = None,
     features: Sequence[str] | None = None,
     epsilon: float = EPSILON,
     rounds: int | None = None,
     release: EvaluationRelease | None = None,
     model: ModelSpec | None = None,
 ) -> Study:
+    """Return the study of a consortium on disk.
+
+    Private modes train linear heads on pooled frozen features by noised gradient sums; mode none
+    trains the fused mixture of experts by local epochs and averaging.
+
+    Args:
+        spec: The consortium.
+        mode: Privacy mode.
+        available: Feature sets there are; those of the raw files by default.
+        features: Feature sets to use; all by default.
+        epsilon: Training budget of private modes.
+        rounds: Rounds of training; 60 private, 12 without.
+        release: How evaluation tables leave; with noise in private modes, exact without.
+        model: Another model.
+    """
     private = mode != "none"
-    chosen = _chosen(available, features)
+    chosen = _chosen(available or raw_feature_sets(reference_scaling()), features)
     raw = any(feature.extractor is not None for feature in chosen.values())
     return Study(
         study_id=f"synthetic-consortium-{mode}",
@@ -150,6 +114,16 @@ def _study(
         quorum=Quorum(min_sites=min(2, len(spec.sites))),
         sites=[RosterEntry(site_id=site.site_id, name=site.name) for site in spec.sites],
     )
+
+
+def feature_study(
+    spec: ConsortiumSpec, shape: FeatureShape | None = None, mode: Mode = "none", **options: Any
+) -> Study:
+    """Return the study of a consortium drawn as features of this shape by `feature_consortium`.
+
+    Further options are those of `demo_study`.
+    """
+    return demo_study(spec, mode, available=drawn_feature_sets(shape or FeatureShape()), **options)
 
 
 def _linear(features: dict[str, FeatureSpec]) -> ModelSpec:

@@ -16,8 +16,7 @@ from common.wire import Arrays
 from simulations.cohorts.cohort import Cohort
 from simulations.engines.circumstances import Circumstances
 from simulations.engines.consortium_run import run_in_process
-from simulations.engines.identities import with_identities
-from simulations.engines.memory_sites import memory_agents, own_models
+from simulations.engines.memory_sites import memory_agents, own_models, with_identities
 from simulations.engines.unreliable_site import unreliable
 from simulations.trials.cohort_predictions import predict_cohort
 

@@ -35,9 +35,8 @@ from server.session.checkpoint import Checkpoint
 from simulations.benchmarks.parts.check import Check, run
 from simulations.benchmarks.structure.way import Entry, Trace, Way, way_of
 from simulations.engines.consortium_run import local_link, run_in_process
-from simulations.engines.identities import with_identities
 from simulations.engines.many_sites import many_agents, many_cohorts, many_sites_study
-from simulations.engines.memory_sites import simulated_policy
+from simulations.engines.memory_sites import simulated_policy, with_identities
 
 DURATION = "half a minute"
 MODES: tuple[Mode, ...] = ("distributed", "local", "none")

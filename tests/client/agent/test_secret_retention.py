@@ -7,7 +7,7 @@ import pytest
 from tiny_consortium import tiny_policy, tiny_study
 
 from client.agent.secure_sums import SECRETS_KEPT_S, SecureSums
-from simulations.engines.identities import with_identities
+from simulations.engines.memory_sites import with_identities
 
 
 @pytest.mark.parametrize(

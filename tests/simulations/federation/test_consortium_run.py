@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from other_model import evaluate_model
 from tiny_consortium import tiny_agents, tiny_datasets, tiny_study
 
 from client.data.split import is_held_out
@@ -14,7 +15,7 @@ from common.metrics.summaries.summary import summarise
 from common.models.base.build import build_model
 from common.models.base.parameters import to_arrays
 from common.models.losses.multitask import patient_loss
-from server.run.rounds import FEDERATED, run_evaluation, run_study
+from server.run.rounds import FEDERATED, run_study
 from simulations.engines.consortium_run import local_link, run_in_process
 
 KEY = bytes(range(32))
@@ -141,7 +142,7 @@ def test_other_models_can_be_evaluated_afterwards(tmp_path):
     made = agents(study, tmp_path / "sites")
     run(study, tmp_path, agents=made)
     arrays = to_arrays(build_model(study))
-    evaluation = run_evaluation(
+    evaluation = evaluate_model(
         study,
         local_link(study, made),
         tmp_path / "run",

@@ -19,7 +19,7 @@ from common.models.losses.multitask import patient_loss
 from common.privacy.noise import geometric_share, skellam
 from server.aggregate.contribution import FEDERATION
 from server.run.rounds import FEDERATED
-from simulations.engines.identities import with_identities
+from simulations.engines.memory_sites import with_identities
 
 
 def spends(study, site_id, folder):

@@ -14,7 +14,7 @@ from common.ledger.ledger import Ledger, LedgerBudgets
 from common.ledger.ledger_file import read_ledger
 from common.ledger.recompose import recompose
 from simulations.engines.consortium_run import run_in_process
-from simulations.engines.identities import with_identities
+from simulations.engines.memory_sites import with_identities
 
 ROUNDS = 40
 SCRIPT = """
@@ -23,7 +23,7 @@ from pathlib import Path
 import torch
 from common.commands.cli_output import Output
 from simulations.engines.consortium_run import run_in_process
-from simulations.engines.identities import with_identities
+from simulations.engines.memory_sites import with_identities
 from tiny_consortium import tiny_agents, tiny_study
 
 folder = Path(sys.argv[1])

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from other_model import compare_with_model, evaluate_model
 from tiny_consortium import InMemory, tiny_datasets, tiny_policy, tiny_study
 
 from client.agent.site_agent import SiteAgent
@@ -14,9 +15,9 @@ from common.protocol.evaluation_request import join_pair
 from common.protocol.protocol import EvaluateRequest
 from common.wire import arrays_digest
 from server.report.content import make_content
-from server.run.rounds import FEDERATED, run_comparison, run_evaluation
+from server.run.rounds import FEDERATED
 from simulations.engines.consortium_run import local_link, run_in_process
-from simulations.engines.identities import with_identities
+from simulations.engines.memory_sites import with_identities
 
 QUIET = Output(json_mode=True)
 
@@ -59,15 +60,15 @@ def test_the_difference_is_that_of_both_models_tables_with_a_paired_interval(mod
         study = with_identities(study, tmp_path / "sites")
     result, agents = finished(study, tmp_path)
     link, other = local_link(study, agents), other_model(study)
-    found = run_comparison(study, link, tmp_path / "run", other, "other", output=QUIET)
+    found = compare_with_model(study, link, tmp_path / "run", other, "other", output=QUIET)
     ours = result.evaluations[FEDERATED].summary().metrics
-    theirs = run_evaluation(study, Nobody(), tmp_path / "run", other, "other", output=QUIET)
+    theirs = evaluate_model(study, Nobody(), tmp_path / "run", other, "other", output=QUIET)
     for name, comparison in found.items():
         told = ours[name].value - theirs.summary().metrics[name].value
         assert comparison.difference.value == pytest.approx(told, abs=1e-12)
         assert comparison.difference.ci_low < told < comparison.difference.ci_high
     assert set(found) == {"c_index", "response_auc"}
-    again = run_comparison(study, Nobody(), tmp_path / "run", other, "other", output=QUIET)
+    again = compare_with_model(study, Nobody(), tmp_path / "run", other, "other", output=QUIET)
     assert again == found
     ledger = read_ledger(tmp_path / "sites" / "site-a" / "private" / "ledger.jsonl")
     purposes = {r.entry.purpose: r.entry.mechanism for r in ledger if r.entry}
@@ -78,7 +79,7 @@ def test_noisy_tables_are_never_paired(tmp_path):
     study = tiny_study(privacy={"mode": "none", "evaluation": {"release": "dp"}})
     _, agents = finished(study, tmp_path, n=40)
     link, other = local_link(study, agents), other_model(study)
-    assert run_comparison(study, link, tmp_path / "run", other, "other", output=QUIET) == {}
+    assert compare_with_model(study, link, tmp_path / "run", other, "other", output=QUIET) == {}
     arrays = join_pair(other, other)
     request = EvaluateRequest(
         run_id="r", round=0, model_digest=arrays_digest(arrays), phase="paired", arrays=arrays

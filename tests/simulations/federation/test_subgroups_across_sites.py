@@ -15,8 +15,7 @@ from common.study.study import Study
 from server.run.rounds import FEDERATED
 from simulations.cohorts.cohort import Cohort
 from simulations.engines.consortium_run import run_in_process
-from simulations.engines.identities import with_identities
-from simulations.engines.memory_sites import memory_agents
+from simulations.engines.memory_sites import memory_agents, with_identities
 from simulations.trials.cohort_predictions import predict_dataset
 
 KEY = bytes(range(32))

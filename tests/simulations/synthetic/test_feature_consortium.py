@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pytest
 from sklearn.linear_model import RidgeCV
@@ -99,7 +101,8 @@ def test_extractors_accept_the_study_and_made_its_constants(name):
     extractor = create_extractor(name, spec)
     if name in SCALED_BY_REFERENCE:
         assert len(spec.scaling.center) == spec.dim
-        assert public_reference.reference_fingerprints()[name] == extractor.fingerprint, (
+        stored = json.loads(public_reference.REFERENCE_FILE.read_text())["features"][name]
+        assert stored["fingerprint"] == extractor.fingerprint, (
             "the extractor changed: run python -m simulations.synthetic.public_reference"
         )
 

@@ -11,7 +11,7 @@ from common.models.base.parameters import expected_shapes
 from common.privacy.noise import skellam
 from common.study.private_round import encoding_of
 from simulations.engines.consortium_run import run_in_process
-from simulations.engines.identities import with_identities
+from simulations.engines.memory_sites import with_identities
 from simulations.trials import site_trials
 from simulations.trials.site_trials import SiteTrial, train_by_site
 
