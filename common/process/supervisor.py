@@ -222,7 +222,7 @@ def start_child(child: Child) -> subprocess.Popen[bytes]:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
-                preexec_fn=_end_with_parent,
+                preexec_fn=end_with_parent,
             )
         except OSError as error:
             raise ConfigError(
@@ -233,8 +233,8 @@ def start_child(child: Child) -> subprocess.Popen[bytes]:
             ) from None
 
 
-def _end_with_parent() -> None:
-    """Let the kernel end this child when its supervisor dies (Linux)."""
+def end_with_parent() -> None:
+    """Let the kernel end this child when its parent dies (Linux); for `preexec_fn`."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 

@@ -99,7 +99,12 @@ class PrivacyComparison:
 
 
 def compare_private_arms(
-    scenario: Scenario, cohort: Cohort, arms: Sequence[PrivateArm], *, clip: float
+    scenario: Scenario,
+    cohort: Cohort,
+    arms: Sequence[PrivateArm],
+    *,
+    clip: float,
+    workers: int | None = None,
 ) -> PrivacyComparison:
     """Train and score every arm on every fold of every seed of the scenario.
 
@@ -111,6 +116,7 @@ def compare_private_arms(
         cohort: All patients with their hospital.
         arms: What to train.
         clip: Public L2 bound of one patient's gradient.
+        workers: Processes; every core by default.
 
     Returns:
         Scores of the arms, and of Cox and logistic regression on clinical columns (`FLOOR`); NaN
@@ -119,9 +125,10 @@ def compare_private_arms(
     split, count = SPLITS[scenario.folds.rule], scenario.folds.count
     keys = [(seed, fold) for seed in scenario.seeds for fold in range(count)]
     jobs = [(split(cohort, count, seed) == fold,) for seed, fold in keys]
+    shared = (scenario, cohort, arms, clip)
     scores = [
         scored.assign(seed=keys[place][0], fold=keys[place][1])
-        for place, scored in over_cores(_one_fold, jobs, shared=(scenario, cohort, arms, clip))
+        for place, scored in over_cores(_one_fold, jobs, shared=shared, workers=workers)
     ]
     cells = pd.concat(scores).sort_values(["seed", "fold"], kind="stable")
     return PrivacyComparison(cells.reset_index(drop=True), count)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from scipy.linalg import eigh
 
 from common.errors import DataError
 
@@ -71,14 +72,15 @@ def fit_projection(tables: Sequence[pd.DataFrame], components: int) -> PublicPro
         rows.append(np.clip(z, -_CLIP, _CLIP))
     pooled = np.concatenate(rows)
     pooled = pooled - pooled.mean(axis=0)
-    _, singular, axes = np.linalg.svd(pooled, full_matrices=False)
-    spread = singular[:components, None] / np.sqrt(len(pooled))
-    signs = np.sign(axes[:components].sum(axis=1, keepdims=True))
+    largest = [len(shared) - components, len(shared) - 1]
+    variances, vectors = eigh(pooled.T @ pooled / len(pooled), subset_by_index=largest)
+    axes, spread = vectors.T[::-1], np.sqrt(variances[::-1, None])
+    signs = np.sign(axes.sum(axis=1, keepdims=True))
     return PublicProjection(
         columns=tuple(shared),
         center=np.mean(centers, axis=0),
         scale=np.mean(scales, axis=0),
-        components=signs * axes[:components] / spread,
+        components=signs * axes / spread,
     )
 
 

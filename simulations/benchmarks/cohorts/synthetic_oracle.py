@@ -19,7 +19,8 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from simulations.benchmarks.parts.check import Check, progress, run
+from simulations.benchmarks.parts.check import Check, Size, at_full_size, progress
+from simulations.benchmarks.parts.command import main
 from simulations.benchmarks.parts.paired_bootstrap import (
     Difference,
     OrderedPairs,
@@ -41,13 +42,23 @@ from simulations.benchmarks.parts.synthetic_trial import (
 )
 from simulations.engines.worker_process import over_cores
 
-NAME = "synthetic_oracle"
 DURATION = "about 5 minutes on two cores"
-SEEDS = (1, 2, 3)
-HOSPITALS = 6
-PATIENTS = 2000
 MARGIN = 0.03
-DRAWS = 1000
+
+
+@dataclass(frozen=True)
+class OracleSize(Size):
+    """So many hospitals, patients in each, rounds (None: as planned), and bootstrap draws."""
+
+    hospitals: int = 6
+    patients: int = 2000
+    rounds: int | None = None
+    draws: int = 1000
+    workers: int | None = None
+
+
+FULL = OracleSize(seeds=(1, 2, 3))
+MINIATURE = OracleSize(seeds=(1,), hospitals=3, patients=40, rounds=1, draws=20, workers=1)
 
 METRICS = {"AUC": "response AUC", "C": "C-index"}
 
@@ -60,35 +71,34 @@ class Ranked:
     inside: PairedRanks
 
 
-def checks(_data: Path) -> Iterator[Check]:
+def checks(data: Path, size: OracleSize) -> Iterator[Check]:
     """Yield the checks; the patients are synthetic."""
-    by_seed = [_rank_all(seed, scores) for seed, scores in _all_scores()]
+    by_seed = [_rank_all(seed, scores, size) for seed, scores in _all_scores(size).items()]
     for metric in METRICS:
-        yield from _metric_checks(metric, [ranked[metric] for ranked in by_seed])
+        yield from at_full_size(_metric_checks(metric, [ranked[metric] for ranked in by_seed]))
 
 
-def _all_scores() -> Iterator[tuple[int, dict[ArmName, Scores]]]:
-    """Train every arm of every seed over the cores and yield the scores by seed."""
-    jobs = [(seed, arm) for seed in SEEDS for arm in ARMS]
-    found: dict[int, dict[ArmName, Scores]] = {seed: {} for seed in SEEDS}
+def _all_scores(size: OracleSize) -> dict[int, dict[ArmName, Scores]]:
+    """Train every arm of every seed over the cores and return the scores by seed."""
+    jobs = [(seed, arm) for seed in size.seeds for arm in ARMS]
+    found: dict[int, dict[ArmName, Scores]] = {seed: {} for seed in size.seeds}
     with TemporaryDirectory(prefix="tumorboard-") as folder:
-        for place, scores in over_cores(_train_one, jobs, shared=(Path(folder),)):
+        shared = (size, Path(folder))
+        for place, scores in over_cores(_train_one, jobs, shared=shared, workers=size.workers):
             seed, arm = jobs[place]
             found[seed][arm] = scores
             progress(f"seed {seed}: {arm} is trained")
-    yield from found.items()
+    return found
 
 
-def _train_one(folder: Path, seed: int, arm: ArmName) -> Scores:
-    return run_arm(draw_trial(seed, HOSPITALS, PATIENTS), arm, folder / str(seed))
+def _train_one(size: OracleSize, folder: Path, seed: int, arm: ArmName) -> Scores:
+    trial = draw_trial(seed, size.hospitals, size.patients)
+    return run_arm(trial, arm, folder / str(seed), rounds=size.rounds)
 
 
-def _rank_all(seed: int, scores: dict[ArmName, Scores]) -> dict[str, Ranked]:
-    trial = draw_trial(seed, HOSPITALS, PATIENTS)
-    progress(
-        f"seed {seed}: {len(trial.train)} training and {len(trial.test)} held-out patients of "
-        f"{HOSPITALS} hospitals"
-    )
+def _rank_all(seed: int, scores: dict[ArmName, Scores], size: OracleSize) -> dict[str, Ranked]:
+    trial = draw_trial(seed, size.hospitals, size.patients)
+    progress(f"seed {seed}: {len(trial.train)} training and {len(trial.test)} held-out patients")
     response = {arm: found.response for arm, found in scores.items()} | {
         "oracle": trial.truth["attainable_response_probability"].to_numpy(),
         "full oracle": trial.truth["response_probability"].to_numpy(),
@@ -97,20 +107,22 @@ def _rank_all(seed: int, scores: dict[ArmName, Scores]) -> dict[str, Ranked]:
         "oracle": trial.truth["attainable_risk"].to_numpy(),
         "full oracle": trial.truth["risk"].to_numpy(),
     }
+    lives = survival_pairs(trial.test.time_months, trial.test.event)
+    pairs = response_pairs(trial.test.response)
     return {
-        "AUC": _rank(trial, response_pairs(trial.test.response), response, seed),
-        "C": _rank(trial, survival_pairs(trial.test.time_months, trial.test.event), risk, seed),
+        "AUC": _rank(trial, pairs, response, seed, size.draws),
+        "C": _rank(trial, lives, risk, seed, size.draws),
     }
 
 
 def _rank(
-    trial: SyntheticTrial, pairs: OrderedPairs, scores: dict[str, FloatArray], seed: int
+    trial: SyntheticTrial, pairs: OrderedPairs, scores: dict[str, FloatArray], seed: int, draws: int
 ) -> Ranked:
     hospital = trial.test.hospital
     near = {name: scores[name] for name in ("fused", "alone")}
     return Ranked(
-        PairedRanks(pairs, scores, hospital, draws=DRAWS, seed=seed),
-        PairedRanks(pairs.inside(hospital), near, hospital, draws=DRAWS, seed=seed),
+        PairedRanks(pairs, scores, hospital, draws=draws, seed=seed),
+        PairedRanks(pairs.inside(hospital), near, hospital, draws=draws, seed=seed),
     )
 
 
@@ -124,7 +136,7 @@ def _metric_checks(metric: str, by_seed: Sequence[Ranked]) -> Iterator[Check]:
     name = METRICS[metric]
     gaps = [ranks.difference("oracle", "fused") for ranks in overall]
     yield Check(
-        f"{name}: oracle minus fused, worst of {len(SEEDS)} seeds",
+        f"{name}: oracle minus fused, worst seed",
         max(gap.value for gap in gaps),
         MARGIN,
         "<=",
@@ -168,7 +180,7 @@ def _is_above_zero(what: str, ranks: Sequence[PairedRanks], other: str, note: st
     mean = mean_difference(ranks, "fused", other)
     each = [one.difference("fused", other) for one in ranks]
     return Check(
-        f"{what}, mean of {len(ranks)} seeds, lower end of the 95 % interval",
+        f"{what}, mean of seeds, lower end of the 95 % interval",
         mean.low,
         0.0,
         ">",
@@ -185,4 +197,4 @@ def _told(found: Sequence[Difference]) -> str:
 
 
 if __name__ == "__main__":
-    run(NAME, checks, seeds=SEEDS)
+    main(__file__)

@@ -16,16 +16,19 @@ from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from common.commands.cli_output import Output
-from simulations.benchmarks.parts.check import Check, progress, run
-from simulations.scenario.scenario import Scenario, load_scenario
+from simulations.benchmarks.parts.check import Check, at_full_size
+from simulations.benchmarks.parts.cohort_size import ScenarioSize
+from simulations.benchmarks.parts.command import main
+from simulations.scenario.scenario import Scenario
 from simulations.scenario.scenario_run import ScenarioResult, run_scenario
 from simulations.scenario.scenario_study import load_cohort
 
-NAME = "tcga_by_hospital"
 DURATION = "about 4 minutes on two cores"
-SEEDS = (2, 3)
-SCENARIOS = ("tcga_luad", "tcga_brca")
+NEEDS = ("tcga",)
+FULL = ScenarioSize(seeds=(2, 3), scenarios=("tcga_luad", "tcga_brca"))
+MINIATURE = ScenarioSize(
+    seeds=(2,), partial=True, scenarios=("tcga_luad",), folds=2, rounds=2, workers=1
+)
 MARGINS = {"federated": 0.02, "fedavg": 0.05}
 """Most C-index an arm may lose against pooled training; fedavg is shown for comparison."""
 
@@ -35,25 +38,25 @@ Rows = dict[str, dict[str, float]]
 """Arm -> column of the comparison -> value."""
 
 
-def checks(data: Path) -> Iterator[Check]:
+def checks(data: Path, size: ScenarioSize) -> Iterator[Check]:
     """Yield the checks.
 
     Args:
         data: Folder that holds `tcga/`.
+        size: Scenarios, folds and seeds.
     """
-    for name in SCENARIOS:
-        scenario = restricted(load_scenario(name))
-        cohort = load_cohort(scenario, data)
+    for name in size.scenarios:
+        scenario = restricted(size.scenario(name))
         with TemporaryDirectory(prefix="tumorboard-") as folder:
-            progress(f"{name}: {len(SEEDS)} seeds, {scenario.folds.count} folds")
-            result = run_scenario(scenario, cohort, Path(folder), output=Output(json_mode=True))
-        yield from comparison_checks(result)
+            cohort = load_cohort(scenario, data)
+            result = run_scenario(scenario, cohort, Path(folder), workers=size.workers)
+        yield from at_full_size(comparison_checks(result))
 
 
 def restricted(scenario: Scenario) -> Scenario:
-    """Return the scenario with the arms and seeds of this benchmark."""
+    """Return the scenario with the arms of this benchmark."""
     arms = [arm for arm in scenario.arms if arm.name in ARMS]
-    return scenario.model_copy(update={"arms": arms, "seeds": list(SEEDS)})
+    return scenario.model_copy(update={"arms": arms})
 
 
 def comparison_checks(result: ScenarioResult) -> Iterator[Check]:
@@ -88,4 +91,4 @@ def _told(rows: Rows, arm: str) -> str:
 
 
 if __name__ == "__main__":
-    run(NAME, checks, seeds=SEEDS)
+    main(__file__)

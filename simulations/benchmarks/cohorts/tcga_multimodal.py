@@ -11,7 +11,6 @@ Bengio, 2003), p-values by Holm's method over the arms of one endpoint.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,17 +20,20 @@ import pandas as pd
 
 from common.metrics.catalogue import headlines
 from simulations.arms.multimodal_arms import arms_of_less, score_seed
-from simulations.benchmarks.parts.check import Check, progress, run
+from simulations.benchmarks.parts.check import Check, at_full_size, progress
+from simulations.benchmarks.parts.cohort_size import ScenarioSize
+from simulations.benchmarks.parts.command import main
 from simulations.comparison.arm_metrics import WITHIN
 from simulations.comparison.comparison import cell_metrics, compare_arms
 from simulations.engines.worker_process import over_cores
-from simulations.scenario.scenario import load_scenario
 from simulations.scenario.scenario_study import load_cohort
 
-NAME = "tcga_multimodal"
 DURATION = "about 4 minutes on two idle cores"
-SEEDS = (0, 1, 2, 3, 4)
-SCENARIOS = ("tcga_luad", "tcga_brca", "tcga_stad")
+NEEDS = ("tcga",)
+FULL = ScenarioSize(seeds=(0, 1, 2, 3, 4), scenarios=("tcga_luad", "tcga_brca", "tcga_stad"))
+MINIATURE = ScenarioSize(
+    seeds=(0,), partial=True, scenarios=("tcga_luad",), folds=2, rounds=2, workers=1
+)
 REFERENCE = "federated"
 MARGIN = 0.01
 SIGNIFICANT = 0.05
@@ -68,13 +70,14 @@ class Verdict:
         return f"{self.gain:+.3f} ({self.low:+.3f} to {self.high:+.3f}), {self.words}"
 
 
-def checks(data: Path) -> Iterator[Check]:
+def checks(data: Path, size: ScenarioSize) -> Iterator[Check]:
     """Yield the checks.
 
     Args:
         data: Folder that holds `tcga/`.
+        size: Scenarios, folds and seeds.
     """
-    for name, predictions in _predictions(data):
+    for name, predictions in _predictions(data, size):
         cells = cell_metrics(predictions)
         folds = int(cells["fold"].nunique())
         table = compare_arms(cells, REFERENCE, test_share=1 / (folds - 1))
@@ -85,8 +88,8 @@ def checks(data: Path) -> Iterator[Check]:
             if rows:
                 who = f"{name}, {metric} ({patients} patients, {hospitals} hospitals)"
                 show(who, rows)
-                less = arms_of_less(load_scenario(name))
-                yield from endpoint_checks(who, rows, within, less)
+                less = arms_of_less(size.scenario(name))
+                yield from at_full_size(endpoint_checks(who, rows, within, less))
 
 
 def endpoint_checks(who: str, rows: Rows, within: Rows, less: Sequence[str]) -> Iterator[Check]:
@@ -147,22 +150,17 @@ def _rows(table: pd.DataFrame, metric: str) -> Rows:
     return {str(arm): dict(row) for arm, row in part.iterrows()}
 
 
-def _predictions(data: Path) -> Iterator[tuple[str, pd.DataFrame]]:
-    """Yield (scenario, predictions of all seeds) in order; seeds run over the cores."""
-    found: dict[str, list[pd.DataFrame]] = defaultdict(list)
-    jobs = [(name, seed, data) for name in SCENARIOS for seed in SEEDS]
-    for place, predictions in over_cores(_scored, jobs):
-        name = jobs[place][0]
-        found[name].append(predictions)
-        progress(f"{name}: {len(found[name])} of {len(SEEDS)} seeds")
-        if len(found[name]) == len(SEEDS):
-            yield name, pd.concat(found[name], ignore_index=True)
-
-
-def _scored(name: str, seed: int, data: Path) -> pd.DataFrame:
-    scenario = load_scenario(name)
-    return score_seed(scenario, load_cohort(scenario, data), seed)
+def _predictions(data: Path, size: ScenarioSize) -> Iterator[tuple[str, pd.DataFrame]]:
+    """Yield (scenario, predictions of all seeds); seeds run over the cores."""
+    for name in size.scenarios:
+        scenario, found = size.scenario(name), []
+        shared = (scenario, load_cohort(scenario, data))
+        jobs = [(seed,) for seed in size.seeds]
+        for _, predictions in over_cores(score_seed, jobs, shared=shared, workers=size.workers):
+            found.append(predictions)
+            progress(f"{name}: {len(found)} of {len(jobs)} seeds")
+        yield name, pd.concat(found, ignore_index=True)
 
 
 if __name__ == "__main__":
-    run(NAME, checks, seeds=SEEDS)
+    main(__file__)

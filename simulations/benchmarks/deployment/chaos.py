@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from client.operate.site_processes import SitePaths
@@ -33,40 +34,59 @@ from simulations.attackers.faults import FaultInjector
 from simulations.attackers.hostile_agent import ATTACKS
 from simulations.attackers.hostile_relay import attack
 from simulations.attackers.intruders import all_attempts, slow_lines, tapped_line
-from simulations.benchmarks.parts.check import Check, progress, run
+from simulations.benchmarks.parts.check import Check, Size, progress
+from simulations.benchmarks.parts.command import main
 from simulations.consortium.consortium_check import check_agreement
 from simulations.consortium.local_consortium import running
 
 DURATION = "about 10 minutes on 2 idle cores"
-SEED = 20
-FAULTS, SHORT_FAULTS = 30, 10
-"""Kills in the slow tests, and in this benchmark, which is their short form."""
-
 STUDIES = 2
 """Over at least so many studies the kills are spread, so that both modes meet them."""
 
-AWAY_S = 60.0
-CUT_S = 90.0
+
+@dataclass(frozen=True)
+class ChaosSize(Size):
+    """How much trouble.
+
+    Attributes:
+        scenes: Names of the scenes.
+        faults: Kills.
+        away_s: Seconds without a SuperLink.
+        cut_s: Seconds without a line.
+    """
+
+    scenes: tuple[str, ...] = (
+        "kills",
+        "superlink_down",
+        "hospital_troubles",
+        "bad_hospital",
+        "bad_relay",
+        "intruders",
+        "lines",
+    )
+    faults: int = 10
+    away_s: float = 60.0
+    cut_s: float = 90.0
 
 
-def checks(data: Path) -> Iterator[Check]:
+FULL = ChaosSize(seeds=(20,))
+MINIATURE = ChaosSize(seeds=(20,), partial=True, scenes=("bad_relay",))
+
+
+def checks(data: Path, size: ChaosSize) -> Iterator[Check]:
     """Yield the checks; no real data is used."""
     with tempfile.TemporaryDirectory(prefix="tb") as folder:
         stage = Stage.build(Path(folder) / "c")
         with running(stage.consortium):
-            for scene in SCENES:
-                progress(f"scene: {scene.__name__}")
-                yield from scene(stage)
+            for name in size.scenes:
+                progress(f"scene: {name}")
+                yield from SCENES[name](stage, size)
 
 
-def short_kills(stage: Stage) -> Iterator[Check]:
-    """Yield the checks of `kills` after fewer of them."""
-    yield from kills(stage, SHORT_FAULTS)
-
-
-def kills(stage: Stage, faults: int = FAULTS, rounds: int = 12) -> Iterator[Check]:
+def kills(stage: Stage, size: ChaosSize) -> Iterator[Check]:
     """Yield checks after so many kill -9 at random moments, over several studies."""
-    injector = FaultInjector(stage.consortium, SEED)
+    faults, rounds = size.faults, 12
+    injector = FaultInjector(stage.consortium, size.seeds[0])
     version, ended, same, agreed = 100, 0, [], []
     while injector.count < faults:
         mode: Mode = "none" if version % 2 == 0 else "distributed"
@@ -87,18 +107,20 @@ def kills(stage: Stage, faults: int = FAULTS, rounds: int = 12) -> Iterator[Chec
     yield Check("studies whose status, ledgers and logs agree", sum(agreed), studies, "==")
 
 
-def superlink_down(stage: Stage, seconds: float = AWAY_S) -> Iterator[Check]:
+def superlink_down(stage: Stage, size: ChaosSize) -> Iterator[Check]:
     """Yield checks after the SuperLink was away for a minute in mid-study."""
     study = stage.study(200, "none", 6)
     made = stage.begin(study)
     wait_for_round(made, 2)
-    superlink_away(stage, seconds)
+    superlink_away(stage, size.away_s)
     phase = wait_for_end(made)
-    yield _flag(f"study ends after {seconds:.0f} s without SuperLink", phase == "done")
+    yield _flag(
+        "study ends after a while without SuperLink", phase == "done", f"{size.away_s:.0f} s"
+    )
     yield _flag("its model is the faultless one", _model(made) == stage.faultless_model(study))
 
 
-def hospital_troubles(stage: Stage) -> Iterator[Check]:
+def hospital_troubles(stage: Stage, size: ChaosSize) -> Iterator[Check]:
     """Yield checks of a full disk and of a ledger from before, at one hospital of three."""
     bad = sorted(stage.lines)[0]
     made = stage.begin(stage.study(300, "local", 8, quorum=2, timeout_s=30))
@@ -124,7 +146,7 @@ def hospital_troubles(stage: Stage) -> Iterator[Check]:
     yield _flag("the study ends all the same", phase == "done", phase)
 
 
-def bad_hospital(stage: Stage) -> Iterator[Check]:
+def bad_hospital(stage: Stage, size: ChaosSize) -> Iterator[Check]:
     """Yield checks of a hospital that sends nonsense, another kind in every round."""
     bad = sorted(stage.lines)[-1]
     watch = AuditWatch.of_site(stage.consortium.sites[bad])
@@ -152,13 +174,13 @@ def bad_hospital(stage: Stage) -> Iterator[Check]:
     yield _flag("the run goes on to its end", phase == "done", phase)
 
 
-def bad_relay(stage: Stage) -> Iterator[Check]:
+def bad_relay(stage: Stage, size: ChaosSize) -> Iterator[Check]:
     """Yield checks of a relay that calls the agent's socket at will."""
     site_id = sorted(stage.lines)[1]
     study = stage.study(500, "local", 4)
     stage.consortium.agree(study)
     home = stage.consortium.sites[site_id]
-    loot = attack(SitePaths.of(home).socket, study, seed=SEED)
+    loot = attack(SitePaths.of(home).socket, study, seed=size.seeds[0])
     policy = load_policy(home)
     ledger = Ledger(policy.ledger, policy.site_id, LedgerBudgets.from_policy(policy))
     ledger.verify()
@@ -175,12 +197,12 @@ def bad_relay(stage: Stage) -> Iterator[Check]:
     yield Check("epsilon spent by all of it", epsilon, study.privacy.epsilon + 1e-9, "<=")
 
 
-def intruders(stage: Stage, rounds: int = 100, delay_s: float = 0.05) -> Iterator[Check]:
+def intruders(stage: Stage, size: ChaosSize) -> Iterator[Check]:
     """Yield checks of everybody who tries to get in while a study is running.
 
     The lines are slow meanwhile, so that the study is still running when the last has tried.
     """
-    private = stage.study(901, "local", 4)
+    rounds, delay_s, private = 100, 0.05, stage.study(901, "local", 4)
     stage.consortium.agree(private)
     study = stage.study(900, "none", rounds, timeout_s=240)
     tapped = sorted(stage.lines)[0]
@@ -201,7 +223,7 @@ def intruders(stage: Stage, rounds: int = 100, delay_s: float = 0.05) -> Iterato
     yield _flag("the run goes on, to the faultless model", same, phase)
 
 
-def lines(stage: Stage, cut_s: float = CUT_S) -> Iterator[Check]:
+def lines(stage: Stage, size: ChaosSize) -> Iterator[Check]:
     """Yield checks of delay, loss, a cut in mid-upload, and a hospital that is too slow."""
     for line in stage.lines.values():
         line.line.delay_s, line.line.loss = 0.1, 0.01
@@ -216,13 +238,13 @@ def lines(stage: Stage, cut_s: float = CUT_S) -> Iterator[Check]:
     study = stage.study(700, "none", 4)
     made = stage.begin(study)
     wait_for_round(made, 1)
-    first.cut(cut_s)
+    first.cut(size.cut_s)
     phase = wait_for_end(made)
     same = phase == "done" and _model(made) == stage.faultless_model(study)
-    yield _flag(f"line of a hospital cut for {cut_s:.0f} s: the faultless model", same, phase)
+    yield _flag("line of a hospital cut for a while: the faultless model", same, phase)
     made = stage.begin(stage.study(800, "none", 5, quorum=2, timeout_s=20))
     wait_for_round(made, 1)
-    last.silence(cut_s)
+    last.silence(size.cut_s)
     phase = wait_for_end(made)
     checkpoint = load_checkpoint(made.path / "checkpoints")
     slowest = max(h.seconds for h in checkpoint.history) if checkpoint else None
@@ -230,15 +252,12 @@ def lines(stage: Stage, cut_s: float = CUT_S) -> Iterator[Check]:
     yield Check("longest round beside it, s; deadline 20 s", slowest, 40, "<=")
 
 
-SCENES = (
-    short_kills,
-    superlink_down,
-    hospital_troubles,
-    bad_hospital,
-    bad_relay,
-    intruders,
-    lines,
-)
+SCENES: dict[str, Callable[[Stage, ChaosSize], Iterator[Check]]] = {
+    scene.__name__: scene
+    for scene in (
+        kills, superlink_down, hospital_troubles, bad_hospital, bad_relay, intruders, lines
+    )
+}  # fmt: skip
 
 
 def _flag(what: str, holds: bool, note: str = "") -> Check:
@@ -260,4 +279,4 @@ def _all_agree(stage: Stage, made: RunFolder) -> bool:
 
 
 if __name__ == "__main__":
-    run("chaos", checks, seeds=[SEED])
+    main(__file__)

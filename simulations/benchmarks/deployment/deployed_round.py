@@ -7,14 +7,15 @@ run it, with Flower's TLS, node keys and database on disk, which is what ours ha
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
 import psutil
 
-from simulations.benchmarks.parts.check import Check, progress, run
+from simulations.benchmarks.parts.check import Check, Size, progress
+from simulations.benchmarks.parts.command import main
 from simulations.deployed.bench_run import Measured
 from simulations.deployed.our_round import measure_ours
 from simulations.deployed.stock_round import measure_secured_stock, measure_stock
@@ -24,12 +25,13 @@ SMALL, LARGE = 500, 25_000_000
 MIB_PER_SITE = {SMALL: 450, LARGE: 1900}
 """Memory that a site of either side needs; a configuration that does not fit is left out."""
 
-TIMES_STOCK = {SMALL: 0.8, LARGE: 1.6}
-"""Most seconds of a round as a multiple of stock's as it comes. A large model passes TLS, a
-database on disk and a second process at the hospital, which stock does without."""
-
-TIMES_SECURED = 1.0
-"""Most seconds of a round as a multiple of stock's with TLS, node keys and database."""
+TIMES = {
+    "stock, secured": {SMALL: 1.0, LARGE: 1.0},
+    "stock, as it comes": {SMALL: 0.8, LARGE: 1.6},
+}
+"""Most seconds of a round as a multiple of stock's. Secured stock has TLS, node keys and a
+database as ours has; as it comes, a large model does without them and without a second process at
+the hospital."""
 
 OVERHEAD = 1.35
 """Most bytes on the line of a large model, as a multiple of the model sent and sent back."""
@@ -42,53 +44,46 @@ SIDES = {
 
 
 @dataclass(frozen=True)
-class RoundSize:
+class RoundSize(Size):
     """What is measured.
 
     Attributes:
         sites: Numbers of SuperNodes.
-        rounds: Parameters of a model -> rounds it is measured for; the first warms up.
+        rounds: (parameters of a model, rounds it is measured for); the first warms up.
+        rivals: What ours is measured against.
     """
 
-    sites: tuple[int, ...]
-    rounds: Mapping[int, int]
+    sites: tuple[int, ...] = (3, 6, 10)
+    rounds: tuple[tuple[int, int], ...] = ((SMALL, 4), (LARGE, 3))
+    rivals: tuple[str, ...] = tuple(TIMES)
 
 
-FULL = RoundSize(sites=(3, 6, 10), rounds={SMALL: 4, LARGE: 3})
-MINIATURE = RoundSize(sites=(3,), rounds={SMALL: 2})
+FULL = RoundSize()
+MINIATURE = RoundSize(partial=True, sites=(1,), rounds=((SMALL, 2),), rivals=("stock, secured",))
 
 
-def checks(data: Path, size: RoundSize = FULL) -> Iterator[Check]:
+def checks(data: Path, size: RoundSize) -> Iterator[Check]:
     """Yield the checks; no real data is used."""
-    for parameters, rounds in size.rounds.items():
+    for parameters, rounds in size.rounds:
         for sites in size.sites:
             if not _fits(sites, parameters):
                 progress(f"left out for want of memory: {sites} sites, {parameters} parameters")
                 continue
-            ours, secured, stock = (_measure(name, sites, parameters, rounds) for name in SIDES)
+            names = ("ours", *size.rivals)
+            ours, *rivals = (_measure(name, sites, parameters, rounds) for name in names)
             what = f"{sites} SuperNodes, {parameters:,} parameters"
-            yield from _seconds(what, parameters, ours, secured, stock)
-            yield _bytes(what, parameters, ours, stock)
+            for name, rival in zip(size.rivals, rivals, strict=True):
+                yield _seconds(name, what, TIMES[name][parameters], ours, rival)
+            yield _bytes(what, parameters, ours, rivals[-1])
 
 
-def _seconds(
-    what: str, parameters: int, ours: Measured, secured: Measured, stock: Measured
-) -> Iterator[Check]:
-    took = median(ours.seconds[1:])
-    yield Check(
-        f"median s per round of two exchanges, {what}; bound: {TIMES_SECURED:g} x stock FedAvg "
-        "with TLS, node keys and database in the same run",
-        took,
-        TIMES_SECURED * median(secured.seconds[1:]),
+def _seconds(name: str, what: str, times: float, ours: Measured, rival: Measured) -> Check:
+    return Check(
+        f"median s per round of two exchanges, {what}; bound: {times:g} x {name} FedAvg, same run",
+        median(ours.seconds[1:]),
+        times * median(rival.seconds[1:]),
         "<=",
-        note=f"memory of one, MiB: {_memory(ours)}; stock: {_memory(secured)}",
-    )
-    yield Check(
-        f"the same; bound: {TIMES_STOCK[parameters]:g} x stock FedAvg as it comes",
-        took,
-        TIMES_STOCK[parameters] * median(stock.seconds[1:]),
-        "<=",
-        note=f"memory of one, MiB, stock: {_memory(stock)}",
+        note=f"memory of one, MiB: {_memory(ours)}; stock: {_memory(rival)}",
     )
 
 
@@ -129,4 +124,4 @@ def _fits(sites: int, parameters: int) -> bool:
 
 
 if __name__ == "__main__":
-    run("deployed_round", checks, seeds=[])
+    main(__file__)

@@ -1,4 +1,4 @@
-"""Compare extraction with references: encoder with torch and its speed, PyRadiomics, masks.
+"""Compare the tile encoder with torch, result and speed, and extract a slide twice.
 
 The encoder runs as extraction runs it (ONNX Runtime, one thread, batches of 16) and as plain
 torch runs it (evaluation mode, inference mode, one thread, channels first, batches of 32), on
@@ -8,11 +8,10 @@ programs on the machine disturb it little.
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import statistics
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -24,44 +23,36 @@ from client.extract.slides.tiles import plan_tiles
 from client.extract.slides.tissue import TissueParams, find_tissue
 from client.extract.slides.wsi_reader import SlideReader
 from common.cohort.manifest import PatientRow
-from common.errors import DataError
 from common.study.study import ExtractorSpec, FeatureSpec
-from simulations.benchmarks.parts.check import Check, progress, run
+from simulations.benchmarks.parts.check import Check, Size, progress
+from simulations.benchmarks.parts.command import main
 
-NAME = "extraction_reference"
 DURATION = "about 2 minutes on one core"
-N_TILES = 64
-_REPEATS = 5
+NEEDS = ("wsi_small", "he_patches")
 _EXTRACTION_BATCH, _TORCH_BATCH = 16, 32
-_RADIOLOGY = "simulations.benchmarks.parts.radiomics_reference_checks"
 
 
-def checks(data: Path) -> Iterator[Check]:
-    """Yield the checks; `data` is the folder of the real data.
+@dataclass(frozen=True)
+class ExtractionSize(Size):
+    """So many tiles, encoded so often, and which slide is extracted whole."""
 
-    Raises:
-        DataError: The slides are not there.
-    """
-    slides = _slides(data)
+    tiles: int = 64
+    repeats: int = 5
+    slide: str = "*.svs"
+
+
+FULL, MINIATURE = ExtractionSize(), ExtractionSize(tiles=4, repeats=1, slide="*.tif")
+
+
+def checks(data: Path, size: ExtractionSize) -> Iterator[Check]:
+    """Yield the checks; `data` is the folder of the real data."""
+    slides = sorted((data / "wsi_small").glob("*.svs"))
+    slides += sorted((data / "he_patches" / "tcga_tiff").glob("*.tif"))
     yield from _physical_size(slides)
-    tiles = _tiles(slides)
+    tiles = _tiles(slides, size)
     progress(f"{len(tiles)} tiles of {len(slides)} slides")
-    yield from _encoder(tiles)
-    yield from _whole_slide(slides[0])
-    if importlib.util.find_spec(_RADIOLOGY) is not None:
-        yield from importlib.import_module(_RADIOLOGY).checks(data)
-
-
-def _slides(data: Path) -> list[Path]:
-    found = sorted((data / "wsi_small").glob("*.svs"))
-    found += sorted((data / "he_patches" / "tcga_tiff").glob("*.tif"))
-    if not found:
-        raise DataError(
-            "the real slides are not there",
-            where=str(data),
-            cure="give the folder of the real data: --data ../shared/data",
-        )
-    return found
+    yield from _encoder(tiles, size)
+    yield from _whole_slide(next(path for path in slides if path.match(size.slide)))
 
 
 def _physical_size(slides: list[Path]) -> Iterator[Check]:
@@ -79,12 +70,12 @@ def _physical_size(slides: list[Path]) -> Iterator[Check]:
             resolutions.append(slide.um_per_px)
             worst = max(worst, abs(grid.side_px * slide.um_per_px / 112.0 - 1))
     low, high = min(resolutions), max(resolutions)
-    what = f"side of a tile against 112 um, worst of {len(slides)} slides ({low:g} to {high:g} um)"
-    yield Check(what + ", relative error", worst, 0.005, "<=")
+    what = "side of a tile against 112 um, worst slide, relative error"
+    yield Check(what, worst, 0.005, "<=", f"{len(slides)} slides, {low:g} to {high:g} um per pixel")
 
 
-def _tiles(slides: list[Path]) -> NDArray[np.uint8]:
-    """Return N_TILES tissue tiles of 224 px at 0.5 um, taken from the slides in turn."""
+def _tiles(slides: list[Path], size: ExtractionSize) -> NDArray[np.uint8]:
+    """Return tissue tiles of 224 px at 0.5 um, taken from the slides in turn."""
     tiles: list[NDArray[np.uint8]] = []
     for path in slides:
         with SlideReader(path) as slide:
@@ -92,12 +83,12 @@ def _tiles(slides: list[Path]) -> NDArray[np.uint8]:
             grid = plan_tiles(slide, tissue, tile_px=224, um_per_px=0.5, min_tissue=0.25)
             for x, y in grid.corners[:8]:
                 tiles.append(slide.read(int(x), int(y), grid.side_px, grid.side_px, (224, 224)))
-        if len(tiles) >= N_TILES:
+        if len(tiles) >= size.tiles:
             break
-    return np.stack(tiles[:N_TILES])
+    return np.stack(tiles[: size.tiles])
 
 
-def _encoder(tiles: NDArray[np.uint8]) -> Iterator[Check]:
+def _encoder(tiles: NDArray[np.uint8], size: ExtractionSize) -> Iterator[Check]:
     import torch
 
     from client.extract.encoders.efficientnet_lite import load_efficientnet_lite0
@@ -127,6 +118,7 @@ def _encoder(tiles: NDArray[np.uint8]) -> Iterator[Check]:
                 "torch, one tile at a time": lambda: plain(1),
             },
             len(tiles),
+            size.repeats,
         )
     finally:
         torch.set_num_threads(before)
@@ -136,10 +128,10 @@ def _encoder(tiles: NDArray[np.uint8]) -> Iterator[Check]:
     note = f"tiles per second and core: {told}"
     ratio = rates["ours"] / rates["torch"]
     what = f"encoder, tiles per second and core over plain torch in batches of {_TORCH_BATCH}"
-    yield Check(what, ratio, 5.0, ">=", note)
+    yield Check(what, ratio, 5.0, ">=", note, full_size=True)
     ratio = rates["ours"] / rates["torch, one tile at a time"]
     what = "encoder, tiles per second and core over torch at its fastest (one tile at a time)"
-    yield Check(what, ratio, 1.5, ">=", note)
+    yield Check(what, ratio, 1.5, ">=", note, full_size=True)
 
 
 def _in_batches(
@@ -151,10 +143,10 @@ def _in_batches(
     return np.concatenate(parts)
 
 
-def _rates(work: dict[str, Callable[[], object]], n_tiles: int) -> dict[str, float]:
+def _rates(work: dict[str, Callable[[], object]], n_tiles: int, repeats: int) -> dict[str, float]:
     """Return tiles a second of processor time, median over turns."""
     seconds: dict[str, list[float]] = {name: [] for name in work}
-    for _ in range(_REPEATS):
+    for _ in range(repeats):
         for name, task in work.items():
             started = time.process_time()
             task()
@@ -174,10 +166,11 @@ def _whole_slide(path: Path) -> Iterator[Check]:
     second = extractor.extract(row)
     rate = len(second.features) / (time.process_time() - started)
     note = f"{len(second.features)} tiles of {path.name}"
-    yield Check("whole extraction of a slide, tiles per second and core", rate, 20.0, ">=", note)
+    what = "whole extraction of a slide, tiles per second and core"
+    yield Check(what, rate, 20.0, ">=", note, full_size=True)
     same = float(np.abs(first.features - second.features).max())
     yield Check("extraction twice, largest difference of a feature", same, 0.0, "==")
 
 
 if __name__ == "__main__":
-    run(NAME, checks, seeds=[])
+    main(__file__)

@@ -62,7 +62,9 @@ class Site:
     control: Parameters
 
 
-def train_federated(strategy: Strategy, data: FlambyData, seed: int) -> nn.Linear:
+def train_federated(
+    strategy: Strategy, data: FlambyData, seed: int, *, updates: int = UPDATES
+) -> nn.Linear:
     """Return the global model after all rounds; batches go on from round to round."""
     model = initial_model(seed)
     torch.manual_seed(seed)
@@ -76,7 +78,7 @@ def train_federated(strategy: Strategy, data: FlambyData, seed: int) -> nn.Linea
     for _ in range(ROUNDS):
         deltas, shifts = [], []
         for site in sites:
-            delta, shift = train_site(strategy, model, site, control)
+            delta, shift = train_site(strategy, model, site, control, updates)
             deltas.append(delta)
             shifts.append(shift)
         weights = [site.weight for site in sites]
@@ -91,12 +93,12 @@ def train_federated(strategy: Strategy, data: FlambyData, seed: int) -> nn.Linea
 
 
 def train_site(
-    strategy: Strategy, model: nn.Linear, site: Site, control: Parameters
+    strategy: Strategy, model: nn.Linear, site: Site, control: Parameters, updates: int
 ) -> tuple[Parameters, Parameters]:
-    """Return (delta of the model, change of the site's control variate) after 100 updates."""
+    """Return (delta of the model, change of the site's control variate) after some updates."""
     local = copy.deepcopy(model)
     start = [p.detach().clone() for p in model.parameters()]
-    for _ in range(UPDATES):
+    for _ in range(updates):
         features, truth = next(site.stream)
         local.zero_grad()
         cox_loss(local(features), truth).backward()  # type: ignore[no-untyped-call]
@@ -109,7 +111,7 @@ def train_site(
                     gradient = gradient - site.control[i] + control[i]
                 parameter.sub_(strategy.lr * gradient)
     delta = [p.detach() - s for p, s in zip(local.parameters(), start, strict=True)]
-    shift = [-c - d / (UPDATES * strategy.lr) for c, d in zip(control, delta, strict=True)]
+    shift = [-c - d / (updates * strategy.lr) for c, d in zip(control, delta, strict=True)]
     if strategy.control_variates:
         site.control = [own + s for own, s in zip(site.control, shift, strict=True)]
     return delta, shift

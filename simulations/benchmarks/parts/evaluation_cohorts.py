@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from common.errors import DataError
 from common.metrics.tables.score_scale import FloatArray
 
 DAYS_PER_MONTH = 30.4375
@@ -46,31 +46,6 @@ class ScoredCohort:
     time_months: FloatArray | None = None
     event: FloatArray | None = None
     response: FloatArray | None = None
-
-
-def load_all(data: Path) -> list[ScoredCohort]:
-    """Return every cohort of the benchmark.
-
-    Raises:
-        DataError: The data folder lacks a file.
-    """
-    loaders: list[Callable[[Path], ScoredCohort]] = [
-        fed_tcga_brca,
-        lambda d: tcga_survival(d, "brca"),
-        lambda d: tcga_survival(d, "luad"),
-        lambda d: tcga_survival(d, "stad"),
-        ncctg_lung,
-        oropharynx,
-        nsclc_radiomics,
-        lambda d: tcga_response(d, "luad"),
-        lambda d: tcga_response(d, "stad"),
-    ]
-    try:
-        return [load(data) for load in loaders]
-    except FileNotFoundError as error:
-        raise DataError(
-            f"the data folder lacks {error.filename}", where=str(data), cure="give --data FOLDER"
-        ) from None
 
 
 def fed_tcga_brca(data: Path) -> ScoredCohort:
@@ -253,3 +228,17 @@ def _response_cohort(
         model = LogisticRegression(max_iter=2000).fit(features[fold != k], response[fold != k])
         logit[fold == k] = model.decision_function(features[fold == k])
     return ScoredCohort(name, site, [0.0, 1.0], [], response_logit=logit, response=response)
+
+
+COHORTS: dict[str, Callable[[Path], ScoredCohort]] = {
+    "fed_tcga_brca": fed_tcga_brca,
+    "tcga_brca": partial(tcga_survival, cohort="brca"),
+    "tcga_luad": partial(tcga_survival, cohort="luad"),
+    "tcga_stad": partial(tcga_survival, cohort="stad"),
+    "ncctg_lung": ncctg_lung,
+    "oropharynx_rtog": oropharynx,
+    "nsclc_ct_radiomics": nsclc_radiomics,
+    "tcga_luad_response": partial(tcga_response, cohort="luad"),
+    "tcga_stad_response": partial(tcga_response, cohort="stad"),
+}
+"""Name -> loader."""

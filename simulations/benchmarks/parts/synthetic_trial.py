@@ -113,7 +113,9 @@ def draw_trial(seed: int, hospitals: int, patients: int) -> SyntheticTrial:
     )
 
 
-def run_arm(trial: SyntheticTrial, arm: ArmName, folder: Path) -> Scores:
+def run_arm(
+    trial: SyntheticTrial, arm: ArmName, folder: Path, *, rounds: int | None = None
+) -> Scores:
     """Train one arm on the training patients and score the held-out ones.
 
     Hospitals without any patient of the arm's modalities do not take part in its training.
@@ -122,21 +124,28 @@ def run_arm(trial: SyntheticTrial, arm: ArmName, folder: Path) -> Scores:
         trial: The consortium.
         arm: What to train.
         folder: For the state of the runs; a killed run goes on from there.
+        rounds: Of every run; as the arm's plan says by default.
     """
     groups = trial.train.by_hospital()
     if arm != "alone":
-        return _train_and_score(trial, arm, groups, trial.test, folder / arm)
+        return _train_and_score(trial, arm, groups, trial.test, folder / arm, rounds)
     n = len(trial.test)
     response, risk = np.full(n, np.nan), np.full(n, np.nan)
     for site, own in groups.items():
         here = np.flatnonzero(trial.test.hospital == site)
         tested = trial.test.take(here)
-        found = _train_and_score(trial, arm, {site: own}, tested, folder / arm / site)
+        home = folder / arm / site
+        found = _train_and_score(trial, arm, {site: own}, tested, home, rounds)
         response[here], risk[here] = found.response, found.risk
     return Scores(response, risk)
 
 
-def arm_study(spec: ConsortiumSpec, arm: ArmName, groups: Mapping[str, Cohort]) -> Study:
+def arm_study(
+    spec: ConsortiumSpec,
+    arm: ArmName,
+    groups: Mapping[str, Cohort],
+    rounds: int | None = None,
+) -> Study:
     """Return the study of one arm over the hospitals in `groups`.
 
     Linear heads keep the plan of the study template. Nominal counts are those of the simulated
@@ -154,6 +163,7 @@ def arm_study(spec: ConsortiumSpec, arm: ArmName, groups: Mapping[str, Cohort]) 
     training = base.training if heads else FUSED_PLAN
     nominal = sum(len(group) for group in groups.values())
     update = {"test_fraction": 0.0, "nominal_patients": nominal, "seed": spec.seed}
+    update |= {"rounds": rounds or training.rounds}
     privacy = base.privacy.model_copy(
         update={
             "mode": "local" if arm == "private" else "none",
@@ -174,11 +184,16 @@ def arm_study(spec: ConsortiumSpec, arm: ArmName, groups: Mapping[str, Cohort]) 
 
 
 def _train_and_score(
-    trial: SyntheticTrial, arm: ArmName, groups: Mapping[str, Cohort], test: Cohort, folder: Path
+    trial: SyntheticTrial,
+    arm: ArmName,
+    groups: Mapping[str, Cohort],
+    test: Cohort,
+    folder: Path,
+    rounds: int | None,
 ) -> Scores:
     features = arm_study(trial.spec, arm, groups).features
     able = {site: own for site, own in groups.items() if _has_any(own, list(features))}
-    study = arm_study(trial.spec, arm, able)
+    study = arm_study(trial.spec, arm, able, rounds)
     predicted = train_in_memory(study, able, folder).predict(test)
     return Scores(predicted.response_prob, predicted.risk)
 

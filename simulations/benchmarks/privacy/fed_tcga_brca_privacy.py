@@ -19,15 +19,14 @@ from simulations.arms.private_arms import (
     PrivateArm,
     compare_private_arms,
 )
-from simulations.benchmarks.parts.check import Check, progress, run
-from simulations.scenario.scenario import load_scenario
+from simulations.benchmarks.parts.check import Check, at_full_size, progress
+from simulations.benchmarks.parts.cohort_size import ScenarioSize
+from simulations.benchmarks.parts.command import main
 from simulations.scenario.scenario_study import load_cohort
 
-NAME = "fed_tcga_brca_privacy"
 DURATION = "about 4 minutes on two cores"
-SEEDS = (0, 1, 2, 3, 4)
+NEEDS = ("multicentre_survival",)
 CLIP = 0.3
-DRAWS = 4
 REGIONS = 6
 METRIC = "c_index"
 REFERENCE = PrivateArm("together")
@@ -52,32 +51,38 @@ BOUNDS = {("distributed", 3.0): 0.02, ("distributed", 8.0): 0.01, ("local", 8.0)
 """Most C-index that a mode may lose against training together without privacy."""
 
 
-def arms() -> list[PrivateArm]:
+FULL = ScenarioSize(seeds=(0, 1, 2, 3, 4), draws=4)
+MINIATURE = ScenarioSize(seeds=(0,), folds=2, rounds=2, workers=1)
+
+
+def arms(draws: int = FULL.draws) -> list[PrivateArm]:
     """Return every arm that is compared."""
     found = [REFERENCE, PrivateArm("alone")]
     for epsilon in EPSILONS:
         found += [
-            PrivateArm("distributed", epsilon, draws=DRAWS),
-            PrivateArm("distributed", epsilon, n_min=REGIONS, draws=DRAWS),
-            PrivateArm("local", epsilon, draws=DRAWS),
-            PrivateArm("alone", epsilon, draws=DRAWS),
+            PrivateArm("distributed", epsilon, draws=draws),
+            PrivateArm("distributed", epsilon, n_min=REGIONS, draws=draws),
+            PrivateArm("local", epsilon, draws=draws),
+            PrivateArm("alone", epsilon, draws=draws),
         ]
     return found
 
 
-def checks(data: Path) -> Iterator[Check]:
+def checks(data: Path, size: ScenarioSize) -> Iterator[Check]:
     """Yield the checks.
 
     Args:
         data: Folder that holds `multicentre_survival/`.
+        size: Folds, seeds and draws of noise.
     """
-    scenario = load_scenario("fed_tcga_brca")
-    scenario = scenario.model_copy(update={"seeds": list(SEEDS)})
+    scenario = size.scenario("fed_tcga_brca")
     cohort = load_cohort(scenario, data)
-    progress(f"{len(cohort)} patients, {len(SEEDS)} seeds, {scenario.folds.count} folds")
-    found = compare_private_arms(scenario, cohort, arms(), clip=CLIP)
+    progress(f"{len(cohort)} patients, {len(size.seeds)} seeds, {scenario.folds.count} folds")
+    found = compare_private_arms(
+        scenario, cohort, arms(size.draws), clip=CLIP, workers=size.workers
+    )
     progress(f"C-index, mean over folds and seeds\n{found.table(METRIC)}")
-    yield from comparison_checks(found)
+    yield from at_full_size(comparison_checks(found))
 
 
 def comparison_checks(found: PrivacyComparison) -> Iterator[Check]:
@@ -124,4 +129,4 @@ def _gain(found: PrivacyComparison, arm: str, other: str) -> Check:
 
 
 if __name__ == "__main__":
-    run(NAME, checks, seeds=SEEDS)
+    main(__file__)

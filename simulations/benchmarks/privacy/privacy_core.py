@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,25 +27,37 @@ from common.privacy.accounting import (
 )
 from common.privacy.integer_encoding import IntegerEncoding
 from common.privacy.noise import geometric_share, skellam
-from simulations.benchmarks.parts.check import Check, run
+from simulations.benchmarks.parts.check import Check, Size
+from simulations.benchmarks.parts.command import main
 
 DURATION = "about 1 minute"
 DELTA = 1e-5
-DRAWS = 1_000_000
-REPEATS = 5
-UNLIKELY = 1e-4 / REPEATS
 
 DESIGN_TABLE = [(1.0, 10.0, 50, 2.943), (0.25, 3.0, 100, 3.817), (0.05, 0.8, 400, 10.733)]
 """Sampling rate, sigma, rounds, epsilon by PLD at delta 1e-5."""
 
+UNLIKELY = 1e-4
+"""Least p of each test, over all its repeats."""
 
-def checks(data: Path) -> Iterator[Check]:
+
+@dataclass(frozen=True)
+class NoiseSize(Size):
+    """So many draws of noise, so many times."""
+
+    draws: int = 1_000_000
+    repeats: int = 5
+
+
+FULL, MINIATURE = NoiseSize(seeds=(7,)), NoiseSize(seeds=(7,), draws=20_000, repeats=2)
+
+
+def checks(data: Path, size: NoiseSize) -> Iterator[Check]:
     """Yield the checks; real data is not needed."""
     yield from _closed_form()
     yield from _accountants()
-    yield from _variance()
-    yield from _shape()
-    yield from _neighbours()
+    yield from _variance(size)
+    yield from _shape(size)
+    yield from _neighbours(size)
 
 
 def _closed_form() -> Iterator[Check]:
@@ -68,42 +81,53 @@ def _accountants() -> Iterator[Check]:
         what = f"PLD at rate {rate:g}, sigma {sigma:g}, {rounds} rounds, against {expected}"
         yield Check(what, abs(found - expected), 1e-3, "<=", f"{found:.4f}")
         cross = rdp_epsilon(sigma, rounds, DELTA, sampling_rate=rate)
-        yield Check("  Renyi accountant above it by", cross / found, 1.0, ">=", f"{cross:.4f}")
+        yield Check(
+            f"Renyi epsilon over that by PLD at rate {rate:g}",
+            cross / found,
+            1.0,
+            ">=",
+            f"{cross:.4f}",
+        )
     for epsilon in (1.0, 3.0, 8.0):
         sigma = training_sigma(epsilon, DELTA, 100)
         closed, pld = composed_epsilon(100 / sigma**2, DELTA), pld_epsilon(sigma, 100, DELTA)
         what = f"closed form and PLD apart at epsilon {epsilon:g}, relative"
         yield Check(what, abs(closed / pld - 1), 5e-3, "<=")
         kappa = 100 * IntegerEncoding(0.3, sigma, 10_000, 4, 6).closeness
-        yield Check("  Skellam noise adds to epsilon, of it", 2 * kappa / epsilon, 1e-3, "<")
+        yield Check(
+            f"Skellam noise adds to epsilon {epsilon:g}, of it", 2 * kappa / epsilon, 1e-3, "<"
+        )
 
 
-def _variance() -> Iterator[Check]:
+def _variance(size: NoiseSize) -> Iterator[Check]:
     coder = _coder()
     ratios = []
-    for _ in range(REPEATS):
-        total = sum(skellam(DRAWS, coder.share_variance) for _ in range(coder.shares))
+    for _ in range(size.repeats):
+        total = sum(skellam(size.draws, coder.share_variance) for _ in range(coder.shares))
         ratios.append(float(np.var(np.asarray(total))) / coder.total_variance)
     worst = max(ratios, key=lambda ratio: abs(ratio - 1))
     yield Check(
-        f"variance of {coder.shares} shares over {DRAWS} draws, off by",
+        f"variance of {coder.shares} shares, off by",
         abs(worst - 1),
         0.01,
         "<=",
-        f"mean {np.mean(ratios):.5f}, SD {np.std(ratios):.5f} over {REPEATS}",
+        f"mean {np.mean(ratios):.5f}, SD {np.std(ratios):.5f}, {size.repeats} x {size.draws} draws",
+        full_size=True,
     )
-    table = sum(geometric_share(DRAWS, 1.0, 4) for _ in range(4))
+    table = sum(geometric_share(size.draws, 1.0, 4) for _ in range(4))
     off = float(np.var(np.asarray(table))) / float(stats.dlaplace(1.0).var()) - 1
-    yield Check("variance of 4 geometric shares, off by", abs(off), 0.01, "<=")
+    yield Check("variance of 4 geometric shares, off by", abs(off), 0.01, "<=", full_size=True)
 
 
-def _shape() -> Iterator[Check]:
+def _shape(size: NoiseSize) -> Iterator[Check]:
     coder = _coder()
     lowest = {"chi-square": 1.0, "Kolmogorov-Smirnov": 1.0, "last five bits": 1.0}
-    for _ in range(REPEATS):
-        small = sum(skellam(DRAWS, 100.0) for _ in range(4))
+    for _ in range(size.repeats):
+        small = sum(skellam(size.draws, 100.0) for _ in range(4))
         lowest["chi-square"] = min(lowest["chi-square"], _chi_square(np.asarray(small), 400.0))
-        total = np.asarray(sum(skellam(DRAWS, coder.share_variance) for _ in range(coder.shares)))
+        total = np.asarray(
+            sum(skellam(size.draws, coder.share_variance) for _ in range(coder.shares))
+        )
         scaled = total[:200_000] / math.sqrt(coder.total_variance)
         lowest["Kolmogorov-Smirnov"] = min(
             lowest["Kolmogorov-Smirnov"], float(stats.kstest(scaled, "norm").pvalue)
@@ -113,23 +137,23 @@ def _shape() -> Iterator[Check]:
             lowest["last five bits"], float(stats.chisquare(bits).pvalue)
         )
     for name, p in lowest.items():
-        yield Check(f"smallest p of {REPEATS} ({name})", p, UNLIKELY, ">")
+        yield Check(f"smallest p of all repeats ({name})", p, UNLIKELY / size.repeats, ">")
 
 
-def _neighbours() -> Iterator[Check]:
+def _neighbours(size: NoiseSize) -> Iterator[Check]:
     """Noise of n and n - 1 patients: the scale must not tell which."""
-    coder = IntegerEncoding(0.3, 13.9, DRAWS, 4, 6)
+    coder = IntegerEncoding(0.3, 13.9, size.draws, 4, 6)
     dice = np.random.default_rng(7)
-    patient = dice.standard_normal(DRAWS)
+    patient = dice.standard_normal(size.draws)
     patient *= 0.3 / np.linalg.norm(patient)
-    cohort = dice.normal(0, 1e-3, DRAWS)
+    cohort = dice.normal(0, 1e-3, size.draws)
     scales = []
     for vector in (cohort, cohort + patient):
         noise = coder.noised(vector) - coder.encode(vector)
         scales.append(float(np.var(noise)))
-    below = float(stats.f.cdf(scales[0] / scales[1], DRAWS - 1, DRAWS - 1))
+    below = float(stats.f.cdf(scales[0] / scales[1], size.draws - 1, size.draws - 1))
     p = 2 * min(below, 1 - below)
-    yield Check("p that n and n - 1 patients have one noise scale (F test)", p, 1e-4, ">")
+    yield Check("p that n and n - 1 patients have one noise scale (F test)", p, UNLIKELY, ">")
 
 
 def _coder() -> IntegerEncoding:
@@ -159,4 +183,4 @@ def _chi_square(draws: Any, variance: float) -> float:
 
 
 if __name__ == "__main__":
-    run("privacy_core", checks, seeds=[7])
+    main(__file__)

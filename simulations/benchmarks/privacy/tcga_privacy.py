@@ -23,14 +23,14 @@ from simulations.arms.private_arms import (
     PrivateArm,
     compare_private_arms,
 )
-from simulations.benchmarks.parts.check import Check, progress, run
-from simulations.scenario.scenario import Arm, Scenario, TcgaSource, load_scenario
+from simulations.benchmarks.parts.check import Check, at_full_size, progress
+from simulations.benchmarks.parts.cohort_size import ScenarioSize
+from simulations.benchmarks.parts.command import main
+from simulations.scenario.scenario import Arm, Scenario, TcgaSource
 from simulations.scenario.scenario_study import load_cohort
 
-NAME = "tcga_privacy"
 DURATION = "about 15 minutes on two cores"
-SEEDS = (0, 1, 2, 3, 4)
-SCENARIOS = ("tcga_luad", "tcga_brca", "tcga_stad", "tcga_kirp")
+NEEDS = ("tcga",)
 CLIP = 0.3
 KEPT = 0.9
 """Share of the gain over the clinical floor that a private model must keep at epsilon 3."""
@@ -39,7 +39,7 @@ LEAST_GAIN = 0.02
 """A smaller gain over the floor is not one: half the interval of the difference is larger."""
 
 MOST_LOST = 0.03
-REFERENCE = PrivateArm("together").name
+REFERENCE = PrivateArm("together")
 PRIVATE = PrivateArm("distributed", 3.0).name
 LABELS = {metric.name: metric.short for metric in headlines()}
 
@@ -47,32 +47,44 @@ Variants = Mapping[str, PrivacyComparison]
 """`raw` and `trunk` -> scores of all arms on the same folds."""
 
 
-def arms() -> list[PrivateArm]:
+FULL = ScenarioSize(
+    seeds=(0, 1, 2, 3, 4), draws=2, scenarios=("tcga_luad", "tcga_brca", "tcga_stad", "tcga_kirp")
+)
+MINIATURE = ScenarioSize(
+    seeds=(0,), partial=True, scenarios=("tcga_luad",), folds=2, rounds=2, workers=1
+)
+
+
+def arms(draws: int = FULL.draws) -> list[PrivateArm]:
     """Return all of {none, 8, 3, 1} x {together or distributed, local, alone}."""
-    found = [PrivateArm("together"), PrivateArm("alone")]
+    found = [REFERENCE, PrivateArm("alone")]
     for epsilon in EPSILONS:
-        found += [PrivateArm(mode, epsilon) for mode in ("distributed", "local", "alone")]
+        found += [PrivateArm(mode, epsilon, draws=draws) for mode in ("distributed", "local")]
+        found.append(PrivateArm("alone", epsilon))
     return found
 
 
-def checks(data: Path) -> Iterator[Check]:
+def checks(data: Path, size: ScenarioSize) -> Iterator[Check]:
     """Yield the checks.
 
     Args:
         data: Folder that holds `tcga/`.
+        size: Scenarios, folds, seeds and draws of noise.
     """
-    for name in SCENARIOS:
-        scenario = load_scenario(name)
+    for name in size.scenarios:
+        scenario = size.scenario(name)
         found = {}
         for variant, features in feature_sets(scenario).items():
-            chosen = with_features(scenario, features)
+            chosen = with_features(scenario, features, size.plan(TrainingPlan()))
             cohort = load_cohort(chosen, data)
             progress(f"{name}, {variant}: {len(cohort)} patients, {', '.join(features)}")
-            found[variant] = compare_private_arms(chosen, cohort, arms(), clip=CLIP)
+            found[variant] = compare_private_arms(
+                chosen, cohort, arms(size.draws), clip=CLIP, workers=size.workers
+            )
         for metric in LABELS:
-            if found["raw"].wide(metric)[REFERENCE].notna().any():
+            if found["raw"].wide(metric)[REFERENCE.name].notna().any():
                 progress(table(f"{name}, {LABELS[metric]}", found, metric))
-                yield from metric_checks(name, found, metric)
+                yield from at_full_size(metric_checks(name, found, metric))
 
 
 def feature_sets(scenario: Scenario) -> dict[str, list[str]]:
@@ -81,15 +93,14 @@ def feature_sets(scenario: Scenario) -> dict[str, list[str]]:
     return {"raw": scenario.features, "trunk": [*scores, "clinical"]}
 
 
-def with_features(scenario: Scenario, features: list[str]) -> Scenario:
-    """Return the scenario over these feature sets, with the product's default plan."""
+def with_features(scenario: Scenario, features: list[str], plan: TrainingPlan) -> Scenario:
+    """Return the scenario over these feature sets, trained by this plan."""
     if not isinstance(scenario.cohort, TcgaSource):
         raise TypeError("the scenario is not one of TCGA")
     changes = {
         "cohort": scenario.cohort.model_copy(update={"trunk": True}),
         "features": features,
-        "training": TrainingPlan(),
-        "seeds": list(SEEDS),
+        "training": plan,
         "arms": [Arm(name="all", features=features)],
     }
     return scenario.model_copy(update=changes)
@@ -109,14 +120,14 @@ def metric_checks(name: str, found: Variants, metric: str) -> Iterator[Check]:
     """Yield what must hold, then every figure of both variants."""
     trunk, raw = found["trunk"], found["raw"]
     yield _gain_kept(f"{name}: {LABELS[metric]}", trunk, metric)
-    lost = trunk.difference(PRIVATE, REFERENCE, metric)
+    lost = trunk.difference(PRIVATE, REFERENCE.name, metric)
     yield Check(
         f"{name}: {LABELS[metric]} lost by the trunk at epsilon 3, distributed",
         -lost.mean,
         MOST_LOST,
         "<=",
         f"95 % interval {-lost.ci_high:+.3f} to {-lost.ci_low:+.3f}; raw features lose "
-        f"{-raw.difference(PRIVATE, REFERENCE, metric).mean:.3f}",
+        f"{-raw.difference(PRIVATE, REFERENCE.name, metric).mean:.3f}",
     )
     yield Check(
         f"{name}: {LABELS[metric]} at epsilon 3, distributed: trunk above raw features",
@@ -138,31 +149,20 @@ def metric_checks(name: str, found: Variants, metric: str) -> Iterator[Check]:
 
 
 def _gain_kept(what: str, trunk: PrivacyComparison, metric: str) -> Check:
-    """Return the share kept where there is a gain; else that there is none to keep."""
-    gain = trunk.difference(REFERENCE, FLOOR, metric)
+    """Return the share kept where there is a gain; else what is lost where there is none."""
+    gain = trunk.difference(REFERENCE.name, FLOOR, metric)
     private = trunk.difference(PRIVATE, FLOOR, metric)
-    told = (
+    what += ": share of the trunk's gain over the clinical floor kept at epsilon 3"
+    what += f"; without a gain of {LEAST_GAIN:g}, how far it lies below the floor"
+    note = (
         f"above the floor without privacy {gain.mean:+.3f} "
         f"({gain.ci_low:+.3f} to {gain.ci_high:+.3f}), at epsilon 3 {private.mean:+.3f} "
         f"({private.ci_low:+.3f} to {private.ci_high:+.3f})"
     )
     if gain.mean >= LEAST_GAIN:
-        return Check(
-            f"{what}: share of the trunk's gain over the clinical floor kept at epsilon 3",
-            private.mean / gain.mean,
-            KEPT,
-            ">=",
-            told,
-        )
-    return Check(
-        f"{what}: the trunk without privacy is less than {LEAST_GAIN:g} above the clinical floor, "
-        "so there is no gain to keep; at epsilon 3 it lies below the floor by",
-        -private.mean,
-        MOST_LOST,
-        "<=",
-        told,
-    )
+        return Check(what, private.mean / gain.mean, KEPT, ">=", note)
+    return Check(what, -private.mean, MOST_LOST, "<=", f"no gain to keep; {note}")
 
 
 if __name__ == "__main__":
-    run(NAME, checks, seeds=SEEDS)
+    main(__file__)

@@ -101,7 +101,7 @@ def _tools(name: str) -> set[str]:
     try:
         points = {point.name for point in distribution(name).entry_points}
     except PackageNotFoundError:
-        points = set()
+        points = {name}  # not installed here
     return points | ({typed.removeprefix("py"), typed} if typed != name else set())
 
 

@@ -12,6 +12,7 @@ import csv
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,22 +33,32 @@ from common.study.study import Study
 from server.report.content import make_content
 from server.run.rounds import run_study
 from server.session.checkpoint import Checkpoint
-from simulations.benchmarks.parts.check import Check, run
+from simulations.benchmarks.parts.check import Check, Size
+from simulations.benchmarks.parts.command import main
 from simulations.benchmarks.structure.way import Entry, Trace, Way, way_of
 from simulations.engines.consortium_run import local_link, run_in_process
 from simulations.engines.many_sites import many_agents, many_cohorts, many_sites_study
 from simulations.engines.memory_sites import simulated_policy, with_identities
 
 DURATION = "half a minute"
-MODES: tuple[Mode, ...] = ("distributed", "local", "none")
 MOST_MODULES = 12
 QUIET = Output(json_mode=True)
 PATIENT = (Manifest, PatientRow, FeatureFile, BagStore, PatientDataset, PatientBatch, GradientSum)
 
 
-def checks(data: Path) -> Iterator[Check]:
+@dataclass(frozen=True)
+class WaysSize(Size):
+    """Modes of training."""
+
+    modes: tuple[Mode, ...] = ("distributed", "local", "none")
+
+
+FULL, MINIATURE = WaysSize(seeds=(1,)), WaysSize(seeds=(1,), partial=True, modes=("none",))
+
+
+def checks(data: Path, size: WaysSize) -> Iterator[Check]:
     """Yield the checks; real data is not needed."""
-    for mode in MODES:
+    for mode in size.modes:
         ways = {"a checkpoint": checkpoint_way(mode), "a patient": patient_way(mode)}
         for name, way in ways.items():
             what = f"on the way of {name}, mode {mode}"
@@ -183,4 +194,4 @@ def _from_manifest_to_sum(entries: list[Entry]) -> list[Entry]:
 
 
 if __name__ == "__main__":
-    run("ways", checks, seeds=[1])
+    main(__file__)

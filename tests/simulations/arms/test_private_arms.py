@@ -80,7 +80,7 @@ def test_a_gain_must_be_kept(private, kept):
 def test_without_a_gain_there_is_none_to_keep_and_it_says_so():
     means = dict.fromkeys((arm.name for arm in tcga_privacy.arms()), 0.64)
     found = list(tcga_privacy.metric_checks("x", variants(means), "c_index"))
-    assert "no gain to keep" in found[0].what
+    assert "no gain to keep" in found[0].note
     assert found[0].holds
 
 

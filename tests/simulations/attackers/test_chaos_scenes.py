@@ -1,6 +1,7 @@
 """Every scene of the chaos benchmark, on one consortium of real processes."""
 
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -21,20 +22,8 @@ def stage():
             yield made
 
 
-@pytest.mark.parametrize(
-    "scene",
-    [
-        chaos.bad_relay,
-        chaos.bad_hospital,
-        chaos.intruders,
-        chaos.hospital_troubles,
-        chaos.superlink_down,
-        chaos.lines,
-        chaos.kills,
-    ],
-    ids=lambda scene: scene.__name__,
-)
+@pytest.mark.parametrize("scene", chaos.FULL.scenes)
 def test_scene(scene, stage):
-    checks = list(scene(stage))
+    checks = list(chaos.SCENES[scene](stage, replace(chaos.FULL, faults=30)))
     assert checks
     assert [str(check) for check in checks if not check.holds] == []

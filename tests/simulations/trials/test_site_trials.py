@@ -65,8 +65,8 @@ def test_without_transport_a_lie_does_what_it_does_in_a_whole_run(rule, kind, tm
 def test_a_rule_that_falls_with_the_mean_fails_the_benchmark():
     table = {(rule, lie): 0.75 for rule in RULES for lie in LIES}
     table |= {("mean", "sign flip x5"): 0.5, ("mean", "x100"): 0.65}
-    assert all(check.holds for check in order_checks("", table, 0.0))
+    assert all(check.holds for check in order_checks("", table))
     fallen = table | {("median", "sign flip x5"): 0.55}
-    failed = [check.what for check in order_checks("", fallen, 0.0) if not check.holds]
+    failed = [check.what for check in order_checks("", fallen) if not check.holds]
     assert len(failed) == 1
     assert "median" in failed[0]

@@ -7,7 +7,6 @@ from simulations.benchmarks.cohorts.synthetic_oracle import Ranked
 from simulations.benchmarks.parts.paired_bootstrap import PairedRanks, response_pairs
 from simulations.benchmarks.parts.synthetic_trial import ARMS
 from simulations.comparison.comparison import compare_arms
-from simulations.scenario.scenario import load_scenario
 from simulations.scenario.scenario_run import ScenarioResult
 
 
@@ -57,7 +56,7 @@ def test_the_worst_seed_decides():
 
 
 def comparison(differences):
-    scenario = tcga_by_hospital.restricted(load_scenario("tcga_luad"))
+    scenario = tcga_by_hospital.restricted(tcga_by_hospital.FULL.scenario("tcga_luad"))
     rng = np.random.default_rng(0)
     rows = []
     for seed in scenario.seeds:
@@ -87,5 +86,5 @@ def test_only_a_loss_against_pooled_counts(fedavg, holds):
 
 
 def test_seeds_are_not_those_the_settings_were_chosen_on():
-    assert not {0, 1} & set(tcga_by_hospital.SEEDS)
-    assert not {101, 102} & set(synthetic_oracle.SEEDS)
+    assert not {0, 1} & set(tcga_by_hospital.FULL.seeds)
+    assert not {101, 102} & set(synthetic_oracle.FULL.seeds)

@@ -8,9 +8,7 @@ PATIENTS = 30
 
 
 @pytest.fixture
-def trial(monkeypatch):
-    short = synthetic_trial.FUSED_PLAN.model_copy(update={"rounds": 1})
-    monkeypatch.setattr(synthetic_trial, "FUSED_PLAN", short)
+def trial():
     return draw_trial(5, 3, PATIENTS)
 
 
@@ -51,7 +49,7 @@ def test_studies_differ_in_what_the_arm_says_and_nothing_else(trial, arm):
 
 
 def test_one_modality_trains_where_there_is_one(trial, tmp_path):
-    scores = run_arm(trial, "genomics", tmp_path)
+    scores = run_arm(trial, "genomics", tmp_path, rounds=1)
     assert {path.name for path in (tmp_path / "genomics" / "sites").iterdir()} == {
         "synthetic-alder",
         "synthetic-cedar",
@@ -63,12 +61,12 @@ def test_one_modality_trains_where_there_is_one(trial, tmp_path):
 
 
 def test_alone_every_hospital_scores_its_own_patients(trial, tmp_path):
-    scores = run_arm(trial, "alone", tmp_path)
+    scores = run_arm(trial, "alone", tmp_path, rounds=1)
     assert np.isfinite(scores.response).all()
     for site, own in trial.test.by_hospital().items():
         here = trial.test.hospital == site
         single = synthetic_trial.SyntheticTrial(
             spec=trial.spec, train=trial.train.by_hospital()[site], test=own, truth=trial.truth
         )
-        expected = run_arm(single, "fused", tmp_path / "again" / site)
+        expected = run_arm(single, "fused", tmp_path / "again" / site, rounds=1)
         np.testing.assert_array_equal(scores.risk[here], expected.risk)
