@@ -25,12 +25,13 @@ def main(*first: str) -> NoReturn:
     """Do what the command line says, and exit with 0 if all checks hold, else 1.
 
     Args:
-        first: Arguments before those of the process; a path stands for the benchmark in it.
+        first: Arguments before those of the process; a source file stands for its benchmark.
 
     Raises:
         SystemExit: Always.
     """
-    given = parser().parse_args([*(Path(name).stem for name in first), *sys.argv[1:]])
+    names = [Path(name).stem if name.endswith(".py") else name for name in first]
+    given = parser().parse_args([*names, *sys.argv[1:]])
     try:
         if given.name is None:
             raise SystemExit(_list())
