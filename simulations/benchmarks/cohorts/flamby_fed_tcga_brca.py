@@ -1,4 +1,4 @@
-"""FLamby's Fed-TCGA-BRCA protocol reproduced, and our discrete-time head beside it.
+"""Reproduce FLamby's Fed-TCGA-BRCA protocol, with our discrete-time head beside it.
 
 Published means over seeds 42-46 are held against ours: pooled to the third digit (the data order
 and seeds are the published ones), strategies within sampling error. Then our linear head with

@@ -1,4 +1,4 @@
-"""A million patients at 20 hospitals: the server's time and error against lifelines'."""
+"""Evaluate a million patients at 20 hospitals: seconds and error of the server, and lifelines'."""
 
 from __future__ import annotations
 

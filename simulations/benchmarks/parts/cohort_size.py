@@ -1,4 +1,4 @@
-"""Size of a benchmark that runs scenarios: which ones, over how many folds, for how many rounds."""
+"""Choose how much of which scenarios a benchmark runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Summaries of noisy figures: what a check can hold of them, and how sure that is.
+"""Summarise noisy figures: what a check can hold of them, and how sure that is.
 
 A check holds a mean or a median over so many draws that a right program passes it 99 times in
 100: with a margin between expected figure and bound, and a standard deviation s of one draw,
