@@ -9,7 +9,7 @@ import numpy as np
 from pydantic import Field, JsonValue, model_validator
 
 from client.extract.kinds.extractor import CheckedExtractor, InputNames, Kept, fingerprint_of
-from common.cohort.features_h5 import FINGERPRINT, FeatureFile
+from common.cohort.features_h5 import FeatureFile
 from common.cohort.manifest import PatientRow
 from common.contract import Contract
 from common.errors import ConfigError, ExtractionError
@@ -135,7 +135,7 @@ class ClinicalTableExtractor(CheckedExtractor[ClinicalTableParams]):
         for variable in self.params.variables:
             parts += _encode(variable, row.clinical.get(variable.name), row.patient_id)
         features = np.array([parts], dtype=np.float32)
-        return FeatureFile(features, None, {FINGERPRINT: self.fingerprint})
+        return FeatureFile(features)
 
 
 def _columns(variable: Variable) -> list[str]:

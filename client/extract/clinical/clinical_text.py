@@ -15,7 +15,7 @@ from pydantic import Field, JsonValue, model_validator
 from client.extract.clinical.clinical_table import plain_text
 from client.extract.clinical.sentence_encoder import Backend, sentence_encoder
 from client.extract.kinds.extractor import CheckedExtractor, InputNames, Kept, fingerprint_of
-from common.cohort.features_h5 import FINGERPRINT, FeatureFile
+from common.cohort.features_h5 import FeatureFile
 from common.cohort.manifest import PatientRow
 from common.contract import Contract
 from common.errors import ConfigError, ExtractionError
@@ -148,7 +148,6 @@ class ClinicalTextExtractor(CheckedExtractor[ClinicalTextParams]):
             )
         features = np.stack([self._encoder.encode(text) for text in sentences.values()])
         attrs: dict[str, str | int | float] = {
-            FINGERPRINT: self.fingerprint,
             "backend": self.params.backend,
             "token_names": ";".join(sentences),
         }

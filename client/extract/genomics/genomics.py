@@ -18,7 +18,7 @@ from client.extract.genomics.pathway_params import (
 )
 from client.extract.genomics.rna_table import RnaTable, rna_table
 from client.extract.kinds.extractor import CheckedExtractor, InputNames, Kept, fingerprint_of
-from common.cohort.features_h5 import FINGERPRINT, FeatureFile
+from common.cohort.features_h5 import FeatureFile
 from common.cohort.manifest import PatientRow
 from common.contract import sha256_hex
 from common.errors import ExtractionError
@@ -120,7 +120,6 @@ class PathwayExtractor(CheckedExtractor[PathwayParams]):
             tokens,
             None,
             {
-                FINGERPRINT: self.fingerprint,
                 "gene_sets_sha256": self.sets_sha256,
                 "input_scale": self.params.input_scale,
                 "n_genes": int(covered.sum()),

@@ -98,6 +98,8 @@ class Extractor(Protocol):
     def extract(self, row: PatientRow) -> FeatureFile:
         """Return the patient's features, (T, spec.dim) float32 and finite.
 
+        Whoever stores them adds fingerprint and digest of the inputs to the attributes.
+
         Raises:
             NothingToExtract: The files hold nothing usable, e.g. no tissue.
             ExtractionError: A file is unreadable or lacks what is needed; the reason is

@@ -34,7 +34,7 @@ from client.extract.slides.stain import StainNormaliser, fit_macenko
 from client.extract.slides.tiles import QualityParams, TileGrid, plan_tiles, reject_reason, thinned
 from client.extract.slides.tissue import TissueParams, find_tissue
 from client.extract.slides.wsi_reader import SlideReader
-from common.cohort.features_h5 import FINGERPRINT, FeatureFile
+from common.cohort.features_h5 import FeatureFile
 from common.cohort.manifest import PatientRow
 from common.contract import Contract
 from common.errors import ConfigError, ErrorCode, ExtractionError
@@ -143,7 +143,6 @@ class TileExtractor(CheckedExtractor[TileParams]):
         self, entries: list[SlideEntry], problems: list[ExtractionError]
     ) -> dict[str, str | int | float]:
         attributes: dict[str, str | int | float] = {
-            FINGERPRINT: self.fingerprint,
             "encoder": self._encoder.name,
             "encoder_sha256": self._encoder.sha256,
             "um_per_px": self.params.um_per_px,

@@ -33,7 +33,7 @@ from client.extract.volumes.sequence_volumes import (
 )
 from client.extract.volumes.volume import sitk
 from client.extract.volumes.volume_preprocess import correct_and_scale, resample_around
-from common.cohort.features_h5 import FINGERPRINT, FeatureFile
+from common.cohort.features_h5 import FeatureFile
 from common.cohort.manifest import PatientRow
 from common.contract import canonical_json
 from common.errors import ConfigError, ErrorCode, ExtractionError
@@ -109,7 +109,7 @@ class RadiomicsExtractor(RadiologyExtractor[RadiomicsParams]):
             ExtractionError: A volume or mask is unusable, or a feature is not finite.
         """
         tokens: list[npt.NDArray[np.float32]] = []
-        attrs: dict[str, str | int | float] = {FINGERPRINT: self.fingerprint}
+        attrs: dict[str, str | int | float] = {}
         for sequence in load_sequences(row, self.params):
             tokens.append(self._token(sequence))
             attrs[f"volume_ml_{sequence.name}"] = sequence.mask.volume_ml

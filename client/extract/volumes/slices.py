@@ -25,7 +25,7 @@ from client.extract.volumes.sequence_volumes import (
 )
 from client.extract.volumes.tumour_slices import SliceChoice, TumourSlices, cut_slices
 from client.extract.volumes.volume_preprocess import correct_and_scale
-from common.cohort.features_h5 import FINGERPRINT, FeatureFile
+from common.cohort.features_h5 import FeatureFile
 from common.cohort.manifest import PatientRow
 from common.errors import ConfigError
 from common.study.study import FeatureSpec
@@ -115,7 +115,6 @@ class SlicesExtractor(RadiologyExtractor[SlicesParams]):
         pictures: list[npt.NDArray[np.uint8]] = []
         places: list[npt.NDArray[np.int64]] = []
         attrs: dict[str, str | int | float] = {
-            FINGERPRINT: self.fingerprint,
             "encoder": self.params.encoder,
             "encoder_sha256": self._encoder.sha256,
             "coords_meaning": "slice number along slice_axis (LPS), position of the sequence",

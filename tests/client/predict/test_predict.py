@@ -9,6 +9,7 @@ from random_patients import make_study, random_model
 
 from client.data.dataset import PatientDataset
 from client.predict.predict import curve_months, predict
+from common.study.modalities import MODALITIES
 
 NAN = float("nan")
 
@@ -70,7 +71,7 @@ def test_only_endpoints_of_the_study_are_predicted():
 def test_missing_means_what_the_model_reads_and_the_patient_lacks():
     study = make_study()
     found = predict(random_model(study), cohort(study, {"slices", "pathways"}), study)[0]
-    assert found.present == ("pathology", "radiology", "clinical")
+    assert found.present == tuple(m for m in MODALITIES if m != "genomics")
     assert found.missing == ("genomics",)
     assert set(found.missing_features) == {"slices", "pathways"}
     clinical = make_study("clinical_linear")
