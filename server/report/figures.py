@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from matplotlib.figure import Figure
 
 from common.metrics.metric import Headline
-from common.metrics.tables.estimate import Estimate
 from server.report.content import ReportContent
 from server.report.forest_plot import (
     ForestRow,
@@ -73,17 +72,6 @@ def draw_figures(content: ReportContent) -> Figures:
     )
 
 
-def p_in_words(p_value: Estimate | None) -> str:
-    """Return a p value as a title has it.
-
-    >>> p_in_words(Estimate(0.00002))
-    'p < 0.001'
-    """
-    if p_value is None or p_value.value is None:
-        return "not estimable"
-    return "p < 0.001" if p_value.value < 0.001 else f"p = {p_value.value:.3f}"
-
-
 def _learning(content: ReportContent) -> str:
     history = content.result.history
     metrics = [m.name for m in ROUND_METRICS if m.in_report and m.points(history)]
@@ -101,7 +89,7 @@ def _survival(content: ReportContent) -> str | None:
     summary = content.summary
     if not summary.curves:
         return None
-    p_value = p_in_words(summary.overall.metrics.get("log_rank_p"))
+    p_value = summary.overall.metrics.get("log_rank_p")
     exact = summary.release == "internal"
 
     def draw(figure: Figure) -> None:

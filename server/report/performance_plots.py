@@ -95,8 +95,8 @@ def plot_learning(
     Raises:
         ConfigError: There is no such figure.
     """
-    ax = ax or new_axes(*FLAT)[0]
     chosen = ROUND_METRICS.get(metric)
+    ax = ax or new_axes(*FLAT)[0]
     ax.plot(*np.reshape(chosen.points(history), (-1, 2)).T, color=BLUE, lw=1.5)
     ax.set(xlabel="round", ylabel=chosen.unit, title=chosen.title)
     ax.set_ylim(bottom=0)

@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from common.metrics.survival.kaplan_meier import SurvivalCurve
+from common.metrics.tables.estimate import Estimate
 from server.report.svg import BLUE, GREY, ORANGE, WIDTH, new_axes
 
 COLOURS = {"low risk": BLUE, "high risk": ORANGE, "all patients": GREY}
@@ -20,8 +21,8 @@ SIZE = (WIDTH, 3.9)
 def plot_survival(
     curves: Sequence[SurvivalCurve],
     *,
-    exact: bool,
-    p_value: str,
+    p_value: Estimate | None,
+    exact: bool = True,
     ax: Axes | None = None,
     table: Axes | None = None,
 ) -> Axes:
@@ -29,8 +30,8 @@ def plot_survival(
 
     Args:
         curves: Groups to draw.
+        p_value: Of the log-rank test between the groups, if any was made.
         exact: Whether counts are exact; then cells below five are shown as "<5".
-        p_value: Log-rank p-value in words, or why there is none.
         ax: Where the curves go; a new figure with both by default.
         table: Where the patients at risk go, on the same x axis; nowhere if only `ax` is given.
     """
@@ -43,7 +44,7 @@ def plot_survival(
     ax.set_ylim(0, 1.02)
     ax.set_xlim(0, last)
     ax.set_ylabel("alive")
-    split = f"Survival by predicted risk (log-rank {p_value})"
+    split = f"Survival by predicted risk (log-rank {p_in_words(p_value)})"
     ax.set_title(split if len(shown) > 1 else "Survival; the scores make one risk group only")
     ax.legend(loc="lower left")
     ax.yaxis.set_major_formatter(lambda value, _at: f"{value:.0%}")
@@ -58,6 +59,17 @@ def plot_survival(
 def heights(curves: Sequence[SurvivalCurve]) -> tuple[float, float]:
     """Return the relative heights of the curves and of the patients at risk below them."""
     return 5.0, 0.5 + 0.4 * len(_shown(curves))
+
+
+def p_in_words(p_value: Estimate | None) -> str:
+    """Return a p value as a title has it.
+
+    >>> p_in_words(Estimate(0.00002))
+    'p < 0.001'
+    """
+    if p_value is None or p_value.value is None:
+        return "not estimable"
+    return "p < 0.001" if p_value.value < 0.001 else f"p = {p_value.value:.3f}"
 
 
 def survival_in_words(curves: Sequence[SurvivalCurve]) -> str:
