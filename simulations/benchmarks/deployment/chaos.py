@@ -12,6 +12,7 @@ from client.site.site_folder import load_policy
 from common.errors import ErrorCode
 from common.ledger.ledger import Ledger, LedgerBudgets
 from common.privacy.plan import Mode
+from common.study.study import Study
 from common.trust.audit_log import read_audit
 from server.operate.run_control import stop_run, want_run
 from server.operate.run_folder import RunFolder
@@ -56,14 +57,9 @@ class ChaosSize(Size):
     """
 
     scenes: tuple[str, ...] = (
-        "kills",
-        "superlink_down",
-        "hospital_troubles",
-        "bad_hospital",
-        "bad_relay",
-        "intruders",
+        "kills", "superlink_down", "hospital_troubles", "bad_hospital", "bad_relay", "intruders",
         "lines",
-    )
+    )  # fmt: skip
     faults: int = 10
     away_s: float = 60.0
     cut_s: float = 90.0
@@ -96,7 +92,7 @@ def kills(stage: Stage, size: ChaosSize) -> Iterator[Check]:
         injector.kill_until_ended(made, pause_s=(2.0, 6.0), most=most, limit_s=600)
         ended += wait_for_end(made) == "done"
         if mode == "none":
-            same.append(_model(made) == stage.faultless_model(study))
+            same.append(_is_faultless(stage, study, made))
         agreed.append(_all_agree(stage, made))
         progress(f"  {injector.count} kills so far: {injector.killed}")
         version += 1
@@ -114,10 +110,9 @@ def superlink_down(stage: Stage, size: ChaosSize) -> Iterator[Check]:
     wait_for_round(made, 2)
     superlink_away(stage, size.away_s)
     phase = wait_for_end(made)
-    yield _flag(
-        "study ends after a while without SuperLink", phase == "done", f"{size.away_s:.0f} s"
-    )
-    yield _flag("its model is the faultless one", _model(made) == stage.faultless_model(study))
+    what = "study ends after a while without SuperLink"
+    yield _flag(what, phase == "done", f"{size.away_s:.0f} s")
+    yield _flag("its model is the faultless one", _is_faultless(stage, study, made))
 
 
 def hospital_troubles(stage: Stage, size: ChaosSize) -> Iterator[Check]:
@@ -219,7 +214,7 @@ def intruders(stage: Stage, size: ChaosSize) -> Iterator[Check]:
             reached = state.round if state else 0
             yield Check("rounds when the last had tried", reached, rounds, "<")
         phase = wait_for_end(made)
-    same = phase == "done" and _model(made) == stage.faultless_model(study)
+    same = phase == "done" and _is_faultless(stage, study, made)
     yield _flag("the run goes on, to the faultless model", same, phase)
 
 
@@ -230,7 +225,7 @@ def lines(stage: Stage, size: ChaosSize) -> Iterator[Check]:
     study = stage.study(600, "none", 3)
     made = stage.begin(study)
     phase = wait_for_end(made)
-    same = phase == "done" and _model(made) == stage.faultless_model(study)
+    same = phase == "done" and _is_faultless(stage, study, made)
     yield _flag("200 ms there and back, 1 % loss: the faultless model", same, phase)
     for line in stage.lines.values():
         line.line.delay_s = line.line.loss = 0.0
@@ -240,7 +235,7 @@ def lines(stage: Stage, size: ChaosSize) -> Iterator[Check]:
     wait_for_round(made, 1)
     first.cut(size.cut_s)
     phase = wait_for_end(made)
-    same = phase == "done" and _model(made) == stage.faultless_model(study)
+    same = phase == "done" and _is_faultless(stage, study, made)
     yield _flag("line of a hospital cut for a while: the faultless model", same, phase)
     made = stage.begin(stage.study(800, "none", 5, quorum=2, timeout_s=20))
     wait_for_round(made, 1)
@@ -264,9 +259,10 @@ def _flag(what: str, holds: bool, note: str = "") -> Check:
     return Check(what, float(holds), 1, "==", note)
 
 
-def _model(made: RunFolder) -> bytes:
+def _is_faultless(stage: Stage, study: Study, made: RunFolder) -> bool:
+    """Return whether a run ended in the model that it has without any fault."""
     file = made.path / "model.safetensors"
-    return file.read_bytes() if file.exists() else b""
+    return file.exists() and file.read_bytes() == stage.faultless_model(study)
 
 
 def _all_agree(stage: Stage, made: RunFolder) -> bool:

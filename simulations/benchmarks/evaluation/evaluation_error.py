@@ -25,7 +25,7 @@ from common.metrics.tables.tables import SiteTables, merge
 from common.study.study import Study
 from simulations.benchmarks.parts.check import Check, Size, progress
 from simulations.benchmarks.parts.command import main
-from simulations.benchmarks.parts.evaluation_cohorts import COHORTS, ScoredCohort
+from simulations.benchmarks.parts.evaluation_cohorts import COHORTS, ScoredCohort, load_scored
 
 DURATION = "about 1 minute"
 NEEDS = ("multicentre_survival", "tcga", "nsclc_ct_radiomics")
@@ -35,7 +35,7 @@ NEEDS = ("multicentre_survival", "tcga", "nsclc_ct_radiomics")
 class ErrorSize(Size):
     """Names of the cohorts."""
 
-    cohorts: tuple[str, ...] = tuple(COHORTS)
+    cohorts: tuple[str, ...] = COHORTS
 
 
 FULL = ErrorSize(seeds=(11,))
@@ -47,8 +47,10 @@ def checks(data: Path, size: ErrorSize) -> Iterator[Check]:
     for name in size.cohorts:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            cohort = COHORTS[name](data)
-        progress(f"{name}: {len(cohort.site)} patients, {len(set(cohort.site))} hospitals")
+            cohort = load_scored(name, data)
+        progress(
+            f"{name}: {len(cohort.patients)} patients, {len(cohort.patients.hospitals)} hospitals"
+        )
         federated = federate(cohort)
         if cohort.hazard_logits is not None:
             yield from survival_checks(cohort, federated)
@@ -60,8 +62,11 @@ class Federated:
     """Both phases of an evaluation over the hospitals of a cohort."""
 
     def __init__(self, cohort: ScoredCohort, grid: EvaluationGrid, rows: Predictions) -> None:
-        members = {site: np.flatnonzero(cohort.site == site) for site in sorted(set(cohort.site))}
-        parts = {site: rows.select(index) for site, index in members.items()}
+        hospital = cohort.patients.hospital
+        parts = {
+            site: rows.select(np.flatnonzero(hospital == site))
+            for site in cohort.patients.hospitals
+        }
         margins = merge([tabulate(part, grid, "margins") for part in parts.values()])
         self.rows = rows
         self.grid = refined(grid, margins)
@@ -113,9 +118,9 @@ def federate(cohort: ScoredCohort) -> Federated:
         grid,
         response_logit=cohort.response_logit,
         hazard_logits=cohort.hazard_logits,
-        response=cohort.response,
-        time_months=cohort.time_months,
-        event=cohort.event,
+        response=cohort.patients.response,
+        time_months=cohort.patients.time_months,
+        event=cohort.patients.event,
     )
     return Federated(cohort, grid, rows)
 
@@ -149,8 +154,8 @@ def concordance_checks(cohort: ScoredCohort, federated: Federated) -> Iterator[C
         f"{cohort.name}: |dC| minus its printed bound", error - federated.bound("c_index"), 0, "<="
     )
     agreeing = comparable = 0.0
-    for site in sorted(set(cohort.site)):
-        part = rows.select(np.flatnonzero(cohort.site == site))
+    for site in cohort.patients.hospitals:
+        part = rows.select(np.flatnonzero(cohort.patients.hospital == site))
         try:
             found = concordance_index_censored(part.event > 0, part.time_months, part.risk)
         except ValueError:  # no event or no comparable pair at this hospital

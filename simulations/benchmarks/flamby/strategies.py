@@ -2,19 +2,21 @@
 
 FedAvg (McMahan et al., 2017), FedProx (Li et al., 2020), SCAFFOLD (Karimireddy et al., 2020),
 FedAdam, FedYogi, FedAdagrad (Reddi et al., 2021). Site optimiser: SGD without momentum. Updates
-are weighted by training patients. The server optimisers have no bias correction.
+are weighted by training patients. The server optimisers are the product's, without bias correction.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
+from common.study.study import ServerOptimizer
+from server.aggregate.optimizers import OptimizerState, apply_direction
 from simulations.benchmarks.flamby.protocol import (
     FlambyData,
     batches,
@@ -24,8 +26,14 @@ from simulations.benchmarks.flamby.protocol import (
 )
 
 ROUNDS, UPDATES = 5, 100
-Rule = Literal["average", "adam", "yogi", "adagrad"]
 Parameters = list[Tensor]
+
+
+def _server(name: Literal["average", "adam", "yogi", "adagrad"], lr: float) -> ServerOptimizer:
+    return ServerOptimizer(name=name, lr=lr, bias_correction=False)
+
+
+AVERAGE = _server("average", 1.0)
 
 
 @dataclass(frozen=True)
@@ -34,22 +42,18 @@ class Strategy:
 
     name: str
     lr: float
-    rule: Rule = "average"
-    server_lr: float = 1.0
+    server: ServerOptimizer = AVERAGE
     mu: float = 0.0
     control_variates: bool = False
-    beta1: float = 0.9
-    beta2: float = 0.999
-    tau: float = 1e-8
 
 
 STRATEGIES = (
     Strategy("fedavg", 0.1),
     Strategy("fedprox", 0.1, mu=0.1),
     Strategy("scaffold", 0.01, control_variates=True),
-    Strategy("fedadam", 0.01, rule="adam", server_lr=0.1),
-    Strategy("fedyogi", 0.01, rule="yogi", server_lr=0.1),
-    Strategy("fedadagrad", 0.01, rule="adagrad", server_lr=1.0),
+    Strategy("fedadam", 0.01, _server("adam", 0.1)),
+    Strategy("fedyogi", 0.01, _server("yogi", 0.1)),
+    Strategy("fedadagrad", 0.01, _server("adagrad", 1.0)),
 )
 
 
@@ -73,19 +77,16 @@ def train_federated(
     sites = [
         Site(endless(batches(p)), len(p) / total, [z.clone() for z in zero]) for p in data.train
     ]
-    server = ServerState([z.clone() for z in zero], [z.clone() for z in zero])
-    control = [z.clone() for z in zero]
+    control, state = [z.clone() for z in zero], OptimizerState()
     for _ in range(ROUNDS):
-        deltas, shifts = [], []
-        for site in sites:
-            delta, shift = train_site(strategy, model, site, control, updates)
-            deltas.append(delta)
-            shifts.append(shift)
-        weights = [site.weight for site in sites]
-        step = server.step(strategy, weighted(deltas, weights))
-        with torch.no_grad():
-            for parameter, change in zip(model.parameters(), step, strict=True):
-                parameter.add_(change)
+        moves = [train_site(strategy, model, site, control, updates) for site in sites]
+        deltas, shifts = zip(*moves, strict=True)
+        mean = weighted(deltas, [site.weight for site in sites])
+        named = dict(model.state_dict())
+        start = {name: value.numpy() for name, value in named.items()}
+        direction = {name: d.numpy() for name, d in zip(named, mean, strict=True)}
+        after = apply_direction(start, direction, strategy.server, state)
+        model.load_state_dict({name: torch.from_numpy(value) for name, value in after.items()})
         if strategy.control_variates:
             moved = weighted(shifts, [1 / len(sites)] * len(sites))
             control = [c + m for c, m in zip(control, moved, strict=True)]
@@ -117,35 +118,7 @@ def train_site(
     return delta, shift
 
 
-@dataclass
-class ServerState:
-    """Moments of the server optimiser."""
-
-    first: Parameters
-    second: Parameters
-
-    def step(self, strategy: Strategy, delta: Parameters) -> Parameters:
-        """Return the change of the global model for a mean delta."""
-        if strategy.rule == "average":
-            return [strategy.server_lr * d for d in delta]
-        b1, b2 = strategy.beta1, strategy.beta2
-        change = []
-        for i, d in enumerate(delta):
-            square = d * d
-            self.first[i] = b1 * self.first[i] + (1 - b1) * d
-            v = self.second[i]
-            if strategy.rule == "adam":
-                self.second[i] = b2 * v + (1 - b2) * square
-            elif strategy.rule == "yogi":
-                self.second[i] = v - (1 - b2) * square * torch.sign(v - square)
-            else:
-                self.second[i] = v + square
-            scale = self.second[i].sqrt() + strategy.tau
-            change.append(strategy.server_lr * self.first[i] / scale)
-        return change
-
-
-def weighted(parts: list[Parameters], weights: list[float]) -> Parameters:
+def weighted(parts: Sequence[Parameters], weights: Sequence[float]) -> Parameters:
     """Return the weighted sum of parameter lists."""
     return [
         torch.stack([w * part[i] for w, part in zip(weights, parts, strict=True)]).sum(0)

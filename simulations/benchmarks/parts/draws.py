@@ -17,15 +17,7 @@ from scipy import stats
 
 @dataclass(frozen=True)
 class Summary:
-    """A figure over independent draws with its 95 % interval.
-
-    Attributes:
-        value: Mean or median.
-        low: Lower end.
-        high: Upper end.
-        sd: Standard deviation of one draw.
-        n: Number of draws.
-    """
+    """A mean or median over n draws with its 95 % interval, and the SD of one draw."""
 
     value: float
     low: float
@@ -45,10 +37,7 @@ class Summary:
 
 
 def mean_of(draws: Sequence[float]) -> Summary:
-    """Return the mean with the t interval.
-
-    Args:
-        draws: Two or more.
+    """Return the mean of two or more draws with the t interval.
 
     Example:
         >>> str(mean_of([1.0, 2.0, 3.0]))
@@ -60,11 +49,7 @@ def mean_of(draws: Sequence[float]) -> Summary:
 
 
 def median_of(draws: Sequence[float]) -> Summary:
-    """Return the median with the interval between order statistics; outliers hardly move it.
-
-    Args:
-        draws: Two or more; with fewer than six the interval is from the least to the greatest.
-    """
+    """Return the median of two or more draws with the interval between order statistics."""
     ranked, n = sorted(draws), len(draws)
     rank = max(int(stats.binom.ppf(0.025, n, 0.5)) - 1, 0)
     return Summary(median(ranked), ranked[rank], ranked[n - 1 - rank], stdev(ranked), n)

@@ -1,7 +1,7 @@
-"""Real cohorts with cross-fitted predictions of simple models, for checking evaluation.
+"""Predict real cohorts out of fold with simple models, for checking evaluation.
 
-Scores come from a ridge Cox (survival) or a logistic regression (response), fitted on the other
-folds. The models are a means: what is checked is the evaluation of their predictions.
+Scores come from a ridge Cox (survival) or a logistic regression (response) on clinical columns,
+fitted on the other folds. What is checked is the evaluation of their predictions.
 """
 
 from __future__ import annotations
@@ -12,233 +12,140 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
+from scipy.special import logit
 
-from common.metrics.tables.score_scale import FloatArray
+from simulations.cohorts.cohort import Cohort, FloatArray
+from simulations.cohorts.fed_tcga_brca import load_fed_tcga_brca
+from simulations.cohorts.tcga_tables import clinical_columns, genomics_table, response_labels
+from simulations.trials.clinical_floor import fit_floor
 
-DAYS_PER_MONTH = 30.4375
-N_FOLDS = 5
-_STAGES = {"IV": 4.0, "III": 3.0, "II": 2.0, "I": 1.0}
+N_FOLDS, N_RADIOMICS = 5, 20
+MONTHS = [0.0, 12.0, 24.0, 36.0, 60.0]
 
 
 @dataclass(frozen=True)
 class ScoredCohort:
-    """One cohort with out-of-fold predictions; NaN outcomes where a task is absent.
+    """n patients with out-of-fold predictions of one endpoint.
 
     Attributes:
-        name: Name of the cohort.
-        site: (n,) hospital of each patient.
+        name: Name of the cohort and endpoint.
+        patients: Hospitals and outcomes.
+        edges: Edges of the hazards in months.
         horizons: Horizons in months that its follow-up reaches.
-        hazard_logits: (n, 5) out-of-fold hazard logits on `EDGES`, or None.
-        response_logit: (n,) out-of-fold logit of response, or None.
-        time_months: (n,) follow-up.
-        event: (n,) 1 = died.
-        response: (n,) 1 = responder.
+        hazard_logits: (n, len(edges)) hazard logits, or None.
+        response_logit: (n,) logit of response, or None.
     """
 
     name: str
-    site: npt.NDArray[np.str_]
+    patients: Cohort
     edges: list[float]
     horizons: list[float]
     hazard_logits: FloatArray | None = None
     response_logit: FloatArray | None = None
-    time_months: FloatArray | None = None
-    event: FloatArray | None = None
-    response: FloatArray | None = None
 
 
-def fed_tcga_brca(data: Path) -> ScoredCohort:
-    """Fed-TCGA-BRCA: 1,088 patients, 39 clinical features, six regions."""
-    folder = data / "multicentre_survival"
-    table = pd.read_csv(folder / "fed_tcga_brca.csv")
-    table = table[table["pid"].isin(pd.read_csv(folder / "fed_tcga_brca_split.csv")["pid"])]
-    centers = pd.read_csv(folder / "fed_tcga_brca_centers.csv", keep_default_na=False)
-    region = dict(zip(centers["TSS Code"].astype(str), centers["Region"], strict=True))
-    site = table["pid"].str[5:7].map(region).fillna("other").to_numpy(np.str_)
-    features = table.drop(columns=["pid", "E", "T"]).to_numpy(np.float64)
-    months = table["T"].to_numpy(np.float64) / DAYS_PER_MONTH
-    return _survival_cohort("fed_tcga_brca", features, months, table["E"].to_numpy(float), site)
+def score_survival(
+    name: str, cohort: Cohort, edges: list[float] = MONTHS, horizons: list[float] | None = None
+) -> ScoredCohort:
+    """Return the patients whose survival is known, with the hazards of a ridge Cox."""
+    ends = (*edges[1:], 2 * edges[-1] - edges[-2])
+    patients, folds = _known(cohort, cohort.event)
+    curve = np.ones((len(patients), 1 + len(edges)))
+    for train, test in folds:
+        found = fit_floor(patients.take(train), patients.take(test), horizons=ends)
+        curve[test, 1:] = np.clip(found.survival, 1e-6, 1 - 1e-6)
+    hazard = np.clip(1 - curve[:, 1:] / curve[:, :-1], 1e-6, 1 - 1e-6)
+    return ScoredCohort(name, patients, edges, horizons or [12.0, 36.0, 60.0], logit(hazard))
 
 
-def tcga_survival(data: Path, cohort: str) -> ScoredCohort:
-    """A TCGA cohort with age, sex and stage; hospital = tissue source site."""
-    table = _clinical(data, cohort)
-    table = table[table["OS.time"].gt(0) & table["OS"].notna()]
-    return _survival_cohort(
-        f"tcga_{cohort}",
-        _age_sex_stage(table),
-        table["OS.time"].to_numpy(np.float64) / DAYS_PER_MONTH,
-        table["OS"].to_numpy(np.float64),
-        table["tss"].astype(str).to_numpy(np.str_),
+def score_response(name: str, cohort: Cohort) -> ScoredCohort:
+    """Return the patients whose response is known, with the logit of a logistic regression."""
+    patients, folds = _known(cohort, cohort.response)
+    prob = np.zeros(len(patients))
+    for train, test in folds:
+        prob[test] = fit_floor(patients.take(train), patients.take(test)).response_prob
+    return ScoredCohort(name, patients, [0.0, 1.0], [], response_logit=logit(prob))
+
+
+def _known(
+    cohort: Cohort, outcome: FloatArray
+) -> tuple[Cohort, list[tuple[np.ndarray[tuple[int]], np.ndarray[tuple[int]]]]]:
+    """Return the patients with an outcome, and (training, test) indices of every fold."""
+    known = cohort.take(np.flatnonzero(np.isfinite(outcome)))
+    fold = np.random.default_rng(11).permutation(len(known)) % N_FOLDS
+    return known, [(np.flatnonzero(fold != k), np.flatnonzero(fold == k)) for k in range(N_FOLDS)]
+
+
+def _cohort(hospital: pd.Series, clinical: pd.DataFrame, **outcomes: pd.Series) -> Cohort:
+    """Return patients without features, of numeric clinical columns and the outcomes known."""
+    numbers = clinical.apply(pd.to_numeric, errors="coerce").reset_index(drop=True)
+    unknown = pd.Series(np.nan, hospital.index)
+    response, months, event = (
+        outcomes.get(name, unknown).to_numpy(np.float64) for name in ("response", "months", "event")
+    )
+    ids, sites = [str(number) for number in range(len(numbers))], hospital.astype(str)
+    return Cohort("", ids, sites.to_numpy(np.str_), {}, {}, response, months, event, numbers)
+
+
+def _tcga(data: Path, cohort: str) -> Cohort:
+    """Age, sex and stage of a TCGA cohort; hospital = tissue source site."""
+    folder = data / "tcga"
+    patients = genomics_table(folder, cohort)
+    return _cohort(
+        patients.index.to_series().str[5:7],
+        clinical_columns(folder, patients),
+        response=pd.Series(response_labels(folder, patients.index)),
+        months=patients["survival_months"],
+        event=1.0 - patients["censorship"],
     )
 
 
-def tcga_response(data: Path, cohort: str) -> ScoredCohort:
-    """Response to the first treatment course of a TCGA cohort, from age, sex and stage."""
-    table = _clinical(data, cohort)
-    table = table[table["response_first_course"].notna()]
-    return _response_cohort(
-        f"tcga_{cohort}_response",
-        _age_sex_stage(table),
-        table["response_first_course"].to_numpy(np.float64),
-        table["tss"].astype(str).to_numpy(np.str_),
-    )
+def _institutions(data: Path, file: str, unit_months: float) -> Cohort:
+    """A trial with its institutions; `num_` and `fac_` columns are covariates."""
+    table = pd.read_csv(data / "multicentre_survival" / file)
+    covariates = table.filter(regex="^(num|fac)_").drop(columns="fac_inst")
+    months = table["time"] * unit_months
+    return _cohort(table["fac_inst"], covariates, months=months, event=table["event"])
 
 
-def ncctg_lung(data: Path) -> ScoredCohort:
-    """NCCTG lung cancer: 228 patients, 18 institutions."""
-    table = pd.read_csv(data / "multicentre_survival" / "ncctg_lung.csv")
-    columns = ["num_age", "fac_ph_ecog", "fac_sex", "num_wt_loss", "num_ph_karno"]
-    months = table["time"].to_numpy(np.float64) / DAYS_PER_MONTH
-    return _survival_cohort(
-        "ncctg_lung",
-        _imputed(table[columns]),
-        months,
-        table["event"].to_numpy(np.float64),
-        table["fac_inst"].astype(str).to_numpy(np.str_),
-        edges=[0.0, 3.0, 6.0, 12.0, 18.0],
-        horizons=[6.0, 12.0, 18.0],
-    )
-
-
-def oropharynx(data: Path) -> ScoredCohort:
-    """RTOG oropharynx trial: 192 patients, six institutions."""
-    table = pd.read_csv(data / "multicentre_survival" / "oropharynx_rtog.csv")
-    columns = ["fac_sex", "fac_treatm", "num_age", "num_cond", "num_tstage", "num_nstage"]
-    months = table["time"].to_numpy(np.float64) * 12.0  # the table is in years
-    return _survival_cohort(
-        "oropharynx_rtog",
-        _imputed(table[columns]),
-        months,
-        table["event"].to_numpy(np.float64),
-        table["fac_inst"].astype(str).to_numpy(np.str_),
-        edges=[0.0, 6.0, 12.0, 24.0, 36.0],
-        horizons=[12.0, 24.0, 36.0],
-    )
-
-
-def nsclc_radiomics(data: Path) -> ScoredCohort:
+def _nsclc_radiomics(data: Path) -> Cohort:
     """CT radiomics of 976 lung cancers at six hospitals; alive at two years."""
     table = pd.read_parquet(data / "nsclc_ct_radiomics" / "features.parquet")
     numbers = table.drop(columns=["site", "id", "surv2yr", "logit_0", "logit_1"])
     numbers = numbers.select_dtypes("number").replace([np.inf, -np.inf], np.nan)
     numbers = numbers.loc[:, numbers.notna().mean() >= 0.95]
-    return _response_cohort(
-        "nsclc_ct_radiomics",
-        _principal_components(_imputed(numbers), 20),
-        table["surv2yr"].to_numpy(np.float64),
-        table["site"].astype(str).to_numpy(np.str_),
-    )
+    some = numbers.iloc[:, :: len(numbers.columns) // N_RADIOMICS]
+    return _cohort(table["site"], some, response=table["surv2yr"])
 
 
-def _clinical(data: Path, cohort: str) -> pd.DataFrame:
-    table = pd.read_csv(data / "tcga" / "clinical_cdr.csv.gz", low_memory=False)
-    return table[table["type"] == cohort.upper()]
-
-
-def _age_sex_stage(table: pd.DataFrame) -> FloatArray:
-    stage_name = next(c for c in table.columns if "stage" in c)
-    age_name = next(c for c in table.columns if "age_at" in c or c == "age")
-    text = table[stage_name].astype(str).str.upper().str.extract(r"STAGE\s+(IV|III|II|I)")[0]
-    stage = text.map(_STAGES)
-    columns = pd.DataFrame(
-        {
-            "age": pd.to_numeric(table[age_name], errors="coerce"),
-            "female": (table["gender"].astype(str).str.upper() == "FEMALE").astype(float),
-            "stage": stage,
-            "stage_missing": stage.isna().astype(float),
-        }
-    )
-    return _imputed(columns)
-
-
-def _imputed(columns: pd.DataFrame) -> FloatArray:
-    filled = columns.apply(pd.to_numeric, errors="coerce").astype(float)
-    filled = filled.fillna(filled.median())
-    values = filled.to_numpy(np.float64)
-    spread = values.std(0)
-    return np.asarray((values - values.mean(0)) / np.where(spread > 0, spread, 1.0), np.float64)
-
-
-def _principal_components(values: FloatArray, n: int) -> FloatArray:
-    centred = np.clip(values, -10, 10)
-    left, strength, _ = np.linalg.svd(centred - centred.mean(0), full_matrices=False)
-    scores = left[:, :n] * strength[:n]
-    return np.asarray(scores / scores.std(0), np.float64)
-
-
-def _folds(n: int) -> npt.NDArray[np.int64]:
-    return np.random.default_rng(11).permutation(n) % N_FOLDS
-
-
-def _survival_cohort(
-    name: str,
-    features: FloatArray,
-    months: FloatArray,
-    event: FloatArray,
-    site: npt.NDArray[np.str_],
-    *,
-    edges: list[float] | None = None,
-    horizons: list[float] | None = None,
-) -> ScoredCohort:
-    edges = edges or [0.0, 12.0, 24.0, 36.0, 60.0]
-    right_ends = [*edges[1:], 2 * edges[-1] - edges[-2]]
-    fold, logits = _folds(len(months)), np.zeros((len(months), len(edges)))
-    for k in range(N_FOLDS):
-        train, test = fold != k, fold == k
-        survival = _cox_survival(features[train], months[train], event[train], features[test])
-        curve = np.clip(survival(np.array(right_ends)), 1e-6, 1 - 1e-6)
-        previous = np.hstack([np.ones((test.sum(), 1)), curve[:, :-1]])
-        hazard = np.clip(1 - curve / previous, 1e-6, 1 - 1e-6)
-        logits[test] = np.log(hazard / (1 - hazard))
-    return ScoredCohort(
-        name,
-        site,
-        edges,
-        horizons or [12.0, 36.0, 60.0],
-        hazard_logits=logits,
-        time_months=months,
-        event=event,
-    )
-
-
-def _cox_survival(
-    features: FloatArray, months: FloatArray, event: FloatArray, new: FloatArray
-) -> Callable[[FloatArray], FloatArray]:
-    from lifelines import CoxPHFitter
-
-    names = [f"x{i}" for i in range(features.shape[1]) if features[:, i].std() > 0]
-    keep = [int(name[1:]) for name in names]
-    frame = pd.DataFrame(features[:, keep], columns=names).assign(T=months, E=event)
-    model = CoxPHFitter(penalizer=0.1).fit(frame, "T", "E")
-    test = pd.DataFrame(new[:, keep], columns=names)
-    return lambda times: np.asarray(
-        model.predict_survival_function(test, times=times).to_numpy().T, np.float64
-    )
-
-
-def _response_cohort(
-    name: str, features: FloatArray, response: FloatArray, site: npt.NDArray[np.str_]
-) -> ScoredCohort:
-    from sklearn.linear_model import LogisticRegression
-
-    fold, logit = _folds(len(response)), np.zeros(len(response))
-    for k in range(N_FOLDS):
-        model = LogisticRegression(max_iter=2000).fit(features[fold != k], response[fold != k])
-        logit[fold == k] = model.decision_function(features[fold == k])
-    return ScoredCohort(name, site, [0.0, 1.0], [], response_logit=logit, response=response)
-
-
-COHORTS: dict[str, Callable[[Path], ScoredCohort]] = {
-    "fed_tcga_brca": fed_tcga_brca,
-    "tcga_brca": partial(tcga_survival, cohort="brca"),
-    "tcga_luad": partial(tcga_survival, cohort="luad"),
-    "tcga_stad": partial(tcga_survival, cohort="stad"),
-    "ncctg_lung": ncctg_lung,
-    "oropharynx_rtog": oropharynx,
-    "nsclc_ct_radiomics": nsclc_radiomics,
-    "tcga_luad_response": partial(tcga_response, cohort="luad"),
-    "tcga_stad_response": partial(tcga_response, cohort="stad"),
+_SURVIVAL: dict[str, tuple[Callable[[Path], Cohort], list[float], list[float] | None]] = {
+    "fed_tcga_brca": (load_fed_tcga_brca, MONTHS, None),
+    "tcga_brca": (partial(_tcga, cohort="brca"), MONTHS, None),
+    "tcga_luad": (partial(_tcga, cohort="luad"), MONTHS, None),
+    "tcga_stad": (partial(_tcga, cohort="stad"), MONTHS, None),
+    "ncctg_lung": (
+        partial(_institutions, file="ncctg_lung.csv", unit_months=1 / 30.4375),
+        [0.0, 3.0, 6.0, 12.0, 18.0],
+        [6.0, 12.0, 18.0],
+    ),
+    "oropharynx_rtog": (
+        partial(_institutions, file="oropharynx_rtog.csv", unit_months=12.0),
+        [0.0, 6.0, 12.0, 24.0, 36.0],
+        [12.0, 24.0, 36.0],
+    ),
 }
-"""Name -> loader."""
+_RESPONSE: dict[str, Callable[[Path], Cohort]] = {
+    "nsclc_ct_radiomics": _nsclc_radiomics,
+    "tcga_luad_response": partial(_tcga, cohort="luad"),
+    "tcga_stad_response": partial(_tcga, cohort="stad"),
+}
+COHORTS = (*_SURVIVAL, *_RESPONSE)
+
+
+def load_scored(name: str, data: Path) -> ScoredCohort:
+    """Return a cohort of `COHORTS`, scored."""
+    if name in _RESPONSE:
+        return score_response(name, _RESPONSE[name](data))
+    load, edges, horizons = _SURVIVAL[name]
+    return score_survival(name, load(data), edges, horizons)

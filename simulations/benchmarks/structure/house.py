@@ -129,17 +129,8 @@ def _warnings(tests: str, workers: int = 2) -> Check:
     if stored:
         output = Path(stored).read_text(encoding="utf-8", errors="replace")
     else:
-        command = [
-            sys.executable,
-            "-m",
-            "pytest",
-            "-q",
-            "-m",
-            "not slow",
-            "-n",
-            str(workers),
-            tests,
-        ]
+        options = ["-q", "-m", "not slow", "-n", str(workers), tests]
+        command = [sys.executable, "-m", "pytest", *options]
         output = subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout
     last = re.findall(r"^=*\s*(.*\d+ passed.*?)\s*=*$", output, flags=re.M)
     found = re.findall(r"(\d+) (?:warning|failed|error)", last[-1]) if last else []

@@ -19,7 +19,6 @@ from simulations.benchmarks.flamby.strategies import (
     ROUNDS,
     STRATEGIES,
     UPDATES,
-    ServerState,
     Strategy,
     train_federated,
     weighted,
@@ -91,27 +90,6 @@ def test_the_proximal_term_keeps_the_model_nearer_to_its_start():
     free = train_federated(Strategy("fedavg", 0.1), data, seed=1).weight
     held = train_federated(Strategy("fedprox", 0.1, mu=2.0), data, seed=1).weight
     assert (held - start).norm() < (free - start).norm()
-
-
-@pytest.mark.parametrize(
-    ("rule", "by_hand"),
-    [
-        ("adam", 0.1 * (0.1 * 2.0) / (math.sqrt(0.001 * 4.0) + 1e-8)),
-        ("yogi", 0.1 * (0.1 * 2.0) / (math.sqrt(0.001 * 4.0) + 1e-8)),
-        ("adagrad", 0.1 * (0.1 * 2.0) / (2.0 + 1e-8)),
-        ("average", 0.1 * 2.0),
-    ],
-)
-def test_first_server_step_by_hand(rule, by_hand):
-    state = ServerState([torch.zeros(1)], [torch.zeros(1)])
-    step = state.step(Strategy("x", 0.1, rule=rule, server_lr=0.1), [torch.tensor([2.0])])
-    assert float(step[0]) == pytest.approx(by_hand, rel=1e-5)
-
-
-def test_yogi_forgets_by_the_sign():
-    state = ServerState([torch.zeros(1)], [torch.tensor([9.0])])
-    state.step(Strategy("x", 0.1, rule="yogi"), [torch.tensor([1.0])])
-    assert float(state.second[0]) == pytest.approx(9.0 - 0.001)
 
 
 def test_updates_are_weighted_by_patients():
