@@ -68,13 +68,11 @@ class Cost:
         seconds: Median time of a round after the first few.
         cpu_s: The same in processor time of this process, which other programs do not disturb.
         peak_mb: Peak resident memory of the process and, for Ray, not of its workers.
-        added_mb: Peak minus what was resident before the agents were made.
     """
 
     seconds: float
     cpu_s: float
     peak_mb: float
-    added_mb: float
 
 
 class RoundClock(Output):
@@ -151,26 +149,22 @@ def growth_checks(costs: dict[int, Cost]) -> Iterator[Check]:
 
 def federated_cost(n_sites: int, engine: Engine, rounds: int) -> Cost:
     """Return what a round of the whole federation takes over `n_sites`."""
-    _one_thread()
+    torch.set_num_threads(1)
     study = many_sites_study(n_sites, rounds=rounds)
-    before = _peak_mb()
     clock = RoundClock()
     with TemporaryDirectory(prefix="tumorboard-", dir=memory_folder()) as name:
         agents = many_agents(study, Path(name) / "sites")
         run_in_process(study, agents, Path(name) / "run", output=clock, engine=engine)
-    peak = _peak_mb()
-    return Cost(*clock.medians, peak, peak - before)
+    return Cost(*clock.medians, _peak_mb())
 
 
 def plain_cost(n_sites: int, rounds: int) -> Cost:
     """Return what a plain loop over the clients takes: same training, same mean, nothing else."""
-    _one_thread()
+    torch.set_num_threads(1)
     study = many_sites_study(n_sites, rounds=rounds)
-    before = _peak_mb()
     times = _plain_loop(study)
-    peak = _peak_mb()
     wall, cpu = np.median(times[WARM_UP:], axis=0)
-    return Cost(float(wall), float(cpu), peak, peak - before)
+    return Cost(float(wall), float(cpu), _peak_mb())
 
 
 def _plain_loop(study: Study) -> list[tuple[float, float]]:
@@ -206,10 +200,6 @@ def _in_own_process(measure: Callable[..., Cost], *arguments: object) -> Cost:
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, mp_context=context) as pool:
         return pool.submit(measure, *arguments).result()
-
-
-def _one_thread() -> None:
-    torch.set_num_threads(1)
 
 
 def _peak_mb() -> float:

@@ -3,7 +3,7 @@ from simulations.benchmarks.evaluation.scale import Cost, growth_checks
 
 
 def growth(seconds, megabytes):
-    costs = {n: Cost(seconds(n), seconds(n), megabytes(n), 0.0) for n in scale.FULL.sites}
+    costs = {n: Cost(seconds(n), seconds(n), megabytes(n)) for n in scale.FULL.sites}
     return [check.holds for check in growth_checks(costs)]
 
 
