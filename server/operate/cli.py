@@ -64,8 +64,7 @@ def export(
     json_output: JsonOption = False,
 ) -> None:
     """Export the metrics by round and the final figures; without options, print them as CSV."""
-    from server.operate.metric_history import metric_history
-    from server.operate.tracking import log_to_mlflow, write_tensorboard
+    from server.operate.metric_export import log_to_mlflow, metric_history, write_tensorboard
 
     history = metric_history(folder)
     output = Output(json_output)

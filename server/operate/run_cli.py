@@ -41,7 +41,7 @@ def up(
     Registers admitted hospitals, takes revoked ones back, restarts whatever ends. Runs until it
     is interrupted, or `tumorboard server stop --down`.
     """
-    from server.operate.server_up import serve, serve_in_background
+    from server.operate.run_keeper import serve, serve_in_background
 
     opened, output = ConsortiumFolder.open(folder), Output(json_output)
     if background:

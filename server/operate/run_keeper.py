@@ -1,4 +1,4 @@
-"""Keep requested runs going: start them over Flower, and again after an interruption.
+"""Run the coordinator's processes, and keep requested runs going, also after interruptions.
 
 A run is started anew when nobody holds its folder and it has not ended by itself; it continues
 after the last committed round. A run that ended with a reason (done, failed, stopped) is left.
@@ -12,15 +12,20 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass
 
-from common.errors import ErrorCode, TumorboardError
+from common.commands.cli_output import Output
+from common.errors import ErrorCode, RunError, TumorboardError
+from common.process.background import BackgroundStart
+from common.process.stop_signals import stop_on_signals
+from common.process.supervisor import Supervisor, check_not_running
 from server.consortium.consortium_folder import ConsortiumFolder
 from server.consortium.provision import audit_log
-from server.flower.flower_commands import start_run
+from server.flower.flower_commands import registered_nodes, start_run
 from server.flower.node_enrolment import NodeEnrolment
-from server.flower.superlink import is_superlink_healthy
+from server.flower.superlink import is_superlink_healthy, server_processes, status_file
 from server.operate.run_folder import ENDED, RunFolder, all_runs
 
 LOOK_S = 1.0
+READY_S = 90.0
 START_S = 90.0
 """A started run has so long to take its folder before it counts as lost."""
 
@@ -134,3 +139,48 @@ class RunKeeper:
 def _is_lost(reason: str | None) -> bool:
     """Return whether a run ended for want of Flower, not by its own reason."""
     return (reason or "").startswith(str(ErrorCode.TRANSPORT))
+
+
+def serve(folder: ConsortiumFolder, output: Output) -> None:
+    """Run everything until SIGTERM or SIGINT.
+
+    Raises:
+        ConfigError: It runs already, or a file of the consortium is missing.
+    """
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    children, facts = server_processes(folder)
+    stop = stop_on_signals()
+    keeper = threading.Thread(target=RunKeeper(folder).run, args=(stop,), daemon=True)
+    supervisor = Supervisor(children, status_file(folder), facts=facts)
+    output.say(f"Starting the SuperLink; logs in {folder.superlink}")
+
+    def ready() -> None:
+        output.say(f"Serving at {folder.consortium().listen}. Interrupt to end.")
+        keeper.start()
+
+    supervisor.run(stop, ready=ready)
+
+
+def serve_in_background(folder: ConsortiumFolder) -> None:
+    """Start `tumorboard server up` on its own; returns when it serves and knows all hospitals.
+
+    Raises:
+        TumorboardError: It cannot run, in its own words, or does not serve in time.
+    """
+    check_not_running(status_file(folder))
+    BackgroundStart(
+        arguments=["server", "up", str(folder.root)],
+        log=folder.superlink / "up.log",
+        status=status_file(folder),
+        is_ready=lambda: is_superlink_healthy(folder) and _knows_all(folder),
+        ready_s=READY_S,
+        failed="the SuperLink does not serve",
+    ).run()
+
+
+def _knows_all(folder: ConsortiumFolder) -> bool:
+    try:
+        nodes = registered_nodes(folder)
+    except RunError:  # its health service answers a moment before it does
+        return False
+    return all(member.node_key in nodes for member in folder.roster().admitted)

@@ -23,11 +23,11 @@ from common.wire import Arrays
 from server.report.content import BASELINES, Baseline
 from simulations.cohorts.cohort import Cohort
 from simulations.trials.clinical_floor import FloatArray, fit_floor
-from simulations.trials.cohort_predictions import predict_cohort
 from simulations.trials.exact_evaluation import (
     exact_summary,
     paired_differences,
     paired_within_sites,
+    predict_cohort,
 )
 from simulations.trials.memory_training import Trained, train_in_memory
 

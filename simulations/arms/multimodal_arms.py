@@ -22,7 +22,7 @@ from simulations.engines.circumstances import Circumstances, as_recorded
 from simulations.scenario.scenario import Arm, Scenario
 from simulations.scenario.scenario_study import arm_study
 from simulations.trials.clinical_floor import fit_floor
-from simulations.trials.cohort_predictions import predict_cohort
+from simulations.trials.exact_evaluation import predict_cohort
 from simulations.trials.federated_epochs import train_federated_epochs
 from simulations.trials.site_trials import SiteTrial, train_by_site
 

@@ -20,7 +20,7 @@ from simulations.engines.worker_process import over_cores
 from simulations.scenario.scenario import Arm, Scenario
 from simulations.scenario.scenario_study import arm_study
 from simulations.trials.clinical_floor import fit_floor
-from simulations.trials.cohort_predictions import predict_cohort
+from simulations.trials.exact_evaluation import predict_cohort
 from simulations.trials.site_trials import SiteTrial, train_by_site
 
 EPSILONS = (1.0, 3.0, 8.0)

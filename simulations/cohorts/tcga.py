@@ -8,16 +8,20 @@ privacy.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
 from common.errors import DataError
+from common.study.modalities import Modality
 from common.study.study import FeatureSpec, PublicScaling
 from simulations.cohorts.cohort import Cohort
-from simulations.cohorts.public_projection import fit_projection
+from simulations.cohorts.public_projection import FloatArray, fit_projection
+from simulations.cohorts.public_trunk import PublicPatients, PublicTrunk, fit_trunk
 from simulations.cohorts.tcga_tables import (
     GENOMICS,
     PATHOLOGY,
@@ -32,7 +36,13 @@ from simulations.cohorts.tcga_tables import (
     slide_projection,
     slide_table,
 )
-from simulations.cohorts.tcga_trunk import trunk_scores
+
+Source = Literal["slide", "rna", "clinical"]
+FeatureSet = tuple[FeatureSpec, pd.DataFrame]
+"""A feature set and one row per patient who has it."""
+
+RNA_COMPONENTS, SLIDE_COMPONENTS = 50, 20
+"""What a trunk reads of RNA and of slides."""
 
 CLINICAL_COLUMNS = ["age_decades", "female", "stage", "stage_missing"]
 _COMPONENT_SCALING = PublicScaling(clip=4.0, row_norm=3.0)
@@ -55,18 +65,17 @@ def load_tcga(cohort: str, data: Path, *, components: int = 16, trunk: bool = Fa
     folder = data / "tcga"
     genomics = genomics_table(folder, cohort)
     clinical = clinical_columns(folder, genomics)
-    sets = _Sets(genomics.index)
-    _add_components(sets, folder, cohort, genomics, components)
+    sets = _components(folder, cohort, genomics, components)
     rows = pd.DataFrame(centred(clinical), genomics.index, CLINICAL_COLUMNS)
-    sets.add("clinical", "clinical", rows, _SCORE_SCALING)
+    sets["clinical"] = _set("clinical", rows, _SCORE_SCALING)
     if trunk:
-        _add_trunk(sets, folder, cohort, genomics)
+        sets |= _trunk_scores(folder, cohort, genomics)
     return Cohort(
         name=f"tcga_{cohort}",
         patient_ids=[str(case) for case in genomics.index],
         hospital=np.array([case[5:7] for case in genomics.index], dtype=np.str_),
-        specs=sets.specs,
-        features=sets.features,
+        specs={name: spec for name, (spec, _) in sets.items()},
+        features={name: _bags(rows, genomics.index) for name, (_, rows) in sets.items()},
         response=response_labels(folder, genomics.index),
         time_months=genomics["survival_months"].to_numpy(dtype=np.float64),
         event=1.0 - genomics["censorship"].to_numpy(dtype=np.float64),
@@ -85,52 +94,82 @@ def breast_regions(data: Path) -> dict[str, str]:
     return dict(zip(known["TSS Code"], known["Region"].str.lower(), strict=True))
 
 
-class _Sets:
-    """Feature sets of the patients of one cohort."""
-
-    def __init__(self, cases: pd.Index) -> None:
-        self._cases = cases
-        self.specs: dict[str, FeatureSpec] = {}
-        self.features: dict[str, list[npt.NDArray[np.float32] | None]] = {}
-
-    def add(self, name: str, modality: str, rows: pd.DataFrame, scaling: PublicScaling) -> None:
-        """Add one vector per patient; patients without a row lack the set."""
-        names = list(rows.columns) if rows.columns.dtype == object else None
-        self.specs[name] = FeatureSpec.model_validate(
-            {"modality": modality, "dim": rows.shape[1], "scaling": scaling, "names": names}
-        )
-        of_case = dict(zip(rows.index, rows.to_numpy(dtype=np.float32), strict=True))
-        self.features[name] = [
-            None if case not in of_case else of_case[case][None] for case in self._cases
-        ]
+def _set(modality: Modality, rows: pd.DataFrame, scaling: PublicScaling) -> FeatureSet:
+    names = list(rows.columns) if rows.columns.dtype == object else None
+    return FeatureSpec(modality=modality, dim=rows.shape[1], scaling=scaling, names=names), rows
 
 
-def _add_components(
-    sets: _Sets, folder: Path, cohort: str, genomics: pd.DataFrame, components: int
-) -> None:
+def _bags(rows: pd.DataFrame, cases: pd.Index) -> list[npt.NDArray[np.float32] | None]:
+    """Return one vector per patient; patients without a row lack the set."""
+    of_case = dict(zip(rows.index, rows.to_numpy(dtype=np.float32), strict=True))
+    return [of_case[case][None] if case in of_case else None for case in cases]
+
+
+def _components(
+    folder: Path, cohort: str, genomics: pd.DataFrame, components: int
+) -> dict[str, FeatureSet]:
+    sets = {}
     if cohort in PATHOLOGY:
         projection = slide_projection(folder, _others(PATHOLOGY, cohort), components)
         rows = projection.apply(slide_table(folder, cohort))
-        sets.add("slide", "pathology", rows, _COMPONENT_SCALING)
+        sets["slide"] = _set("pathology", rows, _COMPONENT_SCALING)
     projection = rna_projection(folder, _others(GENOMICS, cohort), components)
-    sets.add("rna", "genomics", projection.apply(rna_columns(genomics)), _COMPONENT_SCALING)
+    rows = projection.apply(rna_columns(genomics))
+    sets["rna"] = _set("genomics", rows, _COMPONENT_SCALING)
     if cohort == "gbmlgg":
         mri = pd.concat([mri_table(folder, "gbm"), mri_table(folder, "lgg")])
         public = mri[~mri.index.isin(genomics.index)]  # imaged, but not patients of this cohort
         rows = fit_projection([public], components).apply(mri)
-        sets.add("mri", "radiology", rows, _COMPONENT_SCALING)
+        sets["mri"] = _set("radiology", rows, _COMPONENT_SCALING)
+    return sets
 
 
-def _add_trunk(sets: _Sets, folder: Path, cohort: str, genomics: pd.DataFrame) -> None:
-    others = _others(GENOMICS, cohort)
+def _trunk_scores(folder: Path, cohort: str, genomics: pd.DataFrame) -> dict[str, FeatureSet]:
+    """Return what slides, RNA, or age, sex and stage in the other cohorts say about patients."""
+    sources: list[tuple[Source, Modality, tuple[str, ...], pd.DataFrame]] = [
+        ("rna", "genomics", GENOMICS, genomics),
+        ("clinical", "clinical", GENOMICS, genomics),
+    ]
     if cohort in PATHOLOGY:
-        slides = slide_table(folder, cohort)
-        rows = trunk_scores(folder, "slide", _others(PATHOLOGY, cohort), slides)
-        sets.add("slide_trunk", "pathology", rows, _SCORE_SCALING)
-    rows = trunk_scores(folder, "rna", others, genomics)
-    sets.add("rna_trunk", "genomics", rows, _SCORE_SCALING)
-    rows = trunk_scores(folder, "clinical", others, genomics)
-    sets.add("clinical_trunk", "clinical", rows, _SCORE_SCALING)
+        sources.insert(0, ("slide", "pathology", PATHOLOGY, slide_table(folder, cohort)))
+    sets = {}
+    for source, modality, cohorts, table in sources:
+        others = _others(cohorts, cohort)
+        trunk = _trunk(folder, source, others)
+        scores = trunk.apply(_trunk_inputs(folder, source, others, table))
+        rows = pd.DataFrame(scores, table.index, list(trunk.tasks))
+        sets[f"{source}_trunk"] = _set(modality, rows, _SCORE_SCALING)
+    return sets
+
+
+@lru_cache(maxsize=16)
+def _trunk(folder: Path, source: Source, others: tuple[str, ...]) -> PublicTrunk:
+    cohorts = {}
+    for other in others:
+        patients = seen = genomics_table(folder, other)
+        if source == "slide":
+            slides = slide_table(folder, other)
+            patients = patients[patients.index.isin(slides.index)]
+            seen = slides.loc[patients.index]
+        cohorts[other] = PublicPatients(
+            inputs=_trunk_inputs(folder, source, others, seen),
+            time_months=patients["survival_months"].to_numpy(dtype=np.float64),
+            event=1.0 - patients["censorship"].to_numpy(dtype=np.float64),
+            response=response_labels(folder, patients.index),
+        )
+    return fit_trunk(cohorts)
+
+
+def _trunk_inputs(
+    folder: Path, source: Source, others: tuple[str, ...], table: pd.DataFrame
+) -> FloatArray:
+    if source == "clinical":
+        return centred(clinical_columns(folder, table))
+    if source == "rna":
+        inputs = rna_projection(folder, others, RNA_COMPONENTS).apply(rna_columns(table))
+    else:
+        inputs = slide_projection(folder, others, SLIDE_COMPONENTS).apply(table)
+    return inputs.to_numpy(dtype=np.float64)
 
 
 def _others(cohorts: tuple[str, ...], cohort: str) -> tuple[str, ...]:

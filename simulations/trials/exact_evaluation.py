@@ -1,9 +1,13 @@
-"""Compute the federation's own metrics where a simulation holds all predictions."""
+"""Predict whole cohorts and compute the federation's own metrics, as only a simulation may."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
+import torch
+
+from client.data.dataset import PatientDataset
 from common.metrics.summaries.paired import Comparison, compare, compare_within_sites, tabulate_pair
 from common.metrics.summaries.refine import refined
 from common.metrics.summaries.summary import EvaluationSummary, summarise
@@ -11,8 +15,15 @@ from common.metrics.summaries.tabulate import tabulate
 from common.metrics.tables.grid import EvaluationGrid
 from common.metrics.tables.predictions import Predictions
 from common.metrics.tables.tables import merge
+from common.models.base.base import FusedModel
+from common.models.base.build import build_model
+from common.models.base.parameters import load_arrays
 from common.privacy.plan import EvaluationRelease
 from common.study.study import Study
+from common.wire import Arrays
+from simulations.cohorts.cohort import Cohort
+
+CHUNK = 256
 
 
 def exact_grid(study: Study, by_site: Mapping[str, Predictions]) -> EvaluationGrid:
@@ -63,3 +74,23 @@ def paired_within_sites(
         grids = [exact_grid(study, {site: p}) for p in (predictions, second[site])]
         tables[site] = tabulate_pair(predictions, second[site], grids[0], grids[1])
     return compare_within_sites(tables, EvaluationGrid.for_study(study))
+
+
+def predict_cohort(study: Study, arrays: Arrays, patients: Cohort | PatientDataset) -> Predictions:
+    """Return predictions of the study's model with these parameters, in the patients' order."""
+    model = build_model(study)
+    load_arrays(model, arrays)
+    dataset = patients.dataset(study) if isinstance(patients, Cohort) else patients
+    return predict_dataset(model, dataset, study)
+
+
+def predict_dataset(model: FusedModel, dataset: PatientDataset, study: Study) -> Predictions:
+    """Return predictions beside outcomes for all patients, in the dataset's order."""
+    grid = EvaluationGrid.for_study(study)
+    model.eval()
+    parts = []
+    with torch.no_grad():
+        for start in range(0, len(dataset), CHUNK):
+            batch = dataset.batch(range(start, min(start + CHUNK, len(dataset))))
+            parts.append(Predictions.from_outputs(model(batch), batch, grid))
+    return replace(Predictions.concatenate(parts), subgroups=dataset.subgroups)

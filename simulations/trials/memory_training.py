@@ -18,7 +18,7 @@ from simulations.engines.circumstances import Circumstances
 from simulations.engines.consortium_run import run_in_process
 from simulations.engines.memory_sites import memory_agents, own_models, with_identities
 from simulations.engines.unreliable_site import unreliable
-from simulations.trials.cohort_predictions import predict_cohort
+from simulations.trials.exact_evaluation import predict_cohort
 
 FloatArray = npt.NDArray[np.float64]
 

@@ -32,7 +32,7 @@ from simulations.engines.circumstances import Circumstances, Poison, as_trained,
 from simulations.engines.worker_process import over_cores
 from simulations.scenario.scenario import Arm, Scenario
 from simulations.scenario.scenario_study import arm_study, load_cohort
-from simulations.trials.cohort_predictions import predict_cohort
+from simulations.trials.exact_evaluation import predict_cohort
 from simulations.trials.site_trials import SiteTrial, train_by_site
 
 DURATION = "about 5 minutes on an idle core"

@@ -20,7 +20,7 @@ from common.wire import Arrays
 from simulations.cohorts.cohort import Cohort
 from simulations.cohorts.fed_tcga_brca import load_fed_tcga_brca, published_test_set
 from simulations.comparison.arm_metrics import arm_scores
-from simulations.trials.cohort_predictions import predict_cohort
+from simulations.trials.exact_evaluation import predict_cohort
 from simulations.trials.site_trials import SiteTrial, train_by_site
 
 EDGES_MONTHS = [0.0, 6.0, 12.0, 18.0, 24.0, 30.0, 36.0, 48.0, 60.0, 84.0, 120.0]

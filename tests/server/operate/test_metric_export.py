@@ -10,8 +10,7 @@ from page_runs import WrittenRun
 
 from common.commands import cli
 from common.errors import ConfigError
-from server.operate.metric_history import metric_history
-from server.operate.tracking import log_to_mlflow, write_tensorboard
+from server.operate.metric_export import log_to_mlflow, metric_history, write_tensorboard
 
 
 @pytest.fixture

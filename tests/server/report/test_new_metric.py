@@ -14,7 +14,7 @@ from common.metrics.survival.concordance import c_index_sd
 from common.metrics.survival.survival_metrics import c_index
 from common.metrics.tables.estimate import Estimate
 from common.metrics.tables.site_pairs import survival_pairs
-from server.operate.metric_history import metric_history
+from server.operate.metric_export import metric_history
 from server.report.build import build_report
 from server.report.content import make_content
 

@@ -16,7 +16,7 @@ from server.run.rounds import FEDERATED
 from simulations.cohorts.cohort import Cohort
 from simulations.engines.consortium_run import run_in_process
 from simulations.engines.memory_sites import memory_agents, with_identities
-from simulations.trials.cohort_predictions import predict_dataset
+from simulations.trials.exact_evaluation import predict_dataset
 
 KEY = bytes(range(32))
 SUBGROUPS = {
