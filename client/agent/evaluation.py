@@ -79,6 +79,7 @@ def evaluate_held_out(
         release=request.release,
         phase=request.phase,
         session=session,
+        ledger_mark=release.mark(request, spending.position, spending.head),
         cohort=run.counts if session is None and request.release == "internal" else None,
         ledger_head=spending.head,
         epsilon_spent=spending.training_epsilon(run.study),

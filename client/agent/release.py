@@ -12,6 +12,7 @@ from common.errors import ErrorCode, ProtocolError
 from common.metrics.tables.tables import SiteTables
 from common.privacy.integer_encoding import Int64, IntegerEncoding, unflatten
 from common.protocol.protocol import EvaluateRequest, TrainRequest
+from common.secure_sum.ledger_mark import LedgerMark
 from common.study.private_round import collusion_of
 from common.study.study import Study
 from common.wire import Arrays
@@ -41,6 +42,12 @@ class Release(Protocol):
         """
         ...
 
+    def mark(
+        self, request: TrainRequest | EvaluateRequest, position: int, head: str
+    ) -> LedgerMark | None:
+        """Return where the ledger stands, signed for the other hospitals; None if none see it."""
+        ...
+
     def gradient_sum(
         self, request: TrainRequest, noised: Int64, encoding: IntegerEncoding, shapes: Shapes
     ) -> tuple[str, Arrays]:
@@ -58,6 +65,12 @@ class PlainRelease:
     shares, all_blocks = 1, False
 
     def session(self, request: TrainRequest | EvaluateRequest) -> int | None:
+        """Return None."""
+        return None
+
+    def mark(
+        self, request: TrainRequest | EvaluateRequest, position: int, head: str
+    ) -> LedgerMark | None:
         """Return None."""
         return None
 
@@ -97,13 +110,24 @@ class MaskedRelease:
             )
         return self._sums.session
 
+    def mark(
+        self, request: TrainRequest | EvaluateRequest, position: int, head: str
+    ) -> LedgerMark | None:
+        """Return the signed mark; without it the other hospitals open no sum."""
+        return self._sums.mark(_number(request), position, head)
+
     def gradient_sum(
         self, request: TrainRequest, noised: Int64, encoding: IntegerEncoding, shapes: Shapes
     ) -> tuple[str, Arrays]:
         """Return the masked upload of a sum."""
-        return "masked", self._sums.masked(request.round, noised, request)
+        return "masked", self._sums.masked(_number(request), noised, request)
 
     def tables(self, request: EvaluateRequest, tables: SiteTables) -> Arrays:
         """Return the masked upload of all tables, in the order of their names."""
         parts = [tables.arrays[name].reshape(-1) for name in sorted(tables.arrays)]
-        return self._sums.masked(request.sum_round or 0, np.concatenate(parts), request)
+        return self._sums.masked(_number(request), np.concatenate(parts), request)
+
+
+def _number(request: TrainRequest | EvaluateRequest) -> int:
+    """Return the number of the secure sum that a request is for."""
+    return request.round if isinstance(request, TrainRequest) else request.sum_round or 0

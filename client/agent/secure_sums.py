@@ -9,15 +9,19 @@ that agrees on keys anew.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from client.site.identity import load_identity, public_key
+from client.site.witnesses import Witnesses
 from common.errors import ErrorCode, ProtocolError
 from common.protocol.protocol import EvaluateRequest, TrainRequest
 from common.protocol.question import question_digest
+from common.secure_sum.keys import refused
+from common.secure_sum.ledger_mark import LedgerMark
 from common.secure_sum.messages import (
     AdvertiseReply,
     AdvertiseRequest,
@@ -67,6 +71,7 @@ class SecureSums:
         self._policy, self._study, self.run_id = policy, study, run_id
         self._file: Path = policy.state / "secure_sums" / f"{run_id}.json"
         _forget_others(self._file)
+        self._witnesses = Witnesses(policy.state / "witnesses.json")
         stored = StateFile(self._file).load()
         self._site = None if stored is None else self._open(stored.context.session)
 
@@ -84,20 +89,56 @@ class SecureSums:
         if self._site is None or self._site.context.session != request.session:
             self._site = self._open(request.session)
         return AdvertiseReply(
-            site_id=self._policy.site_id, run_id=self.run_id, advert=self._site.advertise()
+            site_id=self._policy.site_id,
+            run_id=self.run_id,
+            advert=self._site.advertise(self._seen_of_others()),
         )
 
-    def agree(self, request: AgreeKeysRequest) -> AgreeKeysReply:
-        """Check all signed keys and derive the secrets."""
+    def agree(
+        self, request: AgreeKeysRequest, require_head: Callable[[str], None]
+    ) -> AgreeKeysReply:
+        """Check all signed keys and what the others remember of this ledger; derive the secrets.
+
+        Args:
+            request: Everybody's signed keys, with the marks that everybody remembers.
+            require_head: Raises `LedgerError` for a head that this hospital's ledger does not hold.
+
+        Raises:
+            LedgerError: Another hospital remembers a mark of this one that its ledger does not
+                hold: the ledger was restored, deleted or cloned (LEDGER_ROLLBACK).
+        """
         site = self._site
         if site is None or site.context.session != request.session:
             raise _no_keys("these are not the keys this hospital advertised last")
+        digest = site.receive_keys(request.adverts)
+        keys = roster_of(self._study)
+        marks = {m for a in request.adverts for m in a.witnessed if m.site_id in keys}
+        genuine = [mark for mark in marks if mark.is_signed_by(keys[mark.site_id])]
+        for mark in genuine:
+            if mark.site_id == self._policy.site_id:
+                require_head(mark.head)
+        self._witnesses.remember(genuine)
         return AgreeKeysReply(
             site_id=self._policy.site_id,
             run_id=self.run_id,
             session=request.session,
-            participants_digest=site.receive_keys(request.adverts),
+            participants_digest=digest,
         )
+
+    def mark(self, number: int, position: int, head: str) -> LedgerMark:
+        """Return where the ledger stands, signed, and remember it as this hospital's newest."""
+        before = self._witnesses.of(self._policy.site_id)
+        mark = LedgerMark(
+            site_id=self._policy.site_id,
+            run_id=self.run_id,
+            number=number,
+            position=position,
+            head=head,
+            previous_position=before.position if before else 0,
+            previous_head=before.head if before else None,
+        ).signed(load_identity(self._policy.identity_key))
+        self._witnesses.remember([mark])
+        return mark
 
     def masked(
         self, number: int, vector: npt.NDArray[np.int64], request: TrainRequest | EvaluateRequest
@@ -107,8 +148,33 @@ class SecureSums:
         return self._agreed().masked(number, vector, question)
 
     def unmask(self, request: UnmaskRequest) -> UnmaskReply:
-        """Return the locked answer about one list of survivors."""
-        return self._agreed().unmask(request)
+        """Return the locked answer about one list of survivors whose ledgers went on.
+
+        Raises:
+            ProtocolError: A survivor's ledger mark is missing, not its own, or does not follow
+                what this hospital remembers; see `SecureSumSite.unmask` for the list itself.
+        """
+        site, keys = self._agreed(), roster_of(self._study)
+        marks = {mark.site_id: mark for mark in request.marks}
+        for name in set(request.survivors) - {self._policy.site_id}:
+            mark, known = marks.get(name), self._witnesses.of(name)
+            if mark is None or (mark.run_id, mark.number) != (self.run_id, request.round):
+                raise refused(f"the ledger mark of '{name}' is missing or of another round")
+            if name not in keys or not mark.is_signed_by(keys[name]):
+                raise refused(f"the ledger mark of '{name}' is not signed by its identity")
+            if known is not None and not mark.follows(known):
+                raise refused(
+                    f"the ledger of '{name}' does not follow what this hospital remembers of it",
+                    cure=f"'{name}' restores its newest ledger or reconciles it",
+                )
+        reply = site.unmask(request)
+        self._witnesses.remember(marks[n] for n in request.survivors if n in marks)
+        return reply
+
+    def _seen_of_others(self) -> tuple[LedgerMark, ...]:
+        listed = roster_of(self._study)
+        others = self._witnesses.of_others(self._policy.site_id)
+        return tuple(mark for mark in others if mark.site_id in listed)
 
     def _agreed(self) -> SecureSumSite:
         if self._site is None or not self._site.keys_agreed:

@@ -22,6 +22,7 @@ from client.agent.admission import (
 )
 from client.agent.evaluation import check_evaluation, evaluate_held_out
 from client.agent.open_run import DatasetProvider, RunAtHand, stored_features
+from client.agent.questions import check_question
 from client.agent.release import MaskedRelease, PlainRelease, Release
 from client.agent.secure_sums import SecureSums, check_identity
 from client.agent.spending import Spending
@@ -142,6 +143,9 @@ class SiteAgent:
             stored = self._spending.stored_reply(request, EvaluateReply)
             if stored is not None:
                 return stored
+            approval = self._policy.approval_of(run.study_digest)
+            past = self._spending.released(run.study)
+            check_question(run.study, request, past, approval.exact_runs if approval else 0)
             release = self._release(run.study, run.run_id)
             return evaluate_held_out(run, request, release, self._spending)
 
@@ -172,7 +176,9 @@ class SiteAgent:
             run = self._run.take(policy, roster, request.run_id)
             named = [advert.site_id for advert in request.adverts]
             check_participants(run.study, named, roster)
-            return self._secure_sums(run.study, run.run_id).agree(request)
+            return self._secure_sums(run.study, run.run_id).agree(
+                request, self._spending.require_head
+            )
 
     def unmask(self, request: UnmaskRequest) -> UnmaskReply:
         """Help to open one sum over the named survivors.

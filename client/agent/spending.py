@@ -7,14 +7,14 @@ from typing import TypeVar
 
 from client.site.sealed_replies import ReplyKey, SealedReplies, payload_digest
 from common.contract import sha256_hex
-from common.errors import BudgetError, ErrorCode
+from common.errors import BudgetError, ErrorCode, LedgerError
 from common.ledger.ledger import Ledger, LedgerBudgets, Reservation, SpendEntry
 from common.ledger.ledger_entry import NO_HASH, Partition
 from common.metrics.tables.table_schema import TableNoise
 from common.privacy.accounting import pure_mu
 from common.privacy.integer_encoding import IntegerEncoding
 from common.privacy.plan import Release
-from common.protocol.evaluation_request import planned_evaluation, table_noise
+from common.protocol.evaluation_request import evaluated_model, planned_evaluation, table_noise
 from common.protocol.protocol import (
     EvaluateReply,
     EvaluateRequest,
@@ -38,10 +38,11 @@ class Spending:
         policy: Names the files and the budgets.
 
     Raises:
-        LedgerError: The ledger is damaged or older than its own head.
+        LedgerError: The ledger is damaged, older than its own head, or gone.
     """
 
     def __init__(self, policy: SitePolicy) -> None:
+        _require_ledger(policy)
         self._ledger = Ledger(policy.ledger, policy.site_id, LedgerBudgets.from_policy(policy))
         self._sealed = SealedReplies(policy.state / "replies")
         self._delta = policy.delta
@@ -50,6 +51,11 @@ class Spending:
     def head(self) -> str:
         """Head of the ledger now."""
         return self._ledger.head
+
+    @property
+    def position(self) -> int:
+        """Number of lines of the ledger now."""
+        return len(self._ledger.entries())
 
     def require_head(self, head: str | None) -> None:
         """Refuse if the server remembers a head that this ledger does not hold.
@@ -130,6 +136,12 @@ class Spending:
                 self._ledger.commit(reservation, digest)
         return kind.decode(*found)
 
+    def released(self, study: Study) -> list[SpendEntry]:
+        """Return everything that left in a study, or was about to, oldest first."""
+        digest = study.digest()
+        entries = (reservation.entry for reservation in self._ledger.reservations())
+        return [entry for entry in entries if entry.study_digest == digest]
+
     def training_epsilon(self, study: Study) -> float:
         """Return what training in this study has spent so far, at the study's delta."""
         return self._ledger.epsilon(study.digest(), "train", study.privacy.delta)
@@ -143,6 +155,20 @@ class Spending:
         new = [entry for entry in entries if entry.key not in known]
         if new:
             self._ledger.check_plan(new)
+
+
+def _require_ledger(policy: SitePolicy) -> None:
+    """Refuse to begin a new ledger where runs were accepted: the old one is gone."""
+    if policy.ledger.exists() or not any((policy.state / "runs").glob("*.json")):
+        return
+    raise LedgerError(
+        "the ledger is gone",
+        where=str(policy.ledger),
+        why="this hospital has taken part in runs, and a new ledger would not know what they cost",
+        cure="restore the newest backup, or run `tumorboard site ledger reconcile` and charge for "
+        "what was lost",
+        code=ErrorCode.LEDGER_ROLLBACK,
+    )
 
 
 def reply_key(request: Request) -> ReplyKey:
@@ -227,6 +253,7 @@ def evaluation_entry(
             "epsilon": dict(epsilons),
             "shares": collusion_of(study).shares if shared else 1,
             "release": request.release,
+            "model": evaluated_model(request),
         },
         mu_squared=sum(pure_mu(epsilon) ** 2 for epsilon in epsilons.values()),
         pure_epsilon=sum(epsilons.values()) if noise else None,

@@ -112,6 +112,7 @@ def _train_privately(
     encoding = encoding_of(run.study, shapes)
     session = release.session(request)  # refuses before anything is spent
     reservation = spending.reserve(private_round_entry(run.study, request, encoding))
+    mark = release.mark(request, spending.position, spending.head)
     if run.study.training.local.kind == "epochs":
         kind, arrays = "delta", _noised_steps(run, encoding, shapes)
     else:
@@ -123,6 +124,7 @@ def _train_privately(
             "kind": kind,
             "blocks": sorted({block_of(n) for n in arrays if n in shapes}),  # none if masked
             "session": session,
+            "ledger_mark": mark,
             "ledger_head": spending.head,
             "epsilon_spent": spending.training_epsilon(run.study),
         }

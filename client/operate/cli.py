@@ -117,6 +117,9 @@ def approve(
     evaluation_fallback: Annotated[
         float | None, typer.Option(help="Ceiling of evaluation if all other hospitals collude.")
     ] = None,
+    exact_runs: Annotated[
+        int, typer.Option(help="Runs whose exact tables may leave; release internal only.")
+    ] = 1,
     json_output: JsonOption = False,
 ) -> None:
     """Record this hospital's consent to exactly this study, with its ceilings."""
@@ -129,6 +132,7 @@ def approve(
         fallback_epsilon=fallback_epsilon,
         evaluation_epsilon=evaluation_epsilon,
         evaluation_fallback=evaluation_fallback,
+        exact_runs=exact_runs,
     )
     target = operate.record_consent(policy, approval)
     operate.site_audit_log(policy).append("approved", **approval.model_dump(mode="json"))
@@ -137,6 +141,8 @@ def approve(
     output.say(f"Training, mode {agreed.privacy.mode}: {operate.promise_in_words(agreed)}")
     release = operate.agreed_release(agreed, policy)
     output.say(f"Evaluation: {operate.evaluation_in_words(agreed, release)}")
+    if release == "internal":
+        output.say(f"Exact tables leave in at most {approval.exact_runs} runs of this study.")
     for plugin in agreed.plugins:
         output.say(f"Runs code of another distribution: {plugin}, sources {plugin.sha256:.12}")
     output.result(approval.model_dump(mode="json"))

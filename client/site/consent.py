@@ -66,9 +66,9 @@ def read_consent(file: Path, public_key: str) -> Approval:
 
 def _body(approval: Approval, given: str) -> dict[str, object]:
     fields = approval.model_dump(mode="json")
-    later = ("evaluation_epsilon_ceiling", "evaluation_fallback_ceiling")
-    for name in later:  # consents from before these ceilings were signed without them
-        if fields[name] is None:
+    later = ("evaluation_epsilon_ceiling", "evaluation_fallback_ceiling", "exact_runs")
+    for name in later:  # consents from before these limits were signed without them
+        if fields[name] == Approval.model_fields[name].default:
             del fields[name]
     return {"approval": fields, "given": given}
 

@@ -134,6 +134,7 @@ def make_approval(
     fallback_epsilon: float | None,
     evaluation_epsilon: float | None = None,
     evaluation_fallback: float | None = None,
+    exact_runs: int = 1,
 ) -> Approval:
     """Return the hospital's consent to exactly this study.
 
@@ -147,6 +148,7 @@ def make_approval(
         evaluation_epsilon: Ceiling of all evaluations; that of the study's one planned evaluation
             if None.
         evaluation_fallback: Ceiling of evaluation if all other hospitals collude.
+        exact_runs: Runs whose exact tables may leave, in a study of release internal.
 
     Raises:
         ConfigError: The file is not the announced study (STUDY_DIGEST), its roster does not name
@@ -176,5 +178,6 @@ def make_approval(
         "fallback_epsilon_ceiling": fallback_epsilon,
         "evaluation_epsilon_ceiling": evaluation_epsilon or evaluation_promise(study, "dp")[0],
         "evaluation_fallback_ceiling": evaluation_fallback,
+        "exact_runs": exact_runs,
     }
     return Approval.from_mapping(ceilings, where="--epsilon and the other ceilings")

@@ -12,13 +12,17 @@ from common.privacy.plan import Phase, Release
 from common.protocol.protocol import EvaluateRequest
 from common.study.private_round import collusion_of
 from common.study.study import Study, Task
-from common.wire import Arrays
+from common.wire import Arrays, arrays_digest
 
 MIN_HELD_OUT_FOR_NOISY_MARGINS = 50
 """Below this public count noisy score margins find the scores too rarely. Above it they are worth
 their tenth of the evaluation epsilon: on real cohorts (100 to 270 held out, six sites) default
 cuts that miss the model's scores cost up to 0.14 of C, refined ones at most 0.02."""
 
+
+FEDERATED = "federated"
+PERSONAL = "personal"
+"""Labels of the models that a run evaluates."""
 
 SECOND = "second/"
 """Names of the second model's arrays in a paired request start so."""
@@ -100,6 +104,28 @@ def planned_evaluation(study: Study, run_id: str, release: Release) -> list[Eval
         EvaluateRequest(run_id=run_id, round=0, model_digest="0" * 64, release=release, phase=p)
         for p in phases
     ]
+
+
+def study_questions(study: Study, release: Release) -> set[tuple[str, Phase]]:
+    """Return (label, phase) of everything that a study's runs ask about held-out patients."""
+    labels = [FEDERATED] if study.training.personal is None else [FEDERATED, PERSONAL]
+    phases: list[Phase] = [request.phase for request in planned_evaluation(study, "any", release)]
+    questions = {(label, phase) for label in labels for phase in phases}
+    if PERSONAL in labels and release == "internal":
+        questions.add((paired_label(FEDERATED, PERSONAL), "paired"))
+    return questions
+
+
+def paired_label(first: str, second: str) -> str:
+    """Return the label of the joint tables of two evaluated models."""
+    return f"{second}_vs_{first}"
+
+
+def evaluated_model(request: EvaluateRequest) -> str:
+    """Return the digest of the model a request is about; of a pair, of the first one."""
+    if request.phase == "paired" and request.arrays:
+        return arrays_digest(split_pair(request.arrays)[0])
+    return request.model_digest
 
 
 def evaluation_promise(study: Study, release: Release) -> tuple[float, float]:

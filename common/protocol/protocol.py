@@ -12,6 +12,7 @@ from pydantic import Field, JsonValue
 
 from common.cohort.cohort_counts import CohortCounts
 from common.privacy.plan import Phase, Release
+from common.secure_sum.ledger_mark import LedgerMark
 from common.secure_sum.messages import (
     AdvertiseReply,
     AdvertiseRequest,
@@ -101,6 +102,7 @@ class TrainReply(WireMessage):
         default=None, ge=1, description="optimiser steps behind a delta; control variates only"
     )
     session: int | None = Field(default=None, description="key agreement that masks the upload")
+    ledger_mark: LedgerMark | None = Field(default=None, description="masked uploads only")
     ledger_head: Hex64 | None = None
     epsilon_spent: float = 0.0
 
@@ -152,6 +154,7 @@ class EvaluateReply(WireMessage):
     release: Release
     phase: Phase = "tables"
     session: int | None = Field(default=None, description="key agreement that masks the upload")
+    ledger_mark: LedgerMark | None = Field(default=None, description="masked uploads only")
     cohort: CohortCounts | None = Field(
         default=None, description="data funnel of the site; release internal only"
     )

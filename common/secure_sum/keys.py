@@ -20,6 +20,7 @@ from pydantic import Field
 from common.contract import Contract, canonical_json, sha256_hex
 from common.errors import ErrorCode, ProtocolError
 from common.privacy.collusion import Collusion
+from common.secure_sum.ledger_mark import LedgerMark
 
 _HEX64 = r"^[0-9a-f]{64}$"
 _HEX128 = r"^[0-9a-f]{128}$"
@@ -44,6 +45,9 @@ class KeyAdvert(Contract):
     context_digest: str = Field(pattern=_HEX64)
     mask_key: str = Field(pattern=_HEX64, description="X25519, for pairwise masks")
     channel_key: str = Field(pattern=_HEX64, description="X25519, for shares between sites")
+    witnessed: tuple[LedgerMark, ...] = Field(
+        default=(), description="newest marks of other sites' ledgers that this one remembers"
+    )
     signature: str = Field(default="0" * 128, pattern=_HEX128)
 
     def signed_bytes(self) -> bytes:
@@ -72,6 +76,10 @@ class Participants:
     context: SumContext
     adverts: tuple[KeyAdvert, ...]
 
+    def advert_of(self, site_id: str) -> KeyAdvert | None:
+        """Return the signed keys of one site, or None if it does not take part."""
+        return next((advert for advert in self.adverts if advert.site_id == site_id), None)
+
     @property
     def site_ids(self) -> list[str]:
         """All sites, sorted."""
@@ -94,9 +102,13 @@ class Participants:
 
 
 def advertise(
-    identity: Ed25519PrivateKey, site_id: str, context: SumContext, secrets: RunSecrets
+    identity: Ed25519PrivateKey,
+    site_id: str,
+    context: SumContext,
+    secrets: RunSecrets,
+    witnessed: tuple[LedgerMark, ...] = (),
 ) -> KeyAdvert:
-    """Return the signed public keys of a site."""
+    """Return the signed public keys of a site, with the marks it remembers of others' ledgers."""
     mask = X25519PrivateKey.from_private_bytes(secrets.mask_key).public_key()
     channel = X25519PrivateKey.from_private_bytes(secrets.channel_key).public_key()
     advert = KeyAdvert(
@@ -104,6 +116,7 @@ def advertise(
         context_digest=context.digest(),
         mask_key=mask.public_bytes_raw().hex(),
         channel_key=channel.public_bytes_raw().hex(),
+        witnessed=witnessed,
     )
     return advert.model_copy(update={"signature": identity.sign(advert.signed_bytes()).hex()})
 

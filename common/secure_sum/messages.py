@@ -10,6 +10,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from common.secure_sum.keys import KeyAdvert
+from common.secure_sum.ledger_mark import LedgerMark
 from common.study.study import Identifier
 from common.wire import WireMessage
 
@@ -63,6 +64,9 @@ class UnmaskRequest(WireMessage):
     session: int
     round: int = Field(ge=1)
     survivors: list[Identifier]
+    marks: list[LedgerMark] = Field(
+        default_factory=list, description="where the survivors' ledgers stood in this round"
+    )
 
 
 class UnmaskReply(WireMessage):

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from common.errors import ErrorCode, RunError
 from common.secure_sum import shares
 from common.secure_sum.keys import KeyAdvert, Participants, SumContext, check_adverts, refused
+from common.secure_sum.ledger_mark import LedgerMark
 from common.secure_sum.list_lock import LockedAnswer, unlock
 from common.secure_sum.masks import Words, apply_mask, to_signed, to_words, word_type
 from common.secure_sum.messages import UnmaskReply, UnmaskRequest
@@ -115,8 +116,11 @@ class SecureSumServer:
         current.sealed[site_id] = upload["sealed_shares"]
         current.committed[site_id] = upload["commitments"]
 
-    def unmask_requests(self) -> dict[str, UnmaskRequest]:
+    def unmask_requests(self, marks: Sequence[LedgerMark] = ()) -> dict[str, UnmaskRequest]:
         """Close the uploads and return what to ask each survivor.
+
+        Args:
+            marks: Where the survivors' ledgers stood when they uploaded.
 
         Raises:
             RunError: Fewer than n_min sites have uploaded: the round is void.
@@ -134,6 +138,7 @@ class SecureSumServer:
                 session=self.context.session,
                 round=current.number,
                 survivors=survivors,
+                marks=list(marks),
             )
             requests[site] = request.model_copy(update={"arrays": {"sealed_shares": rows}})
         return requests

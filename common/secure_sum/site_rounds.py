@@ -26,6 +26,7 @@ from common.secure_sum.keys import (
     check_adverts,
     refused,
 )
+from common.secure_sum.ledger_mark import LedgerMark
 from common.secure_sum.list_lock import lock
 from common.secure_sum.masks import apply_mask, to_signed, to_words
 from common.secure_sum.messages import UnmaskReply, UnmaskRequest
@@ -101,10 +102,10 @@ class SecureSumSite:
         """Whether the participants' keys are known, perhaps from before a restart."""
         return self._keys is not None
 
-    def advertise(self) -> KeyAdvert:
-        """Return this site's signed public keys."""
-        state = self._state
-        return advertise(self._identity, self.site_id, state.context, state.run_secrets())
+    def advertise(self, witnessed: tuple[LedgerMark, ...] = ()) -> KeyAdvert:
+        """Return this site's signed public keys, with what it remembers of others' ledgers."""
+        secrets = self._state.run_secrets()
+        return advertise(self._identity, self.site_id, self.context, secrets, witnessed)
 
     def receive_keys(self, adverts: Sequence[KeyAdvert]) -> str:
         """Check the participants' signed keys and agree on secrets; return their digest.
@@ -115,8 +116,8 @@ class SecureSumSite:
             PrivacyError: Too few sites for n_min and t.
         """
         participants = check_adverts(adverts, self._roster, self.context)
-        own = self.advertise()
-        if own not in participants.adverts:
+        own, shown = self.advertise(), participants.advert_of(self.site_id)
+        if shown is None or (shown.mask_key, shown.channel_key) != (own.mask_key, own.channel_key):
             raise refused("this site's own keys are missing or changed")
         if self._state.adverts and self._state.adverts != participants.adverts:
             raise refused("other keys were already agreed on in this session")

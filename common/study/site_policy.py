@@ -32,6 +32,9 @@ class Approval(Contract):
     evaluation_fallback_ceiling: float | None = Field(
         default=None, gt=0, description="ceiling of evaluation if all other hospitals collude"
     )
+    exact_runs: int = Field(
+        default=1, ge=1, description="runs whose exact tables may leave; release internal only"
+    )
 
 
 class SitePolicy(Contract):

@@ -14,9 +14,10 @@ from typing import Any
 from common.errors import ErrorCode, ProtocolError, RunError
 from common.protocol.protocol import EvaluateRequest, TrainRequest
 from common.protocol.question import question_digest
+from common.secure_sum.ledger_mark import LedgerMark
 from common.secure_sum.messages import UnmaskReply
 from common.secure_sum.server_rounds import OpenedSum, SecureSumServer
-from common.study.private_round import collusion_of
+from common.study.private_round import collusion_of, roster_of
 from server.aggregate.contribution import FEDERATION, Contribution
 from server.exchange.enrolment import enrol_returned
 from server.exchange.exchange import MAX_ATTEMPTS, Collected, Request, ask, in_words, send, title
@@ -25,6 +26,7 @@ from server.exchange.secure_state import ClosedUploads, SecureState
 from server.exchange.validate_reply import Expected
 from server.session.checkpoint import SILENT
 from server.session.session import RunSession
+from server.session.site_link import Refusal
 
 
 class VoidSumError(Exception):
@@ -43,6 +45,7 @@ class MaskedReplies:
         self._state = SecureState.load(session.run_dir)
         self._server = restore(session, self._state) if self._state.session else None
         self._rekey = self._server is None
+        self._marks: dict[str, LedgerMark] = {}
 
     def collect(self, requests: Mapping[str, Request], expected: Expected) -> Collected:
         """Return the sum as one contribution; a round of training may be void instead.
@@ -127,9 +130,11 @@ class MaskedReplies:
             wanted = list(closed.survivors)  # the only list sites will answer for this number
         dropped |= {a.site_id: SILENT for a in self._state.adverts if a.site_id not in wanted}
         uploaded: set[str] = set()
+        self._marks.clear()
 
         def check(reply: Any, site_id: str) -> None:
             expected.check_masked(reply, site_id, self._state.session)
+            check_mark(reply.ledger_mark, self._session, site_id, number)
 
         for _attempt in range(MAX_ATTEMPTS):
             asked = {s: requests[s] for s in wanted if s in requests and s not in uploaded}
@@ -142,6 +147,7 @@ class MaskedReplies:
                 except ProtocolError as error:
                     dropped[site_id] = str(error.code)
                 else:
+                    self._marks[site_id] = reply.ledger_mark
                     uploaded.add(site_id)
                     dropped.pop(site_id, None)
             enough = not is_closed and len(uploaded) >= server.context.n_min
@@ -157,7 +163,7 @@ class MaskedReplies:
             VoidSumError: Too few uploads or answers.
         """
         try:
-            requests = server.unmask_requests()
+            requests = server.unmask_requests(list(self._marks.values()))
         except RunError as error:
             raise VoidSumError(error.what) from None
         closed = ClosedUploads(number=number, survivors=sorted(requests))
@@ -167,6 +173,8 @@ class MaskedReplies:
             missing = {site: r for site, r in requests.items() if site not in answers}
             replies = send(self._session, "unmask", missing)
             answers |= {s: r for s, r in replies.items() if isinstance(r, UnmaskReply)}
+            refusals = [r.code for r in replies.values() if isinstance(r, Refusal)]
+            self._rekey = self._rekey or ErrorCode.SECURE_SUM in refusals
             try:
                 return server.open(list(answers.values()))
             except (RunError, ProtocolError) as error:
@@ -190,3 +198,21 @@ class MaskedReplies:
         if state != self._state:
             state.save(self._session.run_dir)
             self._state = state
+
+
+def check_mark(mark: LedgerMark | None, session: RunSession, site_id: str, number: int) -> None:
+    """Accept the ledger mark of an upload; with another one the hospitals would open no sum.
+
+    Raises:
+        ProtocolError: It is missing, of another sum, or not signed by the site (SECURE_SUM).
+    """
+    stated = mark and (mark.site_id, mark.run_id, mark.number)
+    expected = (site_id, session.state.run_id, number)
+    key = roster_of(session.study)[site_id]
+    if mark is None or stated != expected or not mark.is_signed_by(key):
+        raise ProtocolError(
+            "the upload carries no ledger mark of its sender",
+            where=site_id,
+            why="hospitals help to open no sum without it",
+            code=ErrorCode.SECURE_SUM,
+        )

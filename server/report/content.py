@@ -12,7 +12,8 @@ from common.metrics.summaries.paired import Comparison
 from common.metrics.summaries.summary import EvaluationSummary
 from common.metrics.tables.estimate import Estimate, not_estimable
 from common.metrics.tables.table_schema import TableNoise, noise_plan
-from server.run.rounds import FEDERATED, PERSONAL, RunResult
+from common.protocol.evaluation_request import FEDERATED, PERSONAL
+from server.run.rounds import RunResult
 
 DISCLAIMER = (
     "Research software for decision support, not a medical device. No figure here may guide the "

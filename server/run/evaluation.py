@@ -16,6 +16,7 @@ from common.metrics.tables.tables import SiteTables, merge
 from common.protocol.evaluation_request import (
     grid_fields,
     grid_of,
+    paired_label,
     planned_evaluation,
     table_noise,
 )
@@ -70,20 +71,18 @@ def refined_request(study: Study, margins: Evaluation, request: EvaluateRequest)
     return request.model_copy(update={**grid_fields(grid), "phase": "tables"})
 
 
-def paired_request(
-    session: RunSession, first: Evaluation, second: Evaluation, *, personal: bool
-) -> EvaluateRequest:
-    """Return what is asked about two evaluated models on the same patients: joint tables."""
+def paired_request(session: RunSession, shared: Evaluation, own: Evaluation) -> EvaluateRequest:
+    """Return what is asked about shared and personal models on the same patients: joint tables."""
     return EvaluateRequest(
         run_id=session.state.run_id,
         round=0,
         model_digest="",
-        label=f"{second.label}_vs_{first.label}",
+        label=paired_label(shared.label, own.label),
         release="internal",
         phase="paired",
-        personal=personal,
-        second_cuts=grid_fields(second.grid)["score_cuts"],
-    ).model_copy(update={**grid_fields(first.grid)})
+        personal=True,
+        second_cuts=grid_fields(own.grid)["score_cuts"],
+    ).model_copy(update={**grid_fields(shared.grid)})
 
 
 def evaluation_of(study: Study, request: EvaluateRequest, collected: Collected) -> Evaluation:

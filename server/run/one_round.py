@@ -9,7 +9,7 @@ import time
 from collections.abc import Mapping, Sequence
 
 from common.errors import ErrorCode, RunError
-from common.metrics.summaries.paired import Comparison, compare, compare_within_sites
+from common.metrics.summaries.paired import Comparison, compare_within_sites
 from common.models.base.build import build_model
 from common.models.base.parameters import to_arrays
 from common.protocol.evaluation_request import join_pair
@@ -100,54 +100,52 @@ def evaluate(
     if stored is not None:
         return stored
     while True:
-        shared = {key: request.model_copy(update=update) for key, update in of_model.items()}
-        asked = {s: shared[id(models[s])] for s in session.state.enrolled if s in models}
-        collected = exchange.collect(asked, ExpectedTables(session.study, request))
-        evaluation = evaluation_of(session.study, request, collected)
+        # Margins are stored, too: other cuts than those that sites have answered are refused.
+        place = folder / "margins" if request.phase == "margins" else folder
+        evaluation = load_evaluation(session.study, place, digest)
+        if evaluation is None:
+            shared = {key: request.model_copy(update=update) for key, update in of_model.items()}
+            asked = {s: shared[id(models[s])] for s in session.state.enrolled if s in models}
+            collected = exchange.collect(asked, ExpectedTables(session.study, request))
+            evaluation = evaluation_of(session.study, request, collected)
+            store_evaluation(place, request, evaluation, digest)
         if request.phase != "margins":
-            break
+            return evaluation
         request = refined_request(session.study, evaluation, request)
-    store_evaluation(folder, request, evaluation, digest)
-    return evaluation
 
 
 def compare_models(
     session: RunSession,
     exchange: Exchange,
-    first: tuple[Evaluation, Mapping[str, Arrays]],
-    second: tuple[Evaluation, Mapping[str, Arrays]],
-    *,
-    personal: bool = False,
+    shared: tuple[Evaluation, Mapping[str, Arrays]],
+    personal: tuple[Evaluation, Mapping[str, Arrays]],
 ) -> dict[str, Comparison]:
-    """Return second minus first model on the same held-out patients, by headline metric.
+    """Return personal minus shared model on the same held-out patients, by headline metric.
 
     Both were evaluated before, so their score cuts are known; the sites cross-tabulate both
-    scores with the outcome. Exact tables only: under release `dp` there is no comparison, and no
+    scores with the outcome. Scores of personal models have no common scale, so differences are
+    taken inside each site. Exact tables only: under release `dp` there is no comparison, and no
     pretence of one from two intervals.
 
     Args:
         session: An open run whose sites are enrolled.
         exchange: How the run collects.
-        first: Evaluation of one model, and the model by site.
-        second: Evaluation of another of the same architecture, and the model by site.
-        personal: The second model is every site's personal one. Such scores share no scale over
-            sites, so differences are then taken inside each.
+        shared: Evaluation of the shared model, and that model by site.
+        personal: Evaluation of every site's personal model, and the model it starts from.
 
     Raises:
         RunError: Too few sites send tables in every attempt.
     """
-    if first[0].grid.release != "internal":
+    if shared[0].grid.release != "internal":
         return {}
     pairs = {
-        site: join_pair(first[1][site], second[1][site])
+        site: join_pair(shared[1][site], personal[1][site])
         for site in session.state.enrolled
-        if site in first[1] and site in second[1]
+        if site in shared[1] and site in personal[1]
     }
-    request = paired_request(session, first[0], second[0], personal=personal)
+    request = paired_request(session, shared[0], personal[0])
     paired = evaluate(session, exchange, pairs, request)
-    if personal:
-        return compare_within_sites(paired.tables, paired.grid)
-    return compare(list(paired.tables.values()), paired.grid)
+    return compare_within_sites(paired.tables, paired.grid)
 
 
 def _train_request(session: RunSession, checkpoint: Checkpoint) -> TrainRequest:

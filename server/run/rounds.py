@@ -15,6 +15,7 @@ from pathlib import Path
 from common.commands.cli_output import Output
 from common.errors import ErrorCode, TumorboardError
 from common.metrics.summaries.paired import Comparison
+from common.protocol.evaluation_request import FEDERATED, PERSONAL
 from common.storage.atomic_file import write_text
 from common.storage.full_disk import disk_full_of
 from common.study.study import Study
@@ -39,8 +40,6 @@ from server.session.run_state import SiteState
 from server.session.session import RunSession, open_session
 from server.session.site_link import SiteLink
 
-FEDERATED = "federated"
-PERSONAL = "personal"
 MODEL_FILE = "model.safetensors"
 
 
@@ -204,9 +203,7 @@ def _result(session: RunSession, exchange: Exchange, checkpoint: Checkpoint) -> 
     if session.study.training.personal is not None:
         own = evaluate(session, exchange, models, first_request(session, PERSONAL, personal=True))
         evaluations[PERSONAL] = own
-        comparisons[PERSONAL] = compare_models(
-            session, exchange, (shared, models), (own, models), personal=True
-        )
+        comparisons[PERSONAL] = compare_models(session, exchange, (shared, models), (own, models))
     return RunResult(
         study=session.study,
         run_id=session.state.run_id,

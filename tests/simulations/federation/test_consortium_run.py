@@ -15,8 +15,9 @@ from common.metrics.summaries.summary import summarise
 from common.models.base.build import build_model
 from common.models.base.parameters import to_arrays
 from common.models.losses.multitask import patient_loss
-from server.run.rounds import FEDERATED, run_study
-from simulations.engines.consortium_run import local_link, run_in_process
+from common.protocol.evaluation_request import FEDERATED
+from server.run.rounds import run_study
+from simulations.engines.consortium_run import run_in_process
 
 KEY = bytes(range(32))
 
@@ -135,22 +136,6 @@ def test_finished_run_is_read_back_without_asking_anybody(tmp_path):
     for site_id, again in second.evaluations[FEDERATED].tables.items():
         for name, array in again.arrays.items():
             np.testing.assert_array_equal(array, tables[site_id][name])
-
-
-def test_other_models_can_be_evaluated_afterwards(tmp_path):
-    study = tiny_study()
-    made = agents(study, tmp_path / "sites")
-    run(study, tmp_path, agents=made)
-    arrays = to_arrays(build_model(study))
-    evaluation = evaluate_model(
-        study,
-        local_link(study, made),
-        tmp_path / "run",
-        arrays,
-        "start",
-        output=Output(json_mode=True),
-    )
-    assert sorted(evaluation.tables) == ["site-a", "site-b", "site-c"]
 
 
 def test_folder_of_another_study_is_refused(tmp_path):

@@ -17,8 +17,8 @@ from common.ledger.recompose import recompose
 from common.models.base.build import build_model
 from common.models.losses.multitask import patient_loss
 from common.privacy.noise import geometric_share, skellam
+from common.protocol.evaluation_request import FEDERATED
 from server.aggregate.contribution import FEDERATION
-from server.run.rounds import FEDERATED
 from simulations.engines.memory_sites import with_identities
 
 

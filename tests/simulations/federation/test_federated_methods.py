@@ -9,7 +9,7 @@ from client.training.train import train_epochs
 from common.commands.cli_output import Output
 from common.models.base.build import build_model
 from common.models.base.parameters import load_arrays, to_arrays
-from server.run.rounds import FEDERATED, PERSONAL
+from common.protocol.evaluation_request import FEDERATED, PERSONAL
 from simulations.engines.consortium_run import run_in_process
 
 EPOCHS = {"kind": "epochs", "epochs": 2, "batch_size": 8, "optimizer": "sgd", "lr": 0.1}

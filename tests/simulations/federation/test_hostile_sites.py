@@ -6,7 +6,7 @@ from tiny_consortium import tiny_agents, tiny_study
 
 from common.commands.cli_output import Output
 from common.errors import ErrorCode, RunError
-from server.run.rounds import FEDERATED
+from common.protocol.evaluation_request import FEDERATED
 from simulations.engines.consortium_run import run_in_process
 
 

@@ -11,8 +11,8 @@ from common.ledger.ledger_file import read_ledger
 from common.ledger.recompose import recompose
 from common.models.base.build import build_model
 from common.models.base.parameters import load_arrays
+from common.protocol.evaluation_request import FEDERATED
 from common.study.study import Study
-from server.run.rounds import FEDERATED
 from simulations.cohorts.cohort import Cohort
 from simulations.engines.consortium_run import run_in_process
 from simulations.engines.memory_sites import memory_agents, with_identities
