@@ -77,6 +77,9 @@ def ledger(
             "accountants_agree": agree,
         }
     )
+    undercharged = max((account.undercharged for account in accounts), default=0)
+    if undercharged:
+        output.say(f"{undercharged} releases were charged less than their recorded noise costs.")
     if not agree:
         output.say("The accountants disagree: do not rely on the reported epsilon.")
         raise typer.Exit(3)

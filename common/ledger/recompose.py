@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from common.errors import PrivacyError
+from common.ledger.cause import is_undercharged, mu_squared_from_noise, pure_from_noise
 from common.ledger.ledger_budget import composed_fallback, composed_spend
 from common.ledger.ledger_entry import LedgerRecord, Partition, SpendEntry
 from common.ledger.ledger_state import LedgerState
@@ -44,8 +45,10 @@ class Recomposed:
         second_epsilon: `epsilon` by privacy loss distributions, from the recorded mechanisms.
         third_epsilon: `epsilon` by privacy random variables, too large by 0.02 or 0.2 % at most;
             None where releases are not Gaussian, or epsilon is above 300.
-        agree: Whether no other is above the first by more than 0.5 %, and none below it by more
-            where the closed form is exact (all releases Gaussian over full batches).
+        undercharged: Releases that were charged less than their recorded noise says.
+        agree: Whether none is undercharged, no other epsilon is above the first by more than
+            0.5 %, and none below it by more where the closed form is exact (all releases Gaussian
+            over full batches).
     """
 
     study_digest: str | None
@@ -58,6 +61,7 @@ class Recomposed:
     fallback_epsilon: float | None
     second_epsilon: float
     third_epsilon: float | None
+    undercharged: int
     agree: bool
 
     def as_dict(self) -> dict[str, object]:
@@ -93,7 +97,8 @@ def _account(
     error = max(0.01, first / 1000)
     third = prv_of_entries(noised, delta, error) if first < _PRV_LIMIT else None
     exact_form = all(e.pure is None and _sampling_rate(e) == 1 for e in noised)
-    agree = second <= first * (1 + AGREEMENT) + 1e-9
+    undercharged = sum(map(is_undercharged, noised))
+    agree = not undercharged and second <= first * (1 + AGREEMENT) + 1e-9
     agree = agree and (third is None or third <= first * (1 + AGREEMENT) + 2 * error)
     if exact_form:
         agree = agree and min(second, third or second) >= first * (1 - AGREEMENT) - 1e-9
@@ -108,6 +113,7 @@ def _account(
         fallback_epsilon=composed_fallback(noised, delta),
         second_epsilon=second,
         third_epsilon=third,
+        undercharged=undercharged,
         agree=agree,
     )
 
@@ -115,8 +121,9 @@ def _account(
 def pld_of_entries(entries: Sequence[SpendEntry], delta: float) -> float:
     """Return epsilon of noised releases by privacy loss distributions.
 
-    Gaussian and Skellam releases enter with the sigma their mu^2 stands for, sampled ones with
-    their own sigma and rate, pure ones as the worst mechanism of their epsilon.
+    Gaussian and Skellam releases enter with the sigma of their recorded noise, sampled ones with
+    their rate, too, pure ones as the worst mechanism of the epsilon of all their tables. What an
+    administrator charged enters as charged.
     """
     whole: Any = None
     for (kind, value, rate), count in sorted(Counter(map(_mechanism, entries)).items()):
@@ -142,12 +149,11 @@ def prv_of_entries(entries: Sequence[SpendEntry], delta: float, error: float) ->
 
 
 def _mechanism(entry: SpendEntry) -> tuple[str, float, float]:
-    if entry.pure is not None:
-        return ("pure", entry.pure, 1.0)
-    rate, sigma = _sampling_rate(entry), entry.parameters.get("sigma")
-    if rate < 1 and isinstance(sigma, int | float):
-        return ("gaussian", float(sigma), rate)
-    return ("gaussian", 1 / math.sqrt(entry.mu_squared), 1.0)
+    pure = pure_from_noise(entry) or entry.pure
+    if pure is not None:
+        return ("pure", pure, 1.0)
+    caused = mu_squared_from_noise(entry) or entry.mu_squared
+    return ("gaussian", 1 / math.sqrt(caused), _sampling_rate(entry))
 
 
 def _loss(kind: str, value: float, rate: float) -> Any:

@@ -380,3 +380,47 @@ def test_accountants_disagree_on_a_misdeclared_sampled_release(path: Path) -> No
     account = recompose(ledger.entries(), 1e-5, where="test")[0]
     assert not account.agree
     assert account.third_epsilon == pytest.approx(account.second_epsilon, abs=0.02)
+
+
+@pytest.mark.parametrize(
+    ("noise", "sigma"),
+    [
+        ({"sigma": 0.5}, 0.5),
+        ({"sigma": 5.0, "releases_per_round": 100}, 0.5),
+        (
+            {
+                "clip": 1.0,
+                "step": 2.0**-10,
+                "dimension": 4,
+                "shares": 3,
+                "share_variance_steps": (0.5 * (2**14 + 2.002)) ** 2 / 3,
+                "sigma": 10.0,  # claimed beside, and wrong
+            },
+            0.5,
+        ),
+    ],
+)
+def test_audit_composes_from_the_noise_and_not_from_the_charge(
+    noise: dict[str, object], sigma: float, path: Path
+) -> None:
+    """One release of sigma 0.5, charged as mu^2 0.01: 0.34 was said, the truth is 10."""
+    ledger = Ledger(path, "hospital-a", LedgerBudgets.unlimited())
+    ledger.reserve(training(1, parameters=noise, mu_squared=0.01))
+    account = recompose(ledger.entries(), 1e-5, where="test")[0]
+    truth = gaussian_epsilon(1 / sigma, 1e-5)
+    assert truth == pytest.approx(10.0, abs=0.05)
+    assert account.epsilon == pytest.approx(0.35, abs=0.05)
+    assert account.second_epsilon == pytest.approx(truth, rel=5e-3)
+    assert account.third_epsilon == pytest.approx(truth, abs=0.05)
+    assert account.undercharged == 1
+    assert not account.agree
+
+
+def test_audit_sees_tables_that_were_charged_too_little(path: Path) -> None:
+    ledger = Ledger(path, "hospital-a", LedgerBudgets.unlimited())
+    tables = {"margin": 0.5, "curve": 2.0}
+    ledger.reserve(evaluation(0.6, parameters={"epsilon": tables}))
+    account = recompose(ledger.entries(), 1e-5, where="test")[0]
+    assert account.second_epsilon == pytest.approx(2.5, abs=1e-3)
+    assert account.undercharged == 1
+    assert not account.agree
