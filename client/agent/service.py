@@ -20,7 +20,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from client.agent.call_handlers import AgentCalls
 from client.agent.call_journal import CallJournal
-from client.agent.socket_call import CHANNEL_OPTIONS, SERVICE, call_agent
+from client.agent.socket_call import CHUNK_BYTES, MAX_FRAME_BYTES, SERVICE, call_agent
 from client.site.disk_watch import DiskWatch
 from common.errors import ConfigError
 from common.process.grpc_health import is_serving
@@ -32,6 +32,10 @@ MAX_SOCKET_PATH = 107
 """Bytes that Linux allows for the path of a Unix socket."""
 
 MAX_CALLS = 8
+SERVER_OPTIONS = [
+    ("grpc.max_receive_message_length", 2 * CHUNK_BYTES),
+    ("grpc.max_send_message_length", MAX_FRAME_BYTES),
+]
 STOP_GRACE_S = 2.0
 
 _log = logging.getLogger("tumorboard.agent")
@@ -80,7 +84,7 @@ def serving(
     _prepare_folder(socket, share=share)
     server = grpc.server(
         ThreadPoolExecutor(max_workers=MAX_CALLS, thread_name_prefix="agent"),
-        options=CHANNEL_OPTIONS,
+        options=SERVER_OPTIONS,
         maximum_concurrent_rpcs=MAX_CALLS,
     )
     checks = health.HealthServicer()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import struct
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import grpc
@@ -27,9 +28,12 @@ MAX_BROKEN = 3
 
 AGENT_AWAY = "TB509"
 
+CHUNK_BYTES = 4 * 1024 * 1024
+"""A frame is sent in such parts, so that an agent need not hold eight large ones at a time."""
+
 CHANNEL_OPTIONS = [
     ("grpc.max_receive_message_length", MAX_FRAME_BYTES),
-    ("grpc.max_send_message_length", MAX_FRAME_BYTES),
+    ("grpc.max_send_message_length", CHUNK_BYTES),
 ]
 _LENGTH = struct.Struct(">Q")
 
@@ -60,6 +64,11 @@ def from_frame(frame: bytes) -> tuple[str, bytes]:
     if end > len(frame):
         raise ValueError("the frame is truncated")
     return frame[_LENGTH.size : end].decode(), frame[end:]
+
+
+def _chunks(frame: bytes) -> Iterator[bytes]:
+    view = memoryview(frame)
+    return (bytes(view[at : at + CHUNK_BYTES]) for at in range(0, len(frame), CHUNK_BYTES))
 
 
 def call_agent(
@@ -94,7 +103,8 @@ def call_agent(
         started = time.monotonic()
         with grpc.insecure_channel(f"unix:{socket}", options=CHANNEL_OPTIONS) as channel:
             try:
-                return from_frame(channel.unary_unary(f"/{SERVICE}/{method}")(frame, timeout_s))
+                call = channel.stream_unary(f"/{SERVICE}/{method}")
+                return from_frame(call(_chunks(frame), timeout_s))
             except grpc.RpcError as error:
                 code, told = error.code(), error.details()
         if code == grpc.StatusCode.FAILED_PRECONDITION:

@@ -55,6 +55,9 @@ def check_bundle(bundle: bytes, allowed: frozenset[str]) -> None:
     """
     if len(bundle) > MAX_BYTES:
         raise BundleRefusedError(f"the bundle has {len(bundle)} bytes")
+    digest = hashlib.sha256(bundle).hexdigest()
+    if digest not in allowed:  # before anything in it is parsed
+        raise BundleRefusedError(f"its digest {digest} is not allowed here")
     try:
         with zipfile.ZipFile(io.BytesIO(bundle)) as archive:
             _check_content(archive)
@@ -66,9 +69,6 @@ def check_bundle(bundle: bytes, allowed: frozenset[str]) -> None:
     named = _client_app(manifest)
     if named != CLIENT_APP:
         raise BundleRefusedError(f"it names the client app {named!r:.80}")
-    digest = hashlib.sha256(bundle).hexdigest()
-    if digest not in allowed:
-        raise BundleRefusedError(f"its digest {digest} is not allowed here")
 
 
 def read_allowed(path: Path) -> frozenset[str]:

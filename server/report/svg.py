@@ -80,4 +80,6 @@ def to_svg(
     escaped = label.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;")
     head = re.compile(r'<svg[^>]*?viewBox="([^"]+)"[^>]*>')
     svg = '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
-    return head.sub(rf'{svg} viewBox="\1" role="img" aria-label="{escaped}">', text, count=1)
+    # A function, for in a template a backslash of the label would be an instruction.
+    attributes = f'role="img" aria-label="{escaped}"'
+    return head.sub(lambda found: f'{svg} viewBox="{found[1]}" {attributes}>', text, count=1)

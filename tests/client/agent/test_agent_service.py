@@ -21,7 +21,7 @@ from client.agent.service import (
     is_healthy,
     serving,
 )
-from client.agent.socket_call import SERVICE, AgentRefusalError, from_frame, to_frame
+from client.agent.socket_call import CHUNK_BYTES, SERVICE, AgentRefusalError, from_frame, to_frame
 from client.site.identity import create_identity
 from common.contract import canonical_json
 from common.errors import ConfigError, ErrorCode
@@ -183,3 +183,36 @@ def test_the_longest_path_that_the_system_takes_works(short_folder):
 
 def test_frames_round_trip():
     assert from_frame(to_frame('{"ü": 1}', b"\x00\xff")) == ('{"ü": 1}', b"\x00\xff")
+
+
+def test_large_frames_are_read_one_at_a_time_and_small_calls_pass_by(short_folder):
+    """Eight frames of the largest size would else fill the memory of a hospital's machine."""
+    socket, go = short_folder / "agent.sock", threading.Event()
+    read: dict[str, int] = {"first": 0, "second": 0}
+
+    def chunks(name):
+        for number in range(12):
+            if name == "first" and number == 4:
+                go.wait(20)
+            read[name] = number
+            yield bytes(CHUNK_BYTES)
+
+    def send(name):
+        with grpc.insecure_channel(f"unix:{socket}") as channel:
+            call = channel.stream_unary(f"/{SERVICE}/train")
+            with pytest.raises(grpc.RpcError):  # zeros are no message
+                call(chunks(name), timeout=60)
+
+    with serving(Echo(), socket):
+        threads = [threading.Thread(target=send, args=[name]) for name in read]
+        threads[0].start()
+        while read["first"] < 3:
+            time.sleep(0.01)
+        threads[1].start()
+        assert is_healthy(socket, timeout_s=10)
+        time.sleep(0.5)
+        assert read["second"] < 11  # it waits; gRPC has taken in a few chunks, and no more
+        go.set()
+        for thread in threads:
+            thread.join(60)
+    assert read == {"first": 11, "second": 11}

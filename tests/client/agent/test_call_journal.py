@@ -113,7 +113,7 @@ def test_a_full_disk_keeps_the_answer_in_and_is_named(log, monkeypatch, caplog):
     assert caught.value.args == (ErrorCode.DISK_FULL,)
     assert caught.value.__context__ is None
     assert f"where: {log.path}" in caplog.text
-    assert "cure:" in caplog.text
+    assert "fix:" in caplog.text
 
 
 def test_a_refused_handshake_is_noted_and_a_status_is_not(log):

@@ -96,6 +96,16 @@ def test_a_digest_that_is_not_allowed_is_refused(tmp_path):
         check_bundle(build_bundle(), read_allowed(tmp_path / "missing"))
 
 
+def test_nothing_of_a_bundle_is_parsed_before_its_digest_is_known(monkeypatch):
+    def parsed(*_):
+        raise RecursionError
+
+    monkeypatch.setattr("client.site.site_gate.tomllib.loads", parsed)
+    with pytest.raises(BundleRefusedError) as caught:
+        check_bundle(build_bundle(), frozenset({"0" * 64}))
+    assert "is not allowed here" in caught.value.reason
+
+
 @pytest.mark.parametrize("name", GATED)
 def test_no_program_of_flower_starts_at_a_hospital(tmp_path, name):
     connection = join(make_consortium(tmp_path), make_hospital(tmp_path, "a"), tmp_path)

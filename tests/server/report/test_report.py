@@ -4,6 +4,7 @@ import json
 import re
 import xml.etree.ElementTree as ET
 from html.parser import HTMLParser
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -26,6 +27,12 @@ def survival_svg(curves, **shown):
         plot_survival(curves, **shown, ax=ax, table=table)
 
     return to_svg(draw, SIZE, name="km", label="")
+
+
+def test_a_label_of_a_figure_may_hold_any_character():
+    label = r'C:\new \1 \g<0> & "quoted" <b>'
+    text = to_svg(lambda figure: figure.subplots(), SIZE, name="km", label=label)
+    assert ElementTree.fromstring(text).attrib["aria-label"] == label
 
 
 def test_the_twin_holds_what_programs_rely_on(run, written):
