@@ -34,14 +34,17 @@ def policy(tmp_path):
 
 def agent(policy):
     made = SiteAgent(policy, InMemory(DATA["site-a"]))
-    request = HandshakeRequest(
-        run_id="run-1",
+    assert made.handshake(handshake_request("run-1")).accepted
+    return made
+
+
+def handshake_request(run_id):
+    return HandshakeRequest(
+        run_id=run_id,
         study_json=canonical_json(STUDY.model_dump(mode="json")),
         study_digest=STUDY.digest(),
         code_digest=code_digest(),
     )
-    assert made.handshake(request).accepted
-    return made
 
 
 def train_request(number=1, shift=0.0):
@@ -50,11 +53,9 @@ def train_request(number=1, shift=0.0):
     return request.model_copy(update={"arrays": arrays})
 
 
-def evaluate_request(label="federated"):
+def evaluate_request():
     arrays = to_arrays(build_model(STUDY))
-    request = EvaluateRequest(
-        run_id="run-1", round=0, model_digest=arrays_digest(arrays), label=label
-    )
+    request = EvaluateRequest(run_id="run-1", round=0, model_digest=arrays_digest(arrays))
     return request.model_copy(update={"arrays": arrays})
 
 
@@ -141,23 +142,19 @@ def test_second_run_above_the_ceiling_is_refused_at_the_handshake(tmp_path):
     policy = tiny_policy(STUDY, "site-a", tmp_path, approvals=approvals)
     running = agent(policy)
     running.train(train_request())
-    again = HandshakeRequest(
-        run_id="run-2",
-        study_json=canonical_json(STUDY.model_dump(mode="json")),
-        study_digest=STUDY.digest(),
-        code_digest=code_digest(),
-    )
-    assert running.handshake(again).refusal_code == ErrorCode.BUDGET
+    assert running.handshake(handshake_request("run-2")).refusal_code == ErrorCode.BUDGET
     assert agent(policy)  # the run that holds the budget is still accepted
 
 
 def test_evaluations_stop_at_the_budget_of_held_out_patients(tmp_path):
     running = agent(tiny_policy(STUDY, "site-a", tmp_path, lifetime_evaluation_epsilon=13.0))
+    for run_id in ("run-2", "run-3"):  # each would fit alone
+        assert running.handshake(handshake_request(run_id)).accepted
     running.evaluate(evaluate_request())
-    spent = running.evaluate(evaluate_request("again")).evaluation_epsilon_spent
-    assert spent == pytest.approx(12.0)
+    again = evaluate_request().model_copy(update={"run_id": "run-2"})
+    assert running.evaluate(again).evaluation_epsilon_spent == pytest.approx(12.0)
     with pytest.raises(BudgetError):
-        running.evaluate(evaluate_request("once_more"))
+        running.evaluate(again.model_copy(update={"run_id": "run-3"}))
 
 
 def test_private_update_is_the_clipped_sum_plus_designed_noise(policy, tmp_path):

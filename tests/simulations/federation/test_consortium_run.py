@@ -5,7 +5,6 @@ import json
 import numpy as np
 import pytest
 import torch
-from other_model import evaluate_model
 from tiny_consortium import tiny_agents, tiny_datasets, tiny_study
 
 from client.data.split import is_held_out
