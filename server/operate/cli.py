@@ -11,10 +11,8 @@ import typer
 from common.commands.cli_output import Output
 from common.commands.options import HostOption, JsonOption, PortOption, PublicNameOption
 from common.errors import ConfigError
-from common.page.serving import serve_page
-from common.storage.atomic_file import write_text
+from server import operate
 from server.operate import provision_cli, run_cli
-from server.page.consortium_files import newest_run
 
 app = typer.Typer(no_args_is_help=True, help=__doc__, rich_markup_mode=None)
 app.registered_commands += provision_cli.app.registered_commands
@@ -35,8 +33,6 @@ def page(
     It reads the folder and writes nothing. It listens on this machine alone unless a
     --public-name says otherwise.
     """
-    from server.page.run_page import run_page
-
     if not folder.is_dir():
         raise ConfigError(
             "there is no such folder",
@@ -44,7 +40,8 @@ def page(
             cure="name the coordinator's folder, or one run's",
         )
     output = Output(json_output)
-    serve_page(run_page(folder), host=host, port=port, names=public_name, output=output)
+    run_page = operate.run_page(folder)
+    operate.serve_page(run_page, host=host, port=port, names=public_name, output=output)
 
 
 @app.command(
@@ -64,19 +61,17 @@ def export(
     json_output: JsonOption = False,
 ) -> None:
     """Export the metrics by round and the final figures; without options, print them as CSV."""
-    from server.operate.metric_export import log_to_mlflow, metric_history, write_tensorboard
-
-    history = metric_history(folder)
+    history = operate.read_metric_history(folder)
     output = Output(json_output)
     told: dict[str, object] = {"run_id": history.state.run_id, **history.facts}
     if csv is not None:
-        write_text(csv, history.csv())
+        operate.write_text(csv, history.csv())
         output.say(f"CSV: {csv}, {len(history.points)} values")
     if tensorboard is not None:
-        written = write_tensorboard(history, tensorboard)
+        written = operate.write_tensorboard(history, tensorboard)
         output.say(f"TensorBoard: {tensorboard}, {written} values; `tensorboard --logdir` shows it")
     if mlflow is not None:
-        told["mlflow_run"] = log_to_mlflow(history, mlflow)
+        told["mlflow_run"] = operate.log_to_mlflow(history, mlflow)
         output.say(f"MLflow: {mlflow}, run {told['mlflow_run']}")
     if csv is None and tensorboard is None and mlflow is None:
         output.say(history.csv().rstrip("\n"))
@@ -91,12 +86,9 @@ def report(
     json_output: JsonOption = False,
 ) -> None:
     """Write report.html and report.json of a finished run; asks no site."""
-    from server.report.build import build_report
-    from server.report.content import make_content
-    from server.run.finished_run import read_finished_run
-
-    run_dir = newest_run(folder)
-    page, twin = build_report(make_content(read_finished_run(run_dir)), out or run_dir)
+    run_dir = operate.newest_run(folder)
+    content = operate.make_content(operate.read_finished_run(run_dir))
+    page, twin = operate.build_report(content, out or run_dir)
     output = Output(json_output)
     output.say(f"Report: {page.resolve()}")
     output.result(json.loads(twin.read_text(encoding="utf-8")))

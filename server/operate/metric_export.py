@@ -84,7 +84,7 @@ class MetricHistory:
         return text.getvalue()
 
 
-def metric_history(folder: Path) -> MetricHistory:
+def read_metric_history(folder: Path) -> MetricHistory:
     """Return the metrics of a run, finished or not.
 
     Args:

@@ -8,17 +8,8 @@ from typing import Annotated
 import typer
 
 from common.commands.cli_output import Output
-from common.commands.doctor import show
 from common.commands.options import JsonOption
-from server.consortium.consortium_folder import ConsortiumFolder
-from server.consortium.provision import provision as make
-from server.consortium.provision import rotate_server_certificate
-from server.consortium.provision_certificates import days_left, load_certificate
-from server.consortium.provision_kit import check_kit_folder, write_kit
-from server.consortium.provision_roster import admit as put_on_roster
-from server.consortium.provision_roster import revoke as take_off_roster
-from server.flower.bundle import bundle_digest
-from server.operate.doctor import examine_server
+from server import operate
 
 FolderArgument = Annotated[Path, typer.Argument(help="The coordinator's folder.")]
 SiteArgument = Annotated[str, typer.Argument(help="Name of the hospital.")]
@@ -55,17 +46,17 @@ def provision(
     """
     output = Output(json_output)
     if rotate:
-        opened = ConsortiumFolder.open(folder)
-        rotate_server_certificate(opened)
+        opened = operate.ConsortiumFolder.open(folder)
+        operate.rotate_server_certificate(opened)
         output.say("New server certificate. Start the SuperLink and the proxy again to use it.")
     else:
         called = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-        make(folder, name=name, address=called, listen=listen, sans=san or [])
-        opened = ConsortiumFolder.open(folder)
+        operate.provision(folder, name=name, address=called, listen=listen, sans=san or [])
+        opened = operate.ConsortiumFolder.open(folder)
         output.say(f"Consortium: {opened.root}")
         output.say(f"Keep offline copies of {opened.ca_key} and {opened.roster_key}.")
         output.say("Next: `tumorboard server admit` for each hospital's request.")
-    left = days_left(load_certificate(opened.server_cert))
+    left = operate.days_left(operate.load_certificate(opened.server_cert))
     output.say(f"The server certificate is valid for {left:.0f} days.")
     output.result(
         {
@@ -93,10 +84,10 @@ def admit(
 
     Compare the fingerprint with the hospital by telephone before you send the kit.
     """
-    opened = ConsortiumFolder.open(folder)
+    opened = operate.ConsortiumFolder.open(folder)
     if kit is not None:
-        check_kit_folder(kit)
-    asked, grown = put_on_roster(opened, request)
+        operate.check_kit_folder(kit)
+    asked, grown = operate.admit(opened, request)
     output = Output(json_output)
     output.say(f"Admitted: {asked.site_id} (roster version {grown.version})")
     output.say(f"Fingerprint of the request, compare by telephone: {asked.fingerprint}")
@@ -107,7 +98,8 @@ def admit(
         "roster_version": grown.version,
     }
     if kit is not None:
-        connection = write_kit(opened, asked.site_id, kit, bundle_digest=bundle_digest())
+        digest = operate.bundle_digest()
+        connection = operate.write_kit(opened, asked.site_id, kit, bundle_digest=digest)
         output.say(f"Site kit: {kit}; its fingerprint: {connection.fingerprint}")
         facts |= {"kit": str(kit), "kit_fingerprint": connection.fingerprint}
     else:
@@ -125,7 +117,7 @@ def revoke(
     json_output: JsonOption = False,
 ) -> None:
     """Take a hospital off the roster; its keys are never admitted again."""
-    shrunk = take_off_roster(ConsortiumFolder.open(folder), site, reason)
+    shrunk = operate.revoke(operate.ConsortiumFolder.open(folder), site, reason)
     output = Output(json_output)
     output.say(f"Revoked: {site} (roster version {shrunk.version}).")
     output.say("`tumorboard server up` puts its node out within seconds, or when it starts.")
@@ -135,7 +127,7 @@ def revoke(
 @app.command(epilog="Example: tumorboard server roster consortium")
 def roster(folder: FolderArgument, json_output: JsonOption = False) -> None:
     """Show the signed roster, and what to write under `sites:` in a study."""
-    signed = ConsortiumFolder.open(folder).roster()
+    signed = operate.ConsortiumFolder.open(folder).roster()
     output = Output(json_output)
     output.table(
         f"Roster of {signed.consortium}, version {signed.version}",
@@ -158,8 +150,8 @@ def kit(
     json_output: JsonOption = False,
 ) -> None:
     """Write the kit that one admitted hospital installs; it holds no secret."""
-    opened = ConsortiumFolder.open(folder)
-    connection = write_kit(opened, site, out, bundle_digest=bundle_digest())
+    opened = operate.ConsortiumFolder.open(folder)
+    connection = operate.write_kit(opened, site, out, bundle_digest=operate.bundle_digest())
     output = Output(json_output)
     output.say(f"Site kit for {site}: {out}")
     output.say(f"Fingerprint, compare by telephone: {connection.fingerprint}")
@@ -172,4 +164,4 @@ def doctor(folder: FolderArgument, json_output: JsonOption = False) -> None:
 
     Exit status 1 if there is a problem; warnings do not count.
     """
-    raise typer.Exit(show(examine_server(folder), Output(json_output)))
+    raise typer.Exit(operate.show(operate.examine_server(folder), Output(json_output)))

@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from common.commands.cli_output import Output, clock
 from common.commands.options import JsonOption
-from common.error_guide import guide_of
-from common.study.study import Study
-from server.consortium.consortium_folder import ConsortiumFolder
-
-if TYPE_CHECKING:
-    from server.operate.run_folder import RunFolder
+from server import operate
 
 FolderArgument = Annotated[Path, typer.Argument(help="The coordinator's folder.")]
 RunOption = Annotated[
@@ -41,15 +36,13 @@ def up(
     Registers admitted hospitals, takes revoked ones back, restarts whatever ends. Runs until it
     is interrupted, or `tumorboard server stop --down`.
     """
-    from server.operate.run_keeper import serve, serve_in_background
-
-    opened, output = ConsortiumFolder.open(folder), Output(json_output)
+    opened, output = operate.ConsortiumFolder.open(folder), Output(json_output)
     if background:
-        serve_in_background(opened)
+        operate.serve_in_background(opened)
         output.say(f"The SuperLink serves at {opened.consortium().listen}.")
         output.result({"folder": str(opened.root), "listen": opened.consortium().listen})
         return
-    serve(opened, output)
+    operate.serve(opened, output)
 
 
 @app.command(epilog="Example: tumorboard server run consortium study.yaml")
@@ -63,10 +56,8 @@ def run(
 
     Needs `tumorboard server up`. Interrupting this command does not stop the run.
     """
-    from server.operate.run_folder import new_run
-
-    opened = ConsortiumFolder.open(folder)
-    made = new_run(opened, Study.from_yaml(study))
+    opened = operate.ConsortiumFolder.open(folder)
+    made = operate.new_run(opened, operate.Study.from_yaml(study))
     _go(opened, made, follow=follow, output=Output(json_output))
 
 
@@ -77,9 +68,7 @@ def status(
     json_output: JsonOption = False,
 ) -> None:
     """Show the SuperLink's health, the run's phase, round and time left, and every site."""
-    from server.operate.server_status import server_status
-
-    told = server_status(folder, run)
+    told = operate.read_server_status(folder, run)
     output = Output(json_output)
     if told["server"] is not None:
         server = told["server"]
@@ -106,16 +95,14 @@ def stop(
     json_output: JsonOption = False,
 ) -> None:
     """Stop a run after the round in flight; what is committed stays."""
-    from server.operate.run_control import stop_run, take_down
-
-    opened, output = ConsortiumFolder.open(folder), Output(json_output)
-    stopped = stop_run(opened, run, now=now, must_exist=not down or run is not None)
+    opened, output = operate.ConsortiumFolder.open(folder), Output(json_output)
+    stopped = operate.stop_run(opened, run, now=now, must_exist=not down or run is not None)
     if stopped is not None:
         state = stopped.state()
         done = state is not None and state.phase == "done"
         more = "is done." if done else "has stopped; `tumorboard server resume` continues it."
         output.say(f"{stopped.name} {more}")
-    was_running = take_down(opened) if down else None
+    was_running = operate.take_down(opened) if down else None
     if down:
         output.say("The SuperLink has ended." if was_running else "The SuperLink was not running.")
     told = {"run": stopped.name if stopped else None, "down": down, "was_running": was_running}
@@ -130,19 +117,18 @@ def resume(
     json_output: JsonOption = False,
 ) -> None:
     """Continue a stopped or failed run after its last committed round, with identical bytes."""
-    from server.operate.run_folder import find_run
-
-    opened = ConsortiumFolder.open(folder)
-    _go(opened, find_run(opened, run), follow=follow, output=Output(json_output))
+    opened = operate.ConsortiumFolder.open(folder)
+    _go(opened, operate.find_run(opened, run), follow=follow, output=Output(json_output))
 
 
-def _go(folder: ConsortiumFolder, made: RunFolder, *, follow: bool, output: Output) -> None:
-    from server.operate.run_control import follow_run, want_run
+def _go(
+    folder: operate.ConsortiumFolder, made: operate.RunFolder, *, follow: bool, output: Output
+) -> None:
 
-    want_run(folder, made)
+    operate.want_run(folder, made)
     told: dict[str, object] = {"run": made.name, "folder": str(made.path)}
     if follow:
-        told["report"] = str(follow_run(made, output))
+        told["report"] = str(operate.follow_run(made, output))
         output.say(f"Report: {told['report']}")
     elif made.is_wanted:
         output.say(f"{made.name} is under way; see `tumorboard server status`.")
@@ -174,4 +160,4 @@ def _say_run(told: dict[str, Any] | None, output: Output) -> None:
     for name, site in sorted(told["sites"].items()):
         if site["cure"]:
             code = site["refusal_code"] or site["dropped"]
-            output.say(f"{name}: [{code}] {guide_of(code).happened}\n  fix: {site['cure']}")
+            output.say(f"{name}: [{code}] {operate.guide_of(code).happened}\n  fix: {site['cure']}")

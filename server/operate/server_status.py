@@ -18,7 +18,7 @@ from server.session.run_progress import run_progress
 from server.session.run_state import SiteState
 
 
-def server_status(folder: Path, name: str | None = None) -> dict[str, Any]:
+def read_server_status(folder: Path, name: str | None = None) -> dict[str, Any]:
     """Return `server` (None for a single run's folder), `run` (None before the first), `runs`.
 
     Args:

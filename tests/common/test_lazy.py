@@ -65,7 +65,7 @@ def test_importing_the_facade_takes_no_time_and_loads_nothing_heavy():
     assert [loaded for _, *loaded in runs] == [[], [], []]
 
 
-@pytest.mark.parametrize("commands", ["client.operate.cli", "simulations.operate.cli"])
+@pytest.mark.parametrize("commands", [f"{p}.operate.cli" for p in PACKAGES[1:]])
 def test_help_of_a_group_of_commands_loads_only_the_command_line(commands):
     heavy = {"torch", "pandas", "flwr", "numpy", "pydantic", "grpc", "cryptography", "uvicorn"}
     code = f"import sys, {commands}; sys.exit(', '.join({heavy} & set(sys.modules)) or 0)"
@@ -73,10 +73,10 @@ def test_help_of_a_group_of_commands_loads_only_the_command_line(commands):
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_the_commands_of_a_hospital_have_all_that_they_call():
-    commands = import_module("client.operate")
-    for name, source in stub("client.operate").items():
-        assert getattr(commands, name) is getattr(import_module(source), name)
+@pytest.mark.parametrize("package", ["client.operate", "server.operate"])
+def test_the_commands_have_all_that_they_call(package):
+    for name, source in stub(package).items():
+        assert getattr(import_module(package), name) is getattr(import_module(source), name)
 
 
 def test_a_wrong_name_is_an_attribute_error_that_python_can_mend():

@@ -10,7 +10,7 @@ from page_runs import WrittenRun
 
 from common.commands import cli
 from common.errors import ConfigError
-from server.operate.metric_export import log_to_mlflow, metric_history, write_tensorboard
+from server.operate.metric_export import log_to_mlflow, read_metric_history, write_tensorboard
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def by_name(history, name):
 
 
 def test_points_are_those_of_the_rounds_and_the_report(run):
-    history = metric_history(run.folder)
+    history = read_metric_history(run.folder)
     assert by_name(history, "loss") == [(1, 1.5), (2, 1.25)]
     assert by_name(history, "update_norm") == [(1, 1.0), (2, 0.5)]
     assert by_name(history, "sites") == [(1, 3.0), (2, 2.0)]
@@ -82,7 +82,7 @@ def events(folder):
 
 def test_tensorboard_reads_the_same_numbers(run, tmp_path):
     pytest.importorskip("tensorboardX")
-    history = metric_history(run.folder)
+    history = read_metric_history(run.folder)
     assert write_tensorboard(history, tmp_path / "logs") == len(history.points)
     found = {
         (value.tag, event.step): value.simple_value
@@ -99,7 +99,7 @@ def test_tensorboard_reads_the_same_numbers(run, tmp_path):
 @pytest.mark.timeout(120)
 def test_mlflow_reads_the_same_numbers(run, tmp_path):
     pytest.importorskip("mlflow.tracking")
-    history = metric_history(run.folder)
+    history = read_metric_history(run.folder)
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     number = log_to_mlflow(history, uri)
     from mlflow.tracking import MlflowClient

@@ -14,7 +14,7 @@ from common.metrics.survival.concordance import c_index_sd
 from common.metrics.survival.survival_metrics import c_index
 from common.metrics.tables.estimate import Estimate
 from common.metrics.tables.site_pairs import survival_pairs
-from server.operate.metric_export import metric_history
+from server.operate.metric_export import read_metric_history
 from server.report.build import build_report
 from server.report.content import make_content
 
@@ -109,6 +109,6 @@ def test_it_stands_on_both_cards_and_in_the_export(report, twin):
     for name in ("study_card.md", "model_card.md"):
         assert "pairs ranked wrongly" in (report / name).read_text()
     assert "patients followed for 12, 36, 60 months" in (report / "study_card.md").read_text()
-    final = {point.name: point.value for point in metric_history(report).points}
+    final = {point.name: point.value for point in read_metric_history(report).points}
     assert final["final/misranked"] == twin["global"]["misranked"]
     assert final["final/followed_12m"] == twin["global"]["followed_12m"]

@@ -1,0 +1,36 @@
+"""What the commands call; imported when a command runs."""
+
+from common.commands.doctor import show as show
+from common.error_guide import guide_of as guide_of
+from common.page.serving import serve_page as serve_page
+from common.storage.atomic_file import write_text as write_text
+from common.study.study import Study as Study
+from server.consortium.consortium_folder import ConsortiumFolder as ConsortiumFolder
+from server.consortium.provision import provision as provision
+from server.consortium.provision import rotate_server_certificate as rotate_server_certificate
+from server.consortium.provision_certificates import days_left as days_left
+from server.consortium.provision_certificates import load_certificate as load_certificate
+from server.consortium.provision_kit import check_kit_folder as check_kit_folder
+from server.consortium.provision_kit import write_kit as write_kit
+from server.consortium.provision_roster import admit as admit
+from server.consortium.provision_roster import revoke as revoke
+from server.flower.bundle import bundle_digest as bundle_digest
+from server.operate.doctor import examine_server as examine_server
+from server.operate.metric_export import log_to_mlflow as log_to_mlflow
+from server.operate.metric_export import read_metric_history as read_metric_history
+from server.operate.metric_export import write_tensorboard as write_tensorboard
+from server.operate.run_control import follow_run as follow_run
+from server.operate.run_control import stop_run as stop_run
+from server.operate.run_control import take_down as take_down
+from server.operate.run_control import want_run as want_run
+from server.operate.run_folder import RunFolder as RunFolder
+from server.operate.run_folder import find_run as find_run
+from server.operate.run_folder import new_run as new_run
+from server.operate.run_keeper import serve as serve
+from server.operate.run_keeper import serve_in_background as serve_in_background
+from server.operate.server_status import read_server_status as read_server_status
+from server.page.consortium_files import newest_run as newest_run
+from server.page.run_page import run_page as run_page
+from server.report.build import build_report as build_report
+from server.report.content import make_content as make_content
+from server.run.finished_run import read_finished_run as read_finished_run
