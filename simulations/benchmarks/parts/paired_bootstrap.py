@@ -71,13 +71,7 @@ def survival_pairs(time_months: FloatArray, event: FloatArray) -> OrderedPairs:
 
 @dataclass(frozen=True)
 class Difference:
-    """First model minus second, on the same patients.
-
-    Attributes:
-        value: The difference.
-        low: 2.5 % point of the bootstrap.
-        high: 97.5 % point.
-    """
+    """First model minus second, on the same patients; low and high: 95 % of the bootstrap."""
 
     value: float
     low: float
@@ -132,14 +126,9 @@ class PairedRanks:
 
 
 def mean_difference(ranks: Sequence[PairedRanks], first: str, second: str) -> Difference:
-    """Return the mean of first minus second over independent sets of patients.
+    """Return the mean of first minus second over independent sets of patients, equally drawn.
 
     Draw d of every set makes draw d of the mean, so the interval narrows as sets are added.
-
-    Args:
-        ranks: One a set of patients, all with the same number of draws.
-        first: A model.
-        second: The model it is compared with.
     """
     value = float(np.mean([one.difference(first, second).value for one in ranks]))
     draws = np.mean([one.replicates(first) - one.replicates(second) for one in ranks], axis=0)

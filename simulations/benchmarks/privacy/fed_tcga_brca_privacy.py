@@ -94,13 +94,8 @@ def comparison_checks(found: PrivacyComparison) -> Iterator[Check]:
     for name in names:
         design = DESIGN.get(name.replace(f"-n{REGIONS}", ""))
         beside = "" if design is None else f"; the design study had {design:.3f}"
-        yield Check(
-            f"C-index of {name}",
-            found.mean(name, METRIC),
-            0.5,
-            ">",
-            f"SD over seeds {found.seed_sd(name, METRIC):.3f}{beside}; the bound is chance",
-        )
+        note = f"SD over seeds {found.seed_sd(name, METRIC):.3f}{beside}; the bound is chance"
+        yield Check(f"C-index of {name}", found.mean(name, METRIC), 0.5, ">", note)
     yield _gain(found, "distributed-3", "local-3")
     yield _gain(found, "local-3", "alone-3")
 
@@ -119,13 +114,8 @@ def _loss(found: PrivacyComparison, arm: str, bound: float) -> Check:
 
 def _gain(found: PrivacyComparison, arm: str, other: str) -> Check:
     paired = found.difference(arm, other, METRIC)
-    return Check(
-        f"C-index of {arm} above {other}, same folds",
-        paired.mean,
-        0.0,
-        ">",
-        f"95 % interval {paired.ci_low:+.3f} to {paired.ci_high:+.3f}",
-    )
+    note = f"95 % interval {paired.ci_low:+.3f} to {paired.ci_high:+.3f}"
+    return Check(f"C-index of {arm} above {other}, same folds", paired.mean, 0.0, ">", note)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,9 +38,9 @@ class RoundCost:
     """What one round took."""
 
     agree_s: float
-    site_s: float
-    server_s: float
-    site_bytes: int
+    site_s: float = 0.0
+    server_s: float = 0.0
+    site_bytes: int = 0
 
 
 class MaskedGroup:
@@ -71,30 +72,33 @@ class MaskedGroup:
         silent: Collection[str] = (),
     ) -> tuple[OpenedSum, RoundCost]:
         """Return the opened sum of a round and what it cost a site and the server."""
-        cost = RoundCost(self.agree_s, 0.0, 0.0, 0)
+        cost = RoundCost(self.agree_s)
         self.server.start(number, len(next(iter(vectors.values()))), "benchmark")
         present = [name for name in self.ids if name not in lost]
         for name in present:
-            started = time.perf_counter()
-            upload = self.sites[name].masked(number, vectors[name], "benchmark")
-            cost.site_s += (time.perf_counter() - started) / len(present)
+            with _timed(cost, "site_s", len(present)):
+                upload = self.sites[name].masked(number, vectors[name], "benchmark")
             cost.site_bytes = sum(array.nbytes for array in upload.values())
-            started = time.perf_counter()
-            self.server.collect(name, upload)
-            cost.server_s += time.perf_counter() - started
-        started = time.perf_counter()
-        asked = self.server.unmask_requests()
-        cost.server_s += time.perf_counter() - started
+            with _timed(cost, "server_s"):
+                self.server.collect(name, upload)
+        with _timed(cost, "server_s"):
+            asked = self.server.unmask_requests()
         replies = []
         for name in (n for n in asked if n not in silent):
-            started = time.perf_counter()
-            replies.append(self.sites[name].unmask(asked[name]))
-            cost.site_s += (time.perf_counter() - started) / len(present)
+            with _timed(cost, "site_s", len(present)):
+                replies.append(self.sites[name].unmask(asked[name]))
         cost.site_bytes += _size(asked[present[0]]) + _size(replies[0])
-        started = time.perf_counter()
-        opened = self.server.open(replies)
-        cost.server_s += time.perf_counter() - started
+        with _timed(cost, "server_s"):
+            opened = self.server.open(replies)
         return opened, cost
+
+
+@contextmanager
+def _timed(cost: RoundCost, who: str, share: int = 1) -> Iterator[None]:
+    """Add the seconds of a block, one of so many alike, to a cost."""
+    started = time.perf_counter()
+    yield
+    setattr(cost, who, getattr(cost, who) + (time.perf_counter() - started) / share)
 
 
 def checks(data: Path, size: SumSize) -> Iterator[Check]:

@@ -83,7 +83,9 @@ def checks(data: Path, size: ScenarioSize) -> Iterator[Check]:
             )
         for metric in LABELS:
             if found["raw"].wide(metric)[REFERENCE.name].notna().any():
-                progress(table(f"{name}, {LABELS[metric]}", found, metric))
+                for variant, comparison in found.items():
+                    title = f"{name}, {variant}: {LABELS[metric]}, mean over folds and seeds"
+                    progress(f"{title}\n{comparison.table(metric)}")
                 yield from at_full_size(metric_checks(name, found, metric))
 
 
@@ -104,16 +106,6 @@ def with_features(scenario: Scenario, features: list[str], plan: TrainingPlan) -
         "arms": [Arm(name="all", features=features)],
     }
     return scenario.model_copy(update=changes)
-
-
-def table(title: str, found: Variants, metric: str) -> str:
-    """Return the figures of both variants beside each other, one line an arm."""
-    lines = [f"{title}, mean over folds and seeds (SD over seeds): raw, trunk"]
-    for arm in dict.fromkeys(found["raw"].cells["arm"]):
-        told = [f"{one.mean(arm, metric):.3f} ({one.seed_sd(arm, metric):.3f})" for one in
-                (found["raw"], found["trunk"])]  # fmt: skip
-        lines.append(f"  {arm:<16} {'  '.join(told)}")
-    return "\n".join(lines)
 
 
 def metric_checks(name: str, found: Variants, metric: str) -> Iterator[Check]:
@@ -139,13 +131,9 @@ def metric_checks(name: str, found: Variants, metric: str) -> Iterator[Check]:
     )
     for variant, comparison in found.items():
         for arm in dict.fromkeys(comparison.cells["arm"]):
-            yield Check(
-                f"{name}, {variant}: {LABELS[metric]} of {arm}",
-                comparison.mean(arm, metric),
-                0.0,
-                ">",
-                f"SD over seeds {comparison.seed_sd(arm, metric):.3f}",
-            )
+            what = f"{name}, {variant}: {LABELS[metric]} of {arm}"
+            note = f"SD over seeds {comparison.seed_sd(arm, metric):.3f}"
+            yield Check(what, comparison.mean(arm, metric), 0.0, ">", note)
 
 
 def _gain_kept(what: str, trunk: PrivacyComparison, metric: str) -> Check:
