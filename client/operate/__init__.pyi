@@ -13,7 +13,7 @@ from client.operate.prediction_output import show_predictions as show_prediction
 from client.operate.site_processes import SitePaths as SitePaths
 from client.operate.site_processes import check_site as check_site
 from client.operate.site_processes import list_site_processes as list_site_processes
-from client.operate.site_status import read_site_status as read_site_status
+from client.operate.site_processes import read_site_status as read_site_status
 from client.page.ledger_reading import LedgerReader as LedgerReader
 from client.page.site_files import read_site_files as read_site_files
 from client.page.site_view import content_of as content_of

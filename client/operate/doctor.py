@@ -13,8 +13,7 @@ from client.site.enrol_request import public_keys
 from client.site.identity import node_key_path
 from client.site.site_disks import CHECK, full_disks, tried_disks
 from client.site.site_folder import load_policy
-from common.commands.doctor import Check, Finding, examine
-from common.commands.doctor_machine import check_machine, check_secrets
+from common.commands.doctor import Check, Finding, check_machine, check_secrets, examine
 from common.errors import ErrorCode
 from common.ledger.ledger_file import read_ledger
 from common.study.site_policy import SitePolicy

@@ -1,4 +1,4 @@
-"""Define the three processes of a hospital that takes part: site agent, SuperNode, relay.
+"""Define the processes of a hospital, site agent, SuperNode and relay, and report their state.
 
 The agent alone reads patients and has no network. The SuperNode faces the network and starts
 nothing: it hands messages to the relay over loopback, guarded by a secret made anew each time.
@@ -9,14 +9,19 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
-from client.agent.service import check_socket_path, is_healthy
+from client.agent.service import ask_agent, check_socket_path, is_healthy
+from client.agent.socket_call import AgentRefusalError
 from client.site.enrol_connection import SiteConnection
 from client.site.identity import load_node_key, node_key_path
+from client.site.site_disks import full_disks
 from client.site.site_folder import load_policy
+from common.errors import ErrorCode
 from common.process.free_port import free_port
 from common.process.grpc_health import is_serving
-from common.process.supervisor import Child, check_not_running
+from common.process.supervisor import Child, check_not_running, read_supervised
+from common.protocol.protocol import StatusRequest
 from common.trust.secret_file import fresh_secret
 
 LOOPBACK = "127.0.0.1"
@@ -130,3 +135,51 @@ def _agent(site: Path, socket: Path, paths: SitePaths) -> Child:
         paths.log / "agent.log",
         is_healthy=lambda: is_healthy(socket),
     )
+
+
+def read_site_status(site: Path) -> dict[str, Any]:
+    """Return site_id, consortium, superlink, state, healthy, problems, processes and activity.
+
+    `healthy` is about the processes; `problems` holds places without room. `state` is what the
+    agent does (`idle`, `training`, `evaluating`), or `away`.
+
+    Raises:
+        ConfigError: There is no hospital here.
+    """
+    paths, connection, policy = SitePaths.of(site), SiteConnection.of_site(site), load_policy(site)
+    pinned = connection.connection() if connection.is_installed else None
+    running = read_supervised(paths.status)
+    facts = running.facts if running else {}
+    socket = Path(str(facts.get("socket", paths.socket)))
+    alive = is_healthy(socket)
+    processes = []
+    for name, child in (running.children if running else {}).items():
+        up = child["pid"] is not None
+        if name == "agent":
+            up = alive
+        elif name == "supernode":
+            up = up and is_serving(str(facts.get("supernode_health", "")))
+        processes.append({"name": name, "healthy": up, **child})
+    return {
+        "site_id": policy.site_id,
+        "consortium": pinned.consortium if pinned else None,
+        "superlink": pinned.superlink if pinned else None,
+        "joined": running is not None,
+        "healthy": bool(processes) and alive and all(p["healthy"] for p in processes),
+        "problems": [
+            {"code": str(ErrorCode.DISK_FULL), "found": finding.found, "cure": finding.cure}
+            for finding in full_disks(policy, socket)
+        ],
+        "processes": processes,
+        **_activity(socket, alive),
+    }
+
+
+def _activity(socket: Path, alive: bool) -> dict[str, Any]:
+    if alive:
+        try:
+            told = ask_agent(socket, "status", StatusRequest())
+            return {"state": told.state, "run_id": told.run_id, "round": told.round}
+        except AgentRefusalError:
+            pass
+    return {"state": "away", "run_id": None, "round": None}

@@ -7,8 +7,7 @@ import socket
 from collections.abc import Iterator
 from pathlib import Path
 
-from common.commands.doctor import Check, Finding, examine
-from common.commands.doctor_machine import check_machine, check_secrets
+from common.commands.doctor import Check, Finding, check_machine, check_secrets, examine
 from common.trust.audit_log import read_audit
 from common.trust.connection import split_address
 from common.trust.tls_probe import probe

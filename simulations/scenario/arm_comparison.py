@@ -15,9 +15,8 @@ from common.metrics.catalogue import headlines
 from common.metrics.tables.estimate import Estimate, not_estimable
 from common.storage.atomic_file import whole_or_nothing
 from server.report.forest_plot import ForestRow, ForestScale, plot_forest
-from simulations.comparison.arm_metrics import arm_metrics
+from simulations.comparison.arm_metrics import arm_metrics, hospital_metrics, tidy
 from simulations.comparison.critical_difference import Ranking, plot_ranking, rank_arms
-from simulations.comparison.hospital_metrics import hospital_metrics, tidy
 from simulations.scenario.scenario_run import ScenarioResult
 
 SIGNIFICANT = 0.05

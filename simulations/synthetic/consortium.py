@@ -146,7 +146,7 @@ def _write_images(
     workers: int | None,
 ) -> None:
     jobs = [
-        PatientJob(folder, spec, cohort.site.site_id, index)
+        PatientJob(folder, spec, cohort, index)
         for cohort in cohorts
         for index in range(len(cohort.patient_ids))
     ]

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 
 from common.optional import require
-from simulations.synthetic.cohort import SiteCohort, draw_cohort
+from simulations.synthetic.cohort import SiteCohort
 from simulations.synthetic.dicom_masks import write_rtstruct, write_seg
 from simulations.synthetic.dicom_series import SeriesIdentity, write_series
 from simulations.synthetic.nifti_volume import write_nifti
@@ -28,13 +27,13 @@ class PatientJob:
     Attributes:
         folder: Folder of the consortium.
         spec: The consortium.
-        site_id: The hospital.
-        index: Position of the patient in the hospital's cohort.
+        cohort: Patients of the hospital.
+        index: Position of the patient among them.
     """
 
     folder: Path
     spec: ConsortiumSpec
-    site_id: str
+    cohort: SiteCohort
     index: int
 
 
@@ -45,12 +44,6 @@ class PatientPaths:
     slides: list[str]
     volumes: dict[str, str]
     masks: dict[str, str]
-
-
-@lru_cache(maxsize=64)
-def _cohort(spec_json: str, site_id: str) -> SiteCohort:
-    spec = ConsortiumSpec.model_validate_json(spec_json)
-    return draw_cohort(spec, spec.site(site_id))
 
 
 def image_paths(cohort: SiteCohort, index: int) -> PatientPaths:
@@ -81,17 +74,17 @@ def mask_kind(index: int) -> str:
 def write_patient_images(job: PatientJob) -> str:
     """Write slides and volumes of one patient; return the patient id."""
     _limit_threads()
-    cohort = _cohort(job.spec.model_dump_json(), job.site_id)
-    paths = image_paths(cohort, job.index)
+    paths = image_paths(job.cohort, job.index)
     if paths.slides:
-        _write_slides(job, cohort, paths)
+        _write_slides(job, paths)
     if paths.volumes:
-        _write_volumes(job, cohort, paths)
-    return cohort.patient_ids[job.index]
+        _write_volumes(job, paths)
+    return job.cohort.patient_ids[job.index]
 
 
-def _write_slides(job: PatientJob, cohort: SiteCohort, paths: PatientPaths) -> None:
-    spec, site, patient = job.spec, cohort.site, cohort.patient_ids[job.index]
+def _write_slides(job: PatientJob, paths: PatientPaths) -> None:
+    spec, cohort, site = job.spec, job.cohort, job.cohort.site
+    patient = cohort.patient_ids[job.index]
     latent = float(cohort.factor("pathology")[job.index])
     histology = draw_histology(latent, stream(spec.seed, patient, "histology"))
     shift = draw_shift(spec.seed, site.site_id, spec.site_shift)
@@ -121,8 +114,9 @@ def _slide_description(site: SiteSpec, side_px: int) -> str:
     )
 
 
-def _write_volumes(job: PatientJob, cohort: SiteCohort, paths: PatientPaths) -> None:
-    spec, site, patient = job.spec, cohort.site, cohort.patient_ids[job.index]
+def _write_volumes(job: PatientJob, paths: PatientPaths) -> None:
+    spec, cohort, site = job.spec, job.cohort, job.cohort.site
+    patient = cohort.patient_ids[job.index]
     latent = float(cohort.factor("radiology")[job.index])
     scan = render_head(
         draw_lesion(latent, stream(spec.seed, patient, "lesion")),
@@ -132,7 +126,7 @@ def _write_volumes(job: PatientJob, cohort: SiteCohort, paths: PatientPaths) -> 
     )
     home = job.folder / "sites" / site.site_id
     if site.volume_format == "dicom":
-        _write_dicom(job, cohort, paths, scan)
+        _write_dicom(job, paths, scan)
         return
     for name, voxels in scan.volumes.items():
         write_nifti(home / paths.volumes[name], voxels, SPACING_MM)
@@ -142,8 +136,8 @@ def _write_volumes(job: PatientJob, cohort: SiteCohort, paths: PatientPaths) -> 
         broken.write_bytes(broken.read_bytes()[:200])
 
 
-def _write_dicom(job: PatientJob, cohort: SiteCohort, paths: PatientPaths, scan: HeadScan) -> None:
-    site, patient = cohort.site, cohort.patient_ids[job.index]
+def _write_dicom(job: PatientJob, paths: PatientPaths, scan: HeadScan) -> None:
+    site, patient = job.cohort.site, job.cohort.patient_ids[job.index]
     home = job.folder / "sites" / site.site_id
     write_mask = write_rtstruct if mask_kind(job.index) == "rtstruct" else write_seg
     for number, name in enumerate(SEQUENCES):

@@ -105,14 +105,6 @@ class ConsortiumSpec(Contract):
             raise ValueError("volume_shape: at least 12 voxels along each axis")
         return self
 
-    def site(self, site_id: str) -> SiteSpec:
-        """Return one site.
-
-        Raises:
-            KeyError: No site has this id.
-        """
-        return next(s for s in self.sites if s.site_id == site_id)
-
 
 def demo_spec(
     *, patients: int = 60, sites: int = 3, seed: int = 2024, complete: bool = False

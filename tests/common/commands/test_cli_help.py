@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 from client.operate.cli import ORDER
 from common.commands import cli
-from common.commands.cli_help import first_sentence
+from common.commands.cli import first_sentence
 
 SERVERS = {("site", "agent"), ("site", "relay"), ("site", "supernode")}
 """Processes that print no result."""

@@ -17,13 +17,13 @@ from typer.testing import CliRunner
 
 from client.operate.cli import app as site_app
 from client.operate.doctor import examine_site
-from common.commands.doctor import worst
-from common.commands.doctor_machine import (
+from common.commands.doctor import (
     check_clock,
     check_disk,
     check_flower,
     check_import_names,
     check_packages,
+    worst,
 )
 from server.consortium.consortium_folder import ConsortiumFolder
 from server.consortium.provision_certificates import (
@@ -326,7 +326,7 @@ def test_packages_that_are_missing_or_too_old(tmp_path, monkeypatch):
 
 
 def test_flower_of_another_version(monkeypatch):
-    monkeypatch.setattr("common.commands.doctor_machine.version", lambda _name: "1.42.0")
+    monkeypatch.setattr("common.commands.doctor.version", lambda _name: "1.42.0")
     assert [f.status for f in check_flower()] == ["problem"]
 
 

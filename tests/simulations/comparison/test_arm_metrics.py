@@ -2,9 +2,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from simulations.comparison.arm_metrics import arm_scores
+from simulations.comparison.arm_metrics import arm_scores, hospital_metrics, tidy
 from simulations.comparison.comparison import cell_metrics
-from simulations.comparison.hospital_metrics import hospital_metrics, tidy
 
 
 def predictions():
