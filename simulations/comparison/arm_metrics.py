@@ -11,8 +11,8 @@ from common.metrics.catalogue import headlines
 from common.metrics.metric import Headline
 from common.metrics.tables.predictions import Predictions
 from common.study.study import Task
-from simulations.comparison.comparison import CELL
 
+CELL = ["arm", "seed", "fold"]
 WITHIN = "_within"
 """Suffix of the same metric over pairs of patients of one hospital."""
 

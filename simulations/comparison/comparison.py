@@ -12,10 +12,9 @@ import numpy.typing as npt
 import pandas as pd
 from scipy import stats
 
-from simulations.comparison.arm_metrics import arm_metrics, arm_scores
+from simulations.comparison.arm_metrics import CELL, arm_metrics, arm_scores
 
 FloatArray = npt.NDArray[np.float64]
-CELL = ["arm", "seed", "fold"]
 
 
 @dataclass(frozen=True)
