@@ -69,15 +69,15 @@ class _StrictLoader(yaml.SafeLoader):
     """The safe loader; a key that is written twice is refused, where YAML takes the last."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[object] = set()
+        keys: set[object] = set()
         for key_node, _ in node.value:
-            merged = key_node.tag == "tag:yaml.org,2002:merge"
-            key = None if merged else self.construct_object(key_node, deep=True)
-            if key_node.tag == "tag:yaml.org,2002:str" and key in seen:
+            is_merge = key_node.tag == "tag:yaml.org,2002:merge"
+            key = None if is_merge else self.construct_object(key_node, deep=True)
+            if key_node.tag == "tag:yaml.org,2002:str" and key in keys:
                 raise yaml.constructor.ConstructorError(
                     problem=f"the key '{key}' is written twice", problem_mark=key_node.start_mark
                 )
-            seen.add(str(key))
+            keys.add(str(key))
         return super().construct_mapping(node, deep)
 
 
@@ -140,10 +140,10 @@ def _list_problems(error: ValidationError) -> str:
     lines = []
     for problem in error.errors(include_url=False):
         key = ".".join(str(part) for part in problem["loc"]) or "(whole file)"
-        said = _PLAIN_WORDS.get(problem["type"], problem["msg"].removeprefix("Value error, "))
-        told = problem["type"] == "missing" or isinstance(problem["input"], dict)
-        shown = "" if told else f" (value: {_cut(problem['input'])})"
-        lines.append(f"    - {key}: {said}{shown}")
+        message = _PLAIN_WORDS.get(problem["type"], problem["msg"].removeprefix("Value error, "))
+        is_obvious = problem["type"] == "missing" or isinstance(problem["input"], dict)
+        value = "" if is_obvious else f" (value: {_cut(problem['input'])})"
+        lines.append(f"    - {key}: {message}{value}")
     return "\n".join(lines)
 
 

@@ -16,7 +16,7 @@ class Guide:
     """One code in words.
 
     Attributes:
-        happened: What is wrong; commands stand in backticks.
+        happened: What is wrong; commands are in backticks.
         cure: What the reader can do.
     """
 
@@ -217,12 +217,12 @@ GUIDES: dict[ErrorCode, Guide] = {
 
 
 def guide_of(code: str) -> Guide:
-    """Return what a code means; a code of another version gets the internal error's cure.
+    """Return what a code means; a code of another version gets the internal error's fix.
 
     Example:
         >>> guide_of("TB601").happened
         'Too few sites answered.'
     """
-    known = {str(key): guide for key, guide in GUIDES.items()}
+    guides = {str(key): guide for key, guide in GUIDES.items()}
     unknown = Guide(f"Code {code} is unknown to this version.", "Install the same version.")
-    return known.get(code, unknown)
+    return guides.get(code, unknown)

@@ -12,7 +12,7 @@ The tree::
     │   └── BudgetError    a ledger refuses to spend
     ├── LedgerError        a ledger is damaged or was rolled back
     ├── ProtocolError      a message between site and server is refused
-    ├── RunError           a federated run cannot go on
+    ├── RunError           a federated run cannot continue
     └── DiskFullError      no room to write (`common.storage.full_disk`)
 
 An error holds four sentences: what is wrong, where, why it matters, how to fix it. Only
@@ -213,7 +213,7 @@ class FeatureError(TumorboardError):
 
 
 class ExtractionError(TumorboardError):
-    """One raw file could not be turned into features; the others go on."""
+    """One raw file could not be turned into features; the others continue."""
 
     default_code = ErrorCode.EXTRACTION
 
@@ -252,7 +252,7 @@ class ProtocolError(TumorboardError):
 
 
 class RunError(TumorboardError):
-    """A federated run cannot go on."""
+    """A federated run cannot continue."""
 
     default_code = ErrorCode.RUN
     exit_status = 5

@@ -31,14 +31,14 @@ def lazy_names(package: str) -> tuple[Callable[[str], Any], Callable[[], list[st
     def modules() -> dict[str, str]:
         """Return name -> module that has it."""
         stub = Path(str(sys.modules[package].__file__)).with_suffix(".pyi")
-        found = {}
+        module_of = {}
         for line in ast.parse(stub.read_text(encoding="utf-8")).body:
             for alias in line.names if isinstance(line, ast.ImportFrom) else ():
                 assert isinstance(line, ast.ImportFrom)
                 source = str(line.module)
                 names = dir(import_module(source)) if alias.name == "*" else [alias.name]
-                found.update(dict.fromkeys(names, source))
-        return found
+                module_of.update(dict.fromkeys(names, source))
+        return module_of
 
     def names() -> list[str]:
         return sorted(modules())

@@ -115,7 +115,7 @@ def check_roster(study: Study, site_id: str, roster: Roster | None, *, accepted:
         study: The study.
         site_id: This hospital.
         roster: The last known roster; None without a consortium, where nothing is checked.
-        accepted: Whether the run was accepted here before. A study goes on without a hospital
+        accepted: Whether the run was accepted here before. A study continues without a hospital
             that was revoked since; see `check_participants`.
 
     Raises:
@@ -151,8 +151,8 @@ def check_participants(study: Study, site_ids: Iterable[str], roster: Roster | N
 
 def agreed_release(study: Study, policy: SitePolicy) -> Release:
     """Return how evaluation tables leave: `internal` only if both study and policy say so."""
-    wanted = study.privacy.evaluation.release
-    return "internal" if wanted == "internal" and policy.allow_internal_evaluation else "dp"
+    release = study.privacy.evaluation.release
+    return "internal" if release == "internal" and policy.allow_internal_evaluation else "dp"
 
 
 def check_cohort(n_patients: int, policy: SitePolicy) -> None:

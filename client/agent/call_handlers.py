@@ -27,7 +27,7 @@ class AgentCalls(grpc.GenericRpcHandler):  # type: ignore[misc]
     Args:
         agent: Who answers.
         journal: Where every call is written down.
-        disk: Told when the disk is full, and when it no longer is.
+        disk: Notified when the disk is full, and when it no longer is.
     """
 
     def __init__(

@@ -72,7 +72,7 @@ class CallJournal:
         if method == NOT_NOTED and not code:
             return
         run = _name(getattr(call.request, "run_id", None))
-        asked = getattr(call.request, "round", None)
+        round_number = getattr(call.request, "round", None)
         facts: dict[str, Fact] = {"method": method, "request_digest": _digest(call)}
         for name in _DIGESTS:
             value = getattr(call.reply, name, None) or getattr(call.request, name, None)
@@ -82,13 +82,13 @@ class CallJournal:
             header, payload = call.encoded
             facts["reply_digest"] = sha256_hex(header.encode() + payload)
             facts["reply_bytes"] = len(header) + len(payload)
-        self._log.append("call", run=run, round=asked, site="", code=code, **facts)
+        self._log.append("call", run=run, round=round_number, site="", code=code, **facts)
         seconds = round(time.monotonic() - call.started, 3)
         event(
             "call",
             site=self._site_id,
             run=run,
-            round=asked,
+            round=round_number,
             code=code,
             method=method,
             seconds=seconds,

@@ -36,7 +36,7 @@ def answer(
         header: Header of the request.
         payload: Payload of the request.
         journal: Where every call is written down before its reply leaves.
-        disk: Told of every refusal for want of room, and of every call that succeeded.
+        disk: Notified of every refusal for lack of space, and of every successful call.
 
     Raises:
         AgentRefusalError: With the stable code, and without cause or context.
@@ -64,8 +64,8 @@ def refuse_frame(
 def _noted(call: Call, journal: CallJournal | None, disk: DiskWatch | None) -> tuple[str, bytes]:
     """Write a call down and return its reply; what could not be written down does not leave."""
     if journal is not None:
-        noted = _guarded(call.method, lambda: journal.note(call), disk)
-        call.code = call.code or noted
+        note_error = _guarded(call.method, lambda: journal.note(call), disk)
+        call.code = call.code or note_error
     if disk is not None and not call.code and call.method != NOT_NOTED:
         disk.succeeded()
     if call.code or call.encoded is None:
@@ -80,12 +80,12 @@ def _guarded(method: str, step: Callable[[], None], disk: DiskWatch | None) -> s
     except AgentRefusalError as refusal:
         return refusal.code
     except Exception as error:
-        told = disk_full_of(error) or error
-        if isinstance(told, DiskFullError) and disk is not None:
-            disk.refused(told)
-        if isinstance(told, TumorboardError):
-            _log.error("%s refused\n%s", _printable(method), told)
-            return str(told.code)
+        cause = disk_full_of(error) or error
+        if isinstance(cause, DiskFullError) and disk is not None:
+            disk.refused(cause)
+        if isinstance(cause, TumorboardError):
+            _log.error("%s refused\n%s", _printable(method), cause)
+            return str(cause.code)
         _log.exception("%s failed", _printable(method))
         return str(ErrorCode.INTERNAL)
     return ""

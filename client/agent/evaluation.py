@@ -128,7 +128,7 @@ def _predict(run: OpenRun, arrays: Arrays, grid: EvaluationGrid, *, personal: bo
 
 
 def _noised(tables: SiteTables, noise: dict[str, TableNoise], shares: int) -> SiteTables:
-    """Add one of so many shares of two-sided geometric noise to every table; nothing is clipped."""
+    """Add one share of two-sided geometric noise to every table; nothing is clipped."""
     arrays = dict(tables.arrays)
     for name, table in noise.items():
         scale = table.epsilon / table.sensitivity

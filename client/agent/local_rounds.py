@@ -30,8 +30,8 @@ def train_locally(run: OpenRun, request: TrainRequest) -> LocalResult:
         DataError: There is no training patient, or the loss is not finite.
     """
     model = model_part(request.arrays)
-    kept = run.memory.before(STAY, request.round)
-    load_arrays(run.model, {**model, **kept})
+    local_before = run.memory.before(STAY, request.round)
+    load_arrays(run.model, {**model, **local_before})
     if run.study.training.local.control_variates:
         result = _corrected(run, request)
     else:
@@ -41,7 +41,7 @@ def train_locally(run: OpenRun, request: TrainRequest) -> LocalResult:
     patterns = run.study.training.stay_local
     if patterns:
         after = {n: a for n, a in to_arrays(run.model).items() if stays_local(n, patterns)}
-        run.memory.keep(STAY, request.round, kept, after)
+        run.memory.keep(STAY, request.round, local_before, after)
     personal = run.study.training.personal
     if personal is not None and personal.kind == "ditto":
         own = run.memory.before(PERSONAL, request.round)
@@ -69,8 +69,8 @@ def own_model(run: OpenRun, arrays: Arrays, *, personal: bool) -> Arrays:
 
 
 def _corrected(run: OpenRun, request: TrainRequest) -> LocalResult:
-    counted = request.counted.get(run.site_id, 0)
-    own = run.memory.before(CONTROL_VARIATE, request.round, counted=counted)
+    last_counted = request.counted.get(run.site_id, 0)
+    own = run.memory.before(CONTROL_VARIATE, request.round, counted=last_counted)
     common = control_part(request.arrays)
     zero = {name: np.zeros(shape, np.float32) for name, shape in run.shapes.items()}
     correction = {n: common.get(n, zero[n]) - own.get(n, zero[n]) for n in zero}
@@ -83,8 +83,8 @@ def _corrected(run: OpenRun, request: TrainRequest) -> LocalResult:
         correction=correction,
     )
     scale = np.float32(result.steps * run.study.training.local.lr)
-    moved = {n: -correction[n] - result.delta[n] / scale for n in zero}
-    run.memory.keep(CONTROL_VARIATE, request.round, own, moved)
+    change = {n: -correction[n] - result.delta[n] / scale for n in zero}
+    run.memory.keep(CONTROL_VARIATE, request.round, own, change)
     return result
 
 

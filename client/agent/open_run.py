@@ -85,13 +85,13 @@ class OpenRun:
         """Shape of every trained parameter that this hospital's patients can move.
 
         Which modalities a hospital has at all is a public fact about the hospital, not about a
-        patient; it is told in the handshake.
+        patient; the handshake states it.
         """
         absent = set(MODALITIES) - set(self.modalities)
         return {name: s for name, s in self.shapes.items() if block_of(name) not in absent}
 
 
-class RunAtHand:
+class CurrentRun:
     """Keeps the run that was asked about last open, with its patients.
 
     Args:
@@ -164,8 +164,8 @@ def open_run(policy: SitePolicy, run_id: str, study: Study, provider: DatasetPro
     key = load_or_create_split_key(policy.split_key_file)
     if study.privacy.is_private or agreed_release(study, policy) == "dp":
         hold_fraction(policy.split_key_file, study.training.test_fraction)
-    chosen = sides(dataset.patient_ids, key, study.training.test_fraction)
-    train, held_out = (dataset.select(side) for side in chosen)
+    indices = sides(dataset.patient_ids, key, study.training.test_fraction)
+    train, held_out = (dataset.select(side) for side in indices)
     return OpenRun(
         site_id=policy.site_id,
         run_id=run_id,
@@ -183,10 +183,10 @@ def open_run(policy: SitePolicy, run_id: str, study: Study, provider: DatasetPro
 def _counts(
     dataset: PatientDataset, train: PatientDataset, held_out: PatientDataset
 ) -> CohortCounts:
-    records, (listed, labelled) = dataset.records, dataset.screened
+    records, (with_inputs, with_outcome) = dataset.records, dataset.screened
     return CohortCounts(
-        listed=listed,
-        labelled=labelled,
+        listed=with_inputs,
+        labelled=with_outcome,
         usable=records.n,
         train=len(train),
         held_out=len(held_out),

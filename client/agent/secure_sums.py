@@ -1,9 +1,9 @@
 """Take part in the secure sums of a run for a hospital: keys, masked uploads, unmasking.
 
-Its secrets lie in the state folder, so a restarted agent goes on with the same keys. Those of a
+Its secrets are in the state folder, so a restarted agent continues with the same keys. Those of a
 run that was not heard of for a week are deleted when the next run opens: whoever breaks into the
 hospital later finds no key to uploads that the server may have kept. A run that comes back after
-that agrees on keys anew.
+that agrees on keys again.
 """
 
 from __future__ import annotations
@@ -72,8 +72,8 @@ class SecureSums:
         self._file: Path = policy.state / "secure_sums" / f"{run_id}.json"
         _forget_others(self._file)
         self._witnesses = Witnesses(policy.state / "witnesses.json")
-        stored = StateFile(self._file).load()
-        self._site = None if stored is None else self._open(stored.context.session)
+        state = StateFile(self._file).load()
+        self._site = None if state is None else self._open(state.context.session)
 
     @property
     def session(self) -> int:

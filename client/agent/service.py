@@ -75,7 +75,7 @@ def serving(
         agent: The agent.
         socket: Path of the Unix socket.
         journal: Where every call is written down.
-        disk: Remembers which places are full, and tells it over gRPC health.
+        disk: Remembers which places are full, and reports it over gRPC health.
         share: Let members of the socket's group call too: a relay under another user.
 
     Raises:
@@ -145,9 +145,9 @@ def _prepare_folder(socket: Path, *, share: bool) -> None:
     check_socket_path(socket)
     try:
         socket.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        allowed = 0o750 if share else 0o700
-        if socket.parent.stat().st_mode & 0o777 & ~allowed:
-            raise _unusable(socket, f"others may enter {socket.parent}; chmod {allowed:o} it")
+        permissions = 0o750 if share else 0o700
+        if socket.parent.stat().st_mode & 0o777 & ~permissions:
+            raise _unusable(socket, f"others may enter {socket.parent}; chmod {permissions:o} it")
         if socket.is_socket() and is_healthy(socket):
             raise _unusable(socket, "another agent is already listening there")
         socket.unlink(missing_ok=True)

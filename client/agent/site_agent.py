@@ -21,7 +21,7 @@ from client.agent.admission import (
     read_study,
 )
 from client.agent.evaluation import check_evaluation, evaluate_held_out
-from client.agent.open_run import DatasetProvider, RunAtHand, stored_features
+from client.agent.open_run import CurrentRun, DatasetProvider, stored_features
 from client.agent.questions import check_question
 from client.agent.release import MaskedRelease, PlainRelease, Release
 from client.agent.secure_sums import SecureSums, check_identity
@@ -82,7 +82,7 @@ class SiteAgent:
         roster: HospitalRoster | None = None,
     ) -> None:
         self._policy, self._reload, self._roster = policy, reload, roster
-        self._run = RunAtHand(provider or stored_features(policy))
+        self._run = CurrentRun(provider or stored_features(policy))
         self._spending = Spending(policy)
         self._sums: SecureSums | None = None
         self._lock = threading.Lock()
@@ -126,9 +126,9 @@ class SiteAgent:
         with self._lock, self._doing("training", request.run_id, request.round):
             run = self._run.take(*self._rules(), request.run_id)
             check_request(run, request)
-            stored = self._spending.stored_reply(request, TrainReply)
-            if stored is not None:
-                return stored
+            reply = self._spending.stored_reply(request, TrainReply)
+            if reply is not None:
+                return reply
             return train(run, request, self._release(run.study, run.run_id), self._spending)
 
     def evaluate(self, request: EvaluateRequest) -> EvaluateReply:
@@ -140,9 +140,9 @@ class SiteAgent:
         with self._lock, self._doing("evaluating", request.run_id, request.round):
             run = self._run.take(*self._rules(), request.run_id)
             check_evaluation(run, self._policy, request)
-            stored = self._spending.stored_reply(request, EvaluateReply)
-            if stored is not None:
-                return stored
+            reply = self._spending.stored_reply(request, EvaluateReply)
+            if reply is not None:
+                return reply
             approval = self._policy.approval_of(run.study_digest)
             past = self._spending.released(run.study)
             check_question(run.study, request, past, approval.exact_runs if approval else 0)
@@ -174,8 +174,8 @@ class SiteAgent:
         with self._lock:
             policy, roster = self._rules()
             run = self._run.take(policy, roster, request.run_id)
-            named = [advert.site_id for advert in request.adverts]
-            check_participants(run.study, named, roster)
+            site_ids = [advert.site_id for advert in request.adverts]
+            check_participants(run.study, site_ids, roster)
             return self._secure_sums(run.study, run.run_id).agree(
                 request, self._spending.require_head
             )
@@ -215,8 +215,8 @@ class SiteAgent:
         """
         if self._reload is None:
             return
-        told = self._reload()
-        rules = {name: getattr(told, name) for name in RULES}
+        new_rules = self._reload()
+        rules = {name: getattr(new_rules, name) for name in RULES}
         if rules != {name: getattr(self._policy, name) for name in RULES}:
             self._policy = self._policy.model_copy(update=rules)
             self._spending = Spending(self._policy)
@@ -225,20 +225,20 @@ class SiteAgent:
     def _accept(self, request: HandshakeRequest) -> HandshakeReply:
         self._read_rules()
         study = read_study(request)
-        roster = self._roster.heard(request.roster_json) if self._roster else None
+        roster = self._roster.update(request.roster_json) if self._roster else None
         check_policy(study, self._policy)
-        known = was_accepted(self._policy, request.run_id, request.study_digest)
-        check_roster(study, self.site_id, roster, accepted=known)
+        is_known = was_accepted(self._policy, request.run_id, request.study_digest)
+        check_roster(study, self.site_id, roster, accepted=is_known)
         if study.privacy.mode == "distributed":
             check_identity(study, self._policy)
         release = agreed_release(study, self._policy)
         self._spending.require_head(request.ledger_head)
         self._spending.check_plan(study, request.run_id, release)
         run = self._run.admit(self._policy, request.run_id, study)
-        accepted = AcceptedRun(
+        accepted_run = AcceptedRun(
             run_id=request.run_id, study_digest=run.study_digest, study_json=request.study_json
         )
-        remember_run(self._policy, accepted)
+        remember_run(self._policy, accepted_run)
         return HandshakeReply(
             site_id=self.site_id,
             accepted=True,
@@ -252,7 +252,7 @@ class SiteAgent:
     def _rules(self) -> tuple[SitePolicy, Roster | None]:
         """Return policy and roster as they are now."""
         self._read_rules()
-        return self._policy, self._roster.known() if self._roster else None
+        return self._policy, self._roster.current() if self._roster else None
 
     def _release(self, study: Study, run_id: str) -> Release:
         if study.privacy.mode == "distributed":

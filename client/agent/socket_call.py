@@ -24,7 +24,7 @@ PATIENCE_S = 60.0
 
 RETRY_S = 0.25
 MAX_BROKEN = 3
-"""How often a call that an ending agent broke off starts the patience anew."""
+"""How often a call that an ending agent broke off restarts the wait."""
 
 AGENT_AWAY = "TB509"
 
@@ -48,8 +48,8 @@ class AgentRefusalError(Exception):
 
 def to_frame(header: str, payload: bytes) -> bytes:
     """Return length of the header (8 bytes, big endian), header (UTF-8), payload."""
-    encoded = header.encode()
-    return b"".join((_LENGTH.pack(len(encoded)), encoded, payload))
+    header_bytes = header.encode()
+    return b"".join((_LENGTH.pack(len(header_bytes)), header_bytes, payload))
 
 
 def from_frame(frame: bytes) -> tuple[str, bytes]:
@@ -98,21 +98,21 @@ def call_agent(
     """
     frame = to_frame(header, payload)
     end = time.monotonic() + patience_s
-    broken = 0
+    breaks = 0
     while True:
-        started = time.monotonic()
+        start_time = time.monotonic()
         with grpc.insecure_channel(f"unix:{socket}", options=CHANNEL_OPTIONS) as channel:
             try:
                 call = channel.stream_unary(f"/{SERVICE}/{method}")
                 return from_frame(call(_chunks(frame), timeout_s))
             except grpc.RpcError as error:
-                code, told = error.code(), error.details()
+                code, details = error.code(), error.details()
         if code == grpc.StatusCode.FAILED_PRECONDITION:
-            raise AgentRefusalError(told or "TB900")
+            raise AgentRefusalError(details or "TB900")
         if code != grpc.StatusCode.UNAVAILABLE:
             raise AgentRefusalError("TB900")
-        if time.monotonic() - started > RETRY_S and broken < MAX_BROKEN:
-            broken += 1  # it was there, and ended meanwhile
+        if time.monotonic() - start_time > RETRY_S and breaks < MAX_BROKEN:
+            breaks += 1  # it was there, and ended meanwhile
             end = max(end, time.monotonic() + patience_s)
         if time.monotonic() >= end:
             raise AgentRefusalError(AGENT_AWAY)

@@ -126,15 +126,15 @@ class Spending:
 
         If a crash came between storing and committing, the commit is made up for now.
         """
-        found = self._sealed.load(reply_key(request))
-        if found is None:
+        message = self._sealed.load(reply_key(request))
+        if message is None:
             return None
-        digest = payload_digest(*found)
+        digest = payload_digest(*message)
         for reservation in self._ledger.reservations():
             mine = reservation.entry.model_digest == reply_key(request)[3]
             if mine and reservation.entry.key[:3] == entry_key(request):
                 self._ledger.commit(reservation, digest)
-        return kind.decode(*found)
+        return kind.decode(*message)
 
     def released(self, study: Study) -> list[SpendEntry]:
         """Return everything that left in a study, or was about to, oldest first."""
@@ -151,8 +151,8 @@ class Spending:
         return self._ledger.epsilon(study.digest(), "held_out", study.privacy.delta)
 
     def _check_new(self, entries: Sequence[SpendEntry]) -> None:
-        known = {reservation.entry.key for reservation in self._ledger.reservations()}
-        new = [entry for entry in entries if entry.key not in known]
+        keys = {reservation.entry.key for reservation in self._ledger.reservations()}
+        new = [entry for entry in entries if entry.key not in keys]
         if new:
             self._ledger.check_plan(new)
 

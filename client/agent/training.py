@@ -172,8 +172,8 @@ def _of_blocks(arrays: Arrays, blocks: list[str]) -> Arrays:
 
 def _leaving(run: OpenRun, arrays: Arrays) -> Arrays:
     """Return what may leave: all but the parameters every site keeps for itself."""
-    kept = run.study.training.stay_local
-    return {n: a for n, a in arrays.items() if not stays_local(n, kept)}
+    local_patterns = run.study.training.stay_local
+    return {n: a for n, a in arrays.items() if not stays_local(n, local_patterns)}
 
 
 def _finite(total: GradientSum) -> Arrays:

@@ -19,7 +19,7 @@ from common.errors import ConfigError, ErrorCode, FeatureError
 from common.study.study import FeatureSpec, PublicScaling
 
 Bag = npt.NDArray[np.float32] | Path
-"""Raw features (T, D), or the file they lie in."""
+"""Raw features (T, D), or the file they are in."""
 
 
 def scale(features: npt.NDArray[np.float32], scaling: PublicScaling) -> npt.NDArray[np.float32]:
@@ -27,7 +27,7 @@ def scale(features: npt.NDArray[np.float32], scaling: PublicScaling) -> npt.NDAr
 
     Args:
         features: (T, D) raw values.
-        scaling: Public constants; lists hold one number a column.
+        scaling: Public constants; lists hold one number per column.
     """
     center = np.asarray(scaling.center, dtype=np.float64)
     spread = np.asarray(scaling.scale, dtype=np.float64)
@@ -61,13 +61,13 @@ def check_scaling(name: str, spec: FeatureSpec) -> None:
         )
 
 
-def kept_tokens(
+def token_sample(
     feature: str, patient_id: str, n_tokens: int, max_tokens: int
 ) -> npt.NDArray[np.int64]:
     """Return which tokens of a bag the model sees, in their order in the file.
 
     A uniform draw without replacement, fixed by the patient and feature set: the smallest
-    `max_tokens` of one random 64-bit key a token.
+    `max_tokens` of one random 64-bit key per token.
 
     Args:
         feature: Name of the feature set.
@@ -76,7 +76,7 @@ def kept_tokens(
         max_tokens: Most tokens the model sees.
 
     Example:
-        >>> kept_tokens("tiles", "p1", 3, 8)
+        >>> token_sample("tiles", "p1", 3, 8)
         array([0, 1, 2])
     """
     if n_tokens <= max_tokens:
@@ -110,7 +110,7 @@ class BagStore:
             where = str(raw) if isinstance(raw, Path) else f"patient {patient_id}"
             values = read_features(raw).features if isinstance(raw, Path) else raw
             check_shape(self.name, self.spec, values.shape, where)
-            indices = kept_tokens(self.name, patient_id, len(values), self.spec.max_tokens)
+            indices = token_sample(self.name, patient_id, len(values), self.spec.max_tokens)
             self._ready[patient_id] = torch.from_numpy(scale(values[indices], self.spec.scaling))
             del self._bags[patient_id]
         return self._ready[patient_id]

@@ -41,10 +41,10 @@ def open_points(policy: SitePolicy, study: Study, funnel: Funnel) -> list[str]:
     if policy.approval_of(study.digest()) is None:
         points.append("this hospital has not approved the study (`tumorboard site approve`)")
     fraction = study.training.test_fraction
-    held = fraction_held(policy.split_key_file)
-    if held is not None and held != fraction:
+    own_fraction = fraction_held(policy.split_key_file)
+    if own_fraction is not None and own_fraction != fraction:
         points.append(
-            f"the study holds out {fraction:.6g} of the patients, this hospital {held:.6g}"
+            f"the study holds out {fraction:.6g} of the patients, this hospital {own_fraction:.6g}"
         )
     for count in funnel.features:
         if count.named > count.extracted:

@@ -106,8 +106,8 @@ class PatientDataset:
         ]
         levels = level_indices(study.subgroups, [row.clinical for row in rows])
         n_labelled = sum(row.has_outcome(study.tasks) for row in manifest.rows)
-        screened = (len(manifest), n_labelled)
-        return cls(study, ids, stores, (labels[0], labels[1], labels[2]), levels, screened)
+        counts = (len(manifest), n_labelled)
+        return cls(study, ids, stores, (labels[0], labels[1], labels[2]), levels, counts)
 
     @classmethod
     def from_arrays(
@@ -126,7 +126,7 @@ class PatientDataset:
         Args:
             study: The study.
             patient_ids: (n,) unique identifiers.
-            features: Per feature set, one raw bag a patient: (T, D), or (D,) for one token, or
+            features: Per feature set, one raw bag per patient: (T, D), or (D,) for one token, or
                 None where absent. Feature sets of the study left out are absent for all.
             response: (n,) 1, 0 or NaN.
             time_months: (n,) follow-up in months, or NaN.
@@ -135,7 +135,7 @@ class PatientDataset:
                 without them every patient is in none.
 
         Raises:
-            DataError: Lengths differ, an identifier stands twice, or a label is impossible.
+            DataError: Lengths differ, an identifier occurs twice, or a label is impossible.
             FeatureError: A bag has the wrong shape or is not finite.
         """
         ids = [str(patient) for patient in patient_ids]
@@ -147,8 +147,8 @@ class PatientDataset:
             for name, spec in study.features.items()
         }
         dataset = cls(study, ids, stores, labels, level_indices(study.subgroups, records), (0, 0))
-        labelled = np.any([dataset.observed(task) for task in study.tasks], axis=0)
-        dataset.screened = (len(ids), int(labelled.sum()))
+        has_outcome = np.any([dataset.observed(task) for task in study.tasks], axis=0)
+        dataset.screened = (len(ids), int(has_outcome.sum()))
         return dataset
 
     def __len__(self) -> int:
@@ -211,7 +211,7 @@ class PatientDataset:
 
         Raises:
             FeatureError: A feature file is damaged.
-            DataError: No patient is asked for, or `pad` is False and lengths differ.
+            DataError: No patient is requested, or `pad` is False and lengths differ.
         """
         rows = [int(i) for i in indices]
         if not rows:

@@ -36,10 +36,10 @@ def find_files(name: str, spec: FeatureSpec, store: Path, ids: Sequence[str]) ->
             files[patient] = path
             made_by[patient] = str(attrs[FINGERPRINT]) if FINGERPRINT in attrs else None
     usual = Counter(made_by.values()).most_common(1)[0][0] if made_by else None
-    expected = spec.fingerprint if spec.fingerprint is not None else usual
+    usual_digest = spec.fingerprint if spec.fingerprint is not None else usual
     for patient, fingerprint in made_by.items():
-        if fingerprint != expected:
-            raise _foreign(name, spec, store, patient, (fingerprint, expected))
+        if fingerprint != usual_digest:
+            raise _foreign(name, spec, store, patient, (fingerprint, usual_digest))
     return files
 
 
@@ -50,13 +50,13 @@ def _foreign(
     patient: str,
     found_expected: tuple[str | None, str | None],
 ) -> FeatureError:
-    found, expected = (value or "no fingerprint" for value in found_expected)
+    digest, study_digest = (value or "no fingerprint" for value in found_expected)
     source = "the study says" if spec.fingerprint is not None else "most other files carry"
     return FeatureError(
         f"feature set '{name}' holds a file of another extractor",
         where=str(feature_path(store, name, patient)),
-        why=f"the file carries {found:.16}, {source} {expected:.16}; features of two encoders "
-        "mean different things",
+        why=f"the file carries {digest:.16}, {source} {study_digest:.16}; features of "
+        "two encoders mean different things",
         cure=f"delete {store / name} and run `tumorboard site extract` with the study's extractor",
         code=ErrorCode.FEATURE_FINGERPRINT,
     )
@@ -73,7 +73,7 @@ def check_bags(
     Raises:
         FeatureError: A bag has the wrong shape or is not finite.
     """
-    checked: dict[str, Bag] = {}
+    bags_of: dict[str, Bag] = {}
     for patient, bag in zip(ids, bags, strict=False):
         if bag is None:
             continue
@@ -82,8 +82,8 @@ def check_bags(
         where = f"feature set {name}, patient {patient}"
         check_shape(name, spec, values.shape, where)
         check_finite(values, where)
-        checked[patient] = values
-    return checked
+        bags_of[patient] = values
+    return bags_of
 
 
 def check_table(
@@ -102,7 +102,7 @@ def check_table(
     n = len(ids)
     problems = [] if n else ["there is no patient"]
     twice = sorted(patient for patient, count in Counter(ids).items() if count > 1)
-    problems += [f"patient '{patient}' stands twice" for patient in twice]
+    problems += [f"patient '{patient}' occurs twice" for patient in twice]
     for name, bags in features.items():
         if name not in study.features:
             names = ", ".join(sorted(study.features))
@@ -126,9 +126,9 @@ def check_table(
 def _check_label(name: str, values: Labels, n: int) -> list[str]:
     if values.shape != (n,):
         return [f"{name} has shape {values.shape}, expected ({n},)"]
-    observed = values[~np.isnan(values)]
+    labels = values[~np.isnan(values)]
     if name == "time_months":
-        bad = observed[~((observed >= 0) & np.isfinite(observed))]
+        bad = labels[~((labels >= 0) & np.isfinite(labels))]
         return [f"{name} holds {bad[0]}; it must be finite and >= 0"] if len(bad) else []
-    bad = observed[(observed != 0) & (observed != 1)]
+    bad = labels[(labels != 0) & (labels != 1)]
     return [f"{name} holds {bad[0]}; it must be 0, 1 or NaN"] if len(bad) else []

@@ -4,7 +4,7 @@ Membership never changes: not with the order of the manifest, not with new patie
 between studies. Held-out patients therefore pay only for evaluation and training patients only
 for training (parallel composition). Another fraction would move patients from one side to the
 other, who would then pay on both, so a hospital keeps to the fraction of its first study. The key
-is the hospital's secret, so nobody outside can tell from an identifier on which side a patient is.
+is the hospital's secret, so nobody outside can see from an identifier on which side a patient is.
 """
 
 from __future__ import annotations
@@ -80,26 +80,26 @@ def hold_fraction(key_file: Path, fraction: float) -> None:
         PrivacyError: Another fraction is kept to already (POLICY).
         ConfigError: The file holds no number.
     """
-    held = fraction_held(key_file)
-    if held is None:
+    own_fraction = fraction_held(key_file)
+    if own_fraction is None:
         write_text(_fraction_file(key_file), f"{fraction!r}\n")
-    elif held != fraction:
+    elif own_fraction != fraction:
         raise PrivacyError(
-            f"the study holds out {fraction:.6g} of the patients, this hospital {held:.6g}",
+            f"the study holds out {fraction:.6g} of the patients, this hospital {own_fraction:.6g}",
             where="study.training.test_fraction",
             why="patients who change sides pay for training and for evaluation, and no budget "
             "would count both",
-            cure=f"ask the coordinator for test_fraction: {held:.6g}",
+            cure=f"ask the coordinator for test_fraction: {own_fraction:.6g}",
             code=ErrorCode.POLICY,
         )
 
 
 def sides(patient_ids: Sequence[str], key: bytes, fraction: float) -> tuple[list[int], list[int]]:
     """Return the indices of (training patients, held-out patients), each in the given order."""
-    found: tuple[list[int], list[int]] = ([], [])
+    indices: tuple[list[int], list[int]] = ([], [])
     for index, patient in enumerate(patient_ids):
-        found[is_held_out(patient, key, fraction)].append(index)
-    return found
+        indices[is_held_out(patient, key, fraction)].append(index)
+    return indices
 
 
 def _fraction_file(key_file: Path) -> Path:

@@ -44,11 +44,11 @@ class SubgroupCounts:
             return f"subgroup {self.name}: no patient is in any level; is '{self.column}' filled?"
         if not self.unmatched:
             return None
-        named = ", ".join(f"'{value}' ({n})" for value, n in list(self.unmatched.items())[:SHOWN])
+        values = ", ".join(f"'{value}' ({n})" for value, n in list(self.unmatched.items())[:SHOWN])
         more = len(self.unmatched) - SHOWN
         tail = f" and {more} more" if more > 0 else ""
         return (
-            f"subgroup {self.name}: values of '{self.column}' that no level names: {named}{tail}; "
+            f"subgroup {self.name}: values of '{self.column}' that no level names: {values}{tail}; "
             "these patients count in the overall figures only"
         )
 
@@ -62,17 +62,17 @@ def count_subgroups(policy: SitePolicy, study: Study) -> list[SubgroupCounts]:
     if not study.subgroups:
         return []
     records = [row.clinical for row in read_manifest(policy.manifest).rows]
-    found = []
+    counts = []
     for name, group in sorted(study.subgroups.items()):
-        counted = Counter(group.index(record.get(group.variable)) for record in records)
-        unmatched = unmatched_values(group, records)
-        found.append(
+        level_counts = Counter(group.index(record.get(group.variable)) for record in records)
+        other_values = unmatched_values(group, records)
+        counts.append(
             SubgroupCounts(
                 name=name,
                 column=group.column,
-                levels={level: counted[index] for index, level in enumerate(group.names)},
-                empty=counted[UNKNOWN] - sum(unmatched.values()),
-                unmatched=unmatched,
+                levels={level: level_counts[index] for index, level in enumerate(group.names)},
+                empty=level_counts[UNKNOWN] - sum(other_values.values()),
+                unmatched=other_values,
             )
         )
-    return found
+    return counts

@@ -79,9 +79,9 @@ def drop_modalities(
     has = torch.stack([torch.stack([batch.present[n] for n in members[k]]).any(0) for k in kinds])
     keep = has & (torch.rand(has.shape, generator=generator) >= rate).to(has.device)
     draws = torch.rand(has.shape, generator=generator).to(has.device)
-    spared = torch.where(has, draws, -1.0).argmax(0)
+    survivor = torch.where(has, draws, -1.0).argmax(0)
     rows = torch.arange(len(kinds), device=has.device).unsqueeze(1)
-    keep = keep | (has & ~keep.any(0) & (rows == spared))
+    keep = keep | (has & ~keep.any(0) & (rows == survivor))
     present = dict(batch.present)
     for row, kind in enumerate(kinds):
         present.update({name: batch.present[name] & keep[row] for name in members[kind]})

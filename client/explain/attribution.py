@@ -101,14 +101,14 @@ def attribute(
     if not names:
         return Attribution(task, *ends, inputs={}, completeness_error=0.0, steps=0)
     captum = require("captum.attr", extra="explain")
-    integrated = captum.IntegratedGradients(output)
+    method = captum.IntegratedGradients(output)
     rows = max(1, _NUMBERS_AT_ONCE // sum(tensor.numel() for tensor in inputs))
     while True:
-        values = integrated.attribute(
+        values = method.attribute(
             inputs, baselines=zeros, n_steps=steps, internal_batch_size=min(steps, rows)
         )
-        found = {n: v[0].detach().float().cpu().numpy() for n, v in zip(names, values, strict=True)}
-        attribution = _with_error(Attribution(task, *ends, found, 0.0, steps))
+        maps = {n: v[0].detach().float().cpu().numpy() for n, v in zip(names, values, strict=True)}
+        attribution = _with_error(Attribution(task, *ends, maps, 0.0, steps))
         if attribution.readable or 2 * steps > most_steps:
             return attribution
         steps *= 2
@@ -143,11 +143,11 @@ def shares(attribution: Attribution, features: Mapping[str, FeatureSpec]) -> dic
 
 
 def _with_error(attribution: Attribution) -> Attribution:
-    moved = attribution.output - attribution.baseline
-    added = sum(float(v.sum(dtype=np.float64)) for v in attribution.inputs.values())
+    difference = attribution.output - attribution.baseline
+    total = sum(float(v.sum(dtype=np.float64)) for v in attribution.inputs.values())
     gross = sum(float(np.abs(v).sum(dtype=np.float64)) for v in attribution.inputs.values())
-    scale = max(abs(moved), _CANCELLED * gross)
-    error = abs(added - moved) / scale if scale > 0 else 0.0
+    scale = max(abs(difference), _CANCELLED * gross)
+    error = abs(total - difference) / scale if scale > 0 else 0.0
     return replace(attribution, completeness_error=error)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from client.data.bags import kept_tokens
+from client.data.bags import token_sample
 from client.explain.attribution import Attribution, attribute
 from client.explain.explanation import Explanation
 from client.explain.patient_folder import RECORD, patient_folder
@@ -51,7 +51,7 @@ def explain_patients(
 
     Args:
         done: The predictions to explain.
-        folder: Made if need be; one folder a patient below it.
+        folder: Made if need be; one folder per patient below it.
         output: Shows progress.
 
     Raises:
@@ -60,16 +60,16 @@ def explain_patients(
     """
     writable_folder(folder, key="--explain")
     privacy = training_privacy(done.study, done.policy)
-    explained: dict[str, Explained] = {}
+    explanations: dict[str, Explained] = {}
     with output.progress(len(done.predictions), "explaining patients") as progress:
         for prediction in done.predictions:
             target = folder / prediction.patient_id
             with patient_folder(target) as waiting:
                 names, notes = _explain_one(done, prediction, privacy, waiting)
             files = [target / name for name in names]
-            explained[prediction.patient_id] = Explained(files, notes)
+            explanations[prediction.patient_id] = Explained(files, notes)
             progress.advance(note=prediction.patient_id)
-    return explained
+    return explanations
 
 
 def _explain_one(
@@ -133,7 +133,7 @@ def _bags(done: SitePredictions, patient_id: str, batch: PatientBatch) -> Iterat
             row=done.manifest.row(patient_id),
             file=file,
             where=str(path),
-            kept=kept_tokens(name, patient_id, len(file.features), spec.max_tokens),
+            kept=token_sample(name, patient_id, len(file.features), spec.max_tokens),
             attention=weights,
         )
 

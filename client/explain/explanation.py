@@ -26,7 +26,7 @@ class Explanation:
         role: What the patient was to the training.
         why_missing: Modality -> why the patient lacks it.
         tokens_read: Feature set -> (tokens the model read, tokens in the file).
-        attributions: Integrated gradients, one a task.
+        attributions: Integrated gradients, one per task.
         strongest: Task -> feature set -> named inputs with the largest attribution, in order.
         risk_rank: Share of the hospital's other patients with a lower risk; None if unknown.
         n_others: How many others there are.
@@ -83,8 +83,8 @@ class Explanation:
             "contributions": contributions(attribution, features),
             "shares_of_absolute": shares(attribution, features),
             "strongest": {
-                name: [{"input": text, "attribution": value} for text, value in ranked]
-                for name, ranked in self.strongest.get(attribution.task, {}).items()
+                name: [{"input": text, "attribution": value} for text, value in inputs]
+                for name, inputs in self.strongest.get(attribution.task, {}).items()
             },
             "completeness_error": attribution.completeness_error,
             "readable": attribution.readable,

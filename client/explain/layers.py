@@ -21,7 +21,7 @@ _WORDS: dict[Task, tuple[str, str, str]] = {
 
 @dataclass(frozen=True)
 class Layer:
-    """One number a token.
+    """One number per token.
 
     Attributes:
         name: What it is, e.g. `attention`; name of the measurement in QuPath.
@@ -75,7 +75,7 @@ def bag_layers(
     Args:
         feature: Feature set.
         attention: (T,) weights, or None for a model without attention.
-        attributions: Of this patient, one a task.
+        attributions: Of this patient, one per task.
     """
     layers = []
     if attention is not None:

@@ -54,7 +54,7 @@ def bag_pictures(
 
     Args:
         view: The bag.
-        attributions: Of this patient, one a task.
+        attributions: Of this patient, one per task.
         folder: Where the files go.
         synthetic: Whether to stamp the pictures.
 

@@ -40,7 +40,7 @@ def write_slice_picture(
     title: str,
     synthetic: bool,
 ) -> None:
-    """Write the slices that the model read, a row a sequence, with one bar a layer below each.
+    """Write the slices that the model read, a row per sequence, with one bar per layer below each.
 
     The green channel is drawn: the slice itself, its neighbours being red and blue.
 

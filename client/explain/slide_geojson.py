@@ -18,7 +18,7 @@ _BOUNDS = ("openslide.bounds-x", "openslide.bounds-y", "openslide.bounds-width")
 def write_geojson(
     path: Path, tiles: SlideTiles, layers: Sequence[Layer], *, origin_px: tuple[int, int] = (0, 0)
 ) -> None:
-    """Write one square a tile, in level-0 pixels of the slide as QuPath shows it.
+    """Write one square per tile, in level-0 pixels of the slide as QuPath shows it.
 
     Each is a QuPath `tile` object, coloured by the first layer, with one measurement a layer and
     the percentile rank of attention. Drag the file onto the open slide; "Measurement maps"

@@ -57,11 +57,11 @@ def tiles_by_slide(
     on_slide = np.zeros(len(file.coords), np.int64) if len(entries) == 1 else file.slide_index
     if on_slide is None:
         raise _nowhere("the feature file does not say which tile is of which slide", where)
-    found = []
+    groups = []
     for entry in entries:
         here = on_slide == (0 if len(entries) == 1 else entry.index)
         tokens = np.flatnonzero(here[kept])
-        found.append(
+        groups.append(
             SlideTiles(
                 slide=_slide_of(entry, slides, where),
                 corners=file.coords[kept[tokens]],
@@ -70,7 +70,7 @@ def tiles_by_slide(
                 n_tiles=int(here.sum()),
             )
         )
-    return [tiles for tiles in found if len(tiles.tokens)]
+    return [tiles for tiles in groups if len(tiles.tokens)]
 
 
 def _slide_of(entry: SlideEntry, slides: Sequence[Path], where: str) -> Path:

@@ -35,7 +35,7 @@ def write_summary(
     Args:
         path: Target; written whole or not at all.
         prediction: The patient.
-        attributions: Integrated gradients, one a task; unreadable ones are left out.
+        attributions: Integrated gradients, one per task; unreadable ones are left out.
         features: Feature sets of the study, for their modalities.
         cohort: All predicted patients of the hospital.
         title: Heading.

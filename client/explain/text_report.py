@@ -40,8 +40,8 @@ def _predicted(explanation: Explanation) -> list[str]:
     prediction, endpoints = explanation.prediction, explanation.study.endpoints
     lines = ["Prediction"]
     if prediction.response_probability is not None and endpoints.response is not None:
-        named = f"response ({endpoints.response.positive})"
-        lines.append(f"  {prediction.response_probability:>5.0%}  {named}")
+        label = f"response ({endpoints.response.positive})"
+        lines.append(f"  {prediction.response_probability:>5.0%}  {label}")
     for month, alive in prediction.at_horizons.items():
         lines.append(f"  {alive:>5.0%}  alive at {month:g} months")
     if explanation.risk_rank is not None:
@@ -101,12 +101,12 @@ def _attributed(explanation: Explanation, attribution: Attribution) -> list[str]
         f"  {attribution.output:+.3f}  this patient",
     ]
     share = shares(attribution, features)
-    moved = contributions(attribution, features)
-    for modality in sorted(moved, key=lambda m: -abs(moved[m])):
-        named = f"{moved[modality]:+.3f}  {modality:<{_WIDE}}"
-        lines.append(f"  {named}  {share[modality]:>4.0%} of all movement")
-    for name, ranked in explanation.strongest.get(attribution.task, {}).items():
-        text = "; ".join(f"{label} {value:+.3f}" for label, value in ranked)
+    by_modality = contributions(attribution, features)
+    for modality in sorted(by_modality, key=lambda m: -abs(by_modality[m])):
+        line = f"{by_modality[modality]:+.3f}  {modality:<{_WIDE}}"
+        lines.append(f"  {line}  {share[modality]:>4.0%} of all movement")
+    for name, inputs in explanation.strongest.get(attribution.task, {}).items():
+        text = "; ".join(f"{label} {value:+.3f}" for label, value in inputs)
         lines.append(_indented(f"most in {name}: {text}"))
     lines.append(
         _indented(
@@ -119,10 +119,10 @@ def _attributed(explanation: Explanation, attribution: Attribution) -> list[str]
 
 def _provenance(explanation: Explanation) -> list[str]:
     study = explanation.study
-    confirmed = "confirmed by" if explanation.model_recorded else "not confirmed: it came without"
+    source = "confirmed by" if explanation.model_recorded else "not confirmed: it came without"
     sentences = [
         f"Study {study.study_id} version {study.version}, digest {study.digest():.16}.",
-        f"Model {study.model.name}, digest {explanation.model_digest:.16}, {confirmed} the record "
+        f"Model {study.model.name}, digest {explanation.model_digest:.16}, {source} the record "
         "of its run.",
         *explanation.privacy,
     ]

@@ -1,6 +1,6 @@
 """Pass messages between Flower and the site agent; bytes are passed unread.
 
-It has no access to data and keeps its imports light: Flower would start it anew for every
+It has no access to data and keeps its imports light: Flower would start it again for every
 message. `client.flower.relay` keeps it in one lasting process instead. Whatever runs here can at
 most ask the agent for what the agent would release anyway. Every exception becomes a fixed code:
 Flower would carry its text, patient ids included, to the coordinator.
@@ -43,13 +43,13 @@ def make_client_app(call: Call) -> ClientApp:
         call: Carries one request to the site agent. What it raises is reduced to the stable
             code in the exception's attribute `code`.
     """
-    made = ClientApp()
+    client_app = ClientApp()
 
-    @made.query()
+    @client_app.query()
     def relay(message: Message, context: Context) -> Message:
         return Message(_answer(call, message, context), reply_to=message)
 
-    return made
+    return client_app
 
 
 def pack(method: str, header: str, payload: bytes) -> RecordDict:
@@ -58,11 +58,11 @@ def pack(method: str, header: str, payload: bytes) -> RecordDict:
     A small payload travels inside the one record: Flower sends every part of a message, and
     every chunk of an array, in a request of its own.
     """
-    told: dict[str, str | bytes] = {"method": method, "header": header}
+    fields: dict[str, str | bytes] = {"method": method, "header": header}
     if len(payload) <= INLINE_BYTES:
-        return RecordDict({CONFIG: ConfigRecord({**told, PAYLOAD: payload})})
+        return RecordDict({CONFIG: ConfigRecord({**fields, PAYLOAD: payload})})
     array = Array(np.frombuffer(payload, dtype=np.uint8))
-    return RecordDict({CONFIG: ConfigRecord({**told}), ARRAYS: ArrayRecord({PAYLOAD: array})})
+    return RecordDict({CONFIG: ConfigRecord({**fields}), ARRAYS: ArrayRecord({PAYLOAD: array})})
 
 
 def unpack(content: RecordDict) -> tuple[str, str, bytes]:

@@ -39,7 +39,7 @@ from flwr.supernode.runtime.run_clientapp import pull_task_input, push_message, 
 # and read none from the environment: only the defaults of Flower's functions can be changed.
 
 SHORT_WAITS = {"initial_backoff": 0.02, "backoff_cap": 1.0, "max_tries_per_object": 7200}
-"""Pauses in s; so many tries with the longest pause take Flower's own two hours."""
+"""Pauses in s; retries with the longest pause last as long as Flower's own, two hours."""
 
 
 def shorten_waits() -> None:
@@ -110,7 +110,7 @@ class NodeRuntime:
             push_task_output(client, None, SubStatus.COMPLETED, "")
 
     def push_lost(self, token: str, lost: bytes) -> None:
-        """Answer a message that was lost, so that it is asked for again; tries only once.
+        """Answer a message that was lost, so that it is requested again; tries only once.
 
         Args:
             token: The message's token.

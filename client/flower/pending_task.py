@@ -1,7 +1,7 @@
 """Store the message that a relay is handling, so that its successor can answer for it.
 
 Flower would wait for two missed heartbeats, a minute, before it gives such a message up. The file
-lies beside the secret that SuperNode and relay share, in a folder of their user alone; it holds no
+is beside the secret that SuperNode and relay share, in a folder of their user alone; it holds no
 content, and its token is worth nothing once the message is answered.
 """
 

@@ -24,8 +24,8 @@ from client.flower.pending_task import PendingTask
 from client.flower.relay_wakeup import Bell
 from client.site.site_gate import BundleRefusedError, check_bundle, read_allowed
 
-RUNG_S = 1.0
-"""So often it looks though the bell did not ring."""
+WAKEUP_S = 1.0
+"""Seconds between polls without a wake-up."""
 
 _log = logging.getLogger("tumorboard.relay")
 
@@ -55,7 +55,7 @@ class Relay:
             if token:
                 self._relay(token)
             else:
-                self._bell.wait(RUNG_S)
+                self._bell.wait(WAKEUP_S)
 
     def _answer_left_behind(self) -> None:
         """Answer at once for the message that the relay before this one died with."""
@@ -72,17 +72,17 @@ class Relay:
             _log.warning("its loss was not reported: %s", type(error).__name__)
 
     def _relay(self, token: str) -> None:
-        lost = b""
+        loss_message = b""
         try:
             with self._runtime.task(token) as client:
                 message, context, bundle = pull(client)
-                lost = envelope(message)
-                with self._pending.noted(token, lost):
+                loss_message = envelope(message)
+                with self._pending.noted(token, loss_message):
                     push(client, self._answer(message, context, bundle))
         except Exception as error:  # the relay must stay
             _log.error("a message was not relayed: %s", type(error).__name__)
-            if lost:
-                self._push_lost(token, lost)
+            if loss_message:
+                self._push_lost(token, loss_message)
 
     def _answer(self, message: Message, context: Context, bundle: bytes) -> Message:
         try:
@@ -100,10 +100,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--runtime-api", required=True, help="host:port of the SuperNode")
     parser.add_argument("--secret", type=Path, required=True, help="file shared with it")
     parser.add_argument("--allowed", type=Path, required=True, help="digests of allowed bundles")
-    given = parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
-    Relay(given.runtime_api, given.secret, given.allowed).run()
+    Relay(options.runtime_api, options.secret, options.allowed).run()
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Wake the relay when the SuperNode has a message: a named pipe between both.
 
 Without it the relay would ask the SuperNode over HTTP fifty times a second whether there is a
-message, and ten hospitals on one machine would do little else. The pipe lies beside the secret
+message, and ten hospitals on one machine would do little else. The pipe is beside the secret
 that both share, in a folder of their user alone; what is written into it means nothing but "look".
 """
 

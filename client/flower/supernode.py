@@ -23,7 +23,7 @@ from client.flower.relay_wakeup import Bell
 SHORTEST_S = 0.2
 LONGEST_S = 1.0
 BUSY_S = 30.0
-"""So long after the last message the node still looks five times a second."""
+"""Seconds after the last message during which the node still polls five times per second."""
 
 WAIT_FOR_REPLY_S = 0.02
 SHARE = 0.125
@@ -63,7 +63,7 @@ class ShortSleep:
 
     @staticmethod
     def idle_s(quiet_s: float, look_s: float = 0.0) -> float:
-        """Return the pause after so much time without a message and a look that took so long."""
+        """Return the pause after some time without a message and a poll of some duration."""
         pause = max(SHORTEST_S * max(1.0, quiet_s / BUSY_S), look_s * (1 / SHARE - 1))
         return min(LONGEST_S, pause)
 
@@ -83,8 +83,8 @@ def main() -> None:
 def _secret(arguments: Sequence[str]) -> Path | None:
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument(SECRET, type=Path, dest="secret")
-    given: Path | None = parser.parse_known_args(arguments)[0].secret
-    return given
+    path: Path | None = parser.parse_known_args(arguments)[0].secret
+    return path
 
 
 if __name__ == "__main__":

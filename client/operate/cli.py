@@ -33,20 +33,20 @@ def init(
     json_output: JsonOption = False,
 ) -> None:
     """Write a commented site.yaml and an empty manifest."""
-    written = operate.write_site_template(folder, site_id)
+    paths = operate.write_site_template(folder, site_id)
     output = Output(json_output)
-    output.say("Written: " + ", ".join(str(path) for path in written))
+    output.say("Written: " + ", ".join(str(path) for path in paths))
     output.say("Next: fill in the manifest, then `tumorboard site check`.")
-    output.result({"written": [str(path) for path in written]})
+    output.result({"written": [str(path) for path in paths]})
 
 
 @app.command(epilog="Example: tumorboard site check --site hospital-a --study study.yaml")
 def check(site: SiteOption, study: StudyOption, json_output: JsonOption = False) -> None:
     """Validate the manifest, every problem at once, and print the cohort funnel."""
-    policy, agreed = operate.load_policy(site), operate.Study.from_yaml(study)
-    funnel = operate.check_cohort(policy, agreed)
-    groups = operate.count_subgroups(policy, agreed)
-    points = operate.open_points(policy, agreed, funnel)
+    policy, contract = operate.load_policy(site), operate.Study.from_yaml(study)
+    funnel = operate.check_cohort(policy, contract)
+    groups = operate.count_subgroups(policy, contract)
+    points = operate.open_points(policy, contract, funnel)
     points += [point for group in groups if (point := group.open_point())]
     output = Output(json_output)
     for line in (*funnel.lines(), *(group.line() for group in groups)):
@@ -64,13 +64,13 @@ def extract(
     workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 2,
     json_output: JsonOption = False,
 ) -> None:
-    """Turn raw files into feature files; run it again to go on where it stopped."""
+    """Turn raw files into feature files; run it again to continue where it stopped."""
     policy = operate.load_policy(site)
     output = Output(json_output)
-    manifest, agreed = operate.read_manifest(policy.manifest), operate.Study.from_yaml(study)
+    manifest, contract = operate.read_manifest(policy.manifest), operate.Study.from_yaml(study)
     summary = operate.run_extraction(
         manifest,
-        agreed.features,
+        contract.features,
         operate.writable_folder(policy.feature_store, key="feature_store", mode=0o700),
         workers=workers,
         output=output,
@@ -88,14 +88,14 @@ def fingerprints(study: StudyOption, json_output: JsonOption = False) -> None:
 
     Exit status 1 if the study states other fingerprints than this installation has.
     """
-    found = operate.study_fingerprints(operate.Study.from_yaml(study))
+    entries = operate.study_fingerprints(operate.Study.from_yaml(study))
     output = Output(json_output)
-    for line in operate.as_yaml(found):
+    for line in operate.as_yaml(entries):
         output.say(line)
     output.result(
-        {entry.feature: {"fingerprint": entry.found, "stated": entry.stated} for entry in found}
+        {entry.feature: {"fingerprint": entry.found, "stated": entry.stated} for entry in entries}
     )
-    raise typer.Exit(int(any(entry.differs for entry in found)))
+    raise typer.Exit(int(any(entry.differs for entry in entries)))
 
 
 @app.command(epilog="Example: tumorboard site approve --site hospital-a --study study.yaml")
@@ -123,10 +123,10 @@ def approve(
     json_output: JsonOption = False,
 ) -> None:
     """Record this hospital's consent to exactly this study, with its ceilings."""
-    policy, agreed = operate.load_policy(site), operate.Study.from_yaml(study)
+    policy, contract = operate.load_policy(site), operate.Study.from_yaml(study)
     approval = operate.make_approval(
         policy,
-        agreed,
+        contract,
         announced=digest,
         epsilon=epsilon,
         fallback_epsilon=fallback_epsilon,
@@ -137,13 +137,13 @@ def approve(
     target = operate.record_consent(policy, approval)
     operate.site_audit_log(policy).append("approved", **approval.model_dump(mode="json"))
     output = Output(json_output)
-    output.say(f"Consent to study {agreed.study_id}, digest {approval.study_digest}: {target}")
-    output.say(f"Training, mode {agreed.privacy.mode}: {operate.promise_in_words(agreed)}")
-    release = operate.agreed_release(agreed, policy)
-    output.say(f"Evaluation: {operate.evaluation_in_words(agreed, release)}")
+    output.say(f"Consent to study {contract.study_id}, digest {approval.study_digest}: {target}")
+    output.say(f"Training, mode {contract.privacy.mode}: {operate.promise_in_words(contract)}")
+    release = operate.agreed_release(contract, policy)
+    output.say(f"Evaluation: {operate.evaluation_in_words(contract, release)}")
     if release == "internal":
         output.say(f"Exact tables leave in at most {approval.exact_runs} runs of this study.")
-    for plugin in agreed.plugins:
+    for plugin in contract.plugins:
         output.say(f"Runs code of another distribution: {plugin}, sources {plugin.sha256:.12}")
     output.result(approval.model_dump(mode="json"))
 
@@ -199,12 +199,12 @@ def predict(
 ) -> None:
     """Predict response and survival for the hospital's own patients; nothing leaves it."""
     output = Output(json_output)
-    policy, agreed = operate.load_policy(site), operate.Study.from_yaml(study)
+    policy, contract = operate.load_policy(site), operate.Study.from_yaml(study)
     if explain is not None:
         operate.writable_folder(explain, key="--explain")
-    done = operate.predict_patients(policy, agreed, model, patient)
-    explained = operate.explain_patients(done, explain, output=output) if explain else {}
-    operate.show_predictions(done, explained, output)
+    predictions = operate.predict_patients(policy, contract, model, patient)
+    explanations = operate.explain_patients(predictions, explain, output=output) if explain else {}
+    operate.show_predictions(predictions, explanations, output)
 
 
 ORDER = (

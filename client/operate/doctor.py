@@ -55,10 +55,10 @@ def _installed_at() -> float:
 
 
 def _room(policy: SitePolicy, socket: Path) -> Iterator[Finding]:
-    found = [*tried_disks(policy)] or [*full_disks(policy, socket)]
-    for finding in found:
+    problems = [*tried_disks(policy)] or [*full_disks(policy, socket)]
+    for finding in problems:
         yield replace(finding, found=f"[{ErrorCode.DISK_FULL}] {finding.found}")
-    if not found:
+    if not problems:
         yield Finding(CHECK, "ok", "all that the agent writes can be written")
 
 
@@ -68,12 +68,12 @@ def _device(policy: SitePolicy) -> Iterator[Finding]:
         return
     from client.training.device import choose_device  # torch
 
-    chosen = choose_device(policy.device).type
-    if chosen == "cpu":
+    device = choose_device(policy.device).type
+    if device == "cpu":
         cure = "set device: cpu to say so, or install a CUDA build of torch and its driver"
         yield Finding("device", "warning", "no GPU is visible; the CPU is used", cure)
     else:
-        yield Finding("device", "ok", chosen)
+        yield Finding("device", "ok", device)
 
 
 def _policy(policy: SitePolicy) -> Iterator[Finding]:
@@ -88,27 +88,27 @@ def _policy(policy: SitePolicy) -> Iterator[Finding]:
         yield Finding("policy", "warning", "no study is approved yet", cure)
     for approval in policy.approvals:
         if approval.epsilon_ceiling > policy.lifetime_epsilon:
-            found = f"study {approval.study_digest[:12]} may spend more than lifetime_epsilon"
-            yield Finding("policy", "warning", found, "approve it again with a lower --epsilon")
-    found = f"{len(policy.approvals)} approved studies, modes {', '.join(policy.allowed_modes)}"
-    yield Finding("policy", "ok", found)
+            message = f"study {approval.study_digest[:12]} may spend more than lifetime_epsilon"
+            yield Finding("policy", "warning", message, "approve it again with a lower --epsilon")
+    message = f"{len(policy.approvals)} approved studies, modes {', '.join(policy.allowed_modes)}"
+    yield Finding("policy", "ok", message)
 
 
 def _data(policy: SitePolicy) -> Iterator[Finding]:
-    wanted = {
+    paths = {
         "manifest": (policy.manifest, "write it, then `tumorboard site check`"),
         "feature_store": (policy.feature_store, "`tumorboard site extract` makes it"),
     }
     wrong = 0
-    for key, (path, cure) in wanted.items():
+    for key, (path, cure) in paths.items():
         if not path.exists():
             yield Finding("data", "problem", f"{key}: {path} does not exist", cure)
         elif not os.access(path, os.R_OK):
             cure = "run as the account that may read patients, or ask for permission"
             yield Finding("data", "problem", f"{key}: {path} cannot be read", cure)
         elif _everybody_reads(path):
-            found = f"{key}: every account of this machine may read {path}"
-            yield Finding("data", "warning", found, f"chmod -R o-rwx {path}")
+            message = f"{key}: every account of this machine may read {path}"
+            yield Finding("data", "warning", message, f"chmod -R o-rwx {path}")
         else:
             continue
         wrong += 1

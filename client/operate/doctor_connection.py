@@ -51,18 +51,18 @@ def _no_kit() -> Iterator[Finding]:
 
 
 def _kit(connection: SiteConnection, policy: SitePolicy) -> Iterator[Finding]:
-    pinned = check_kit(connection, policy)
+    link = check_kit(connection, policy)
     roster = connection.roster()
-    found = f"{pinned.consortium}, roster version {roster.version}, {pinned.superlink}"
-    yield Finding("site kit", "ok", found)
+    message = f"{link.consortium}, roster version {roster.version}, {link.superlink}"
+    yield Finding("site kit", "ok", message)
 
 
 def _gate(connection: SiteConnection) -> Iterator[Finding]:
     cure = "install the kit again: `tumorboard site install-kit`"
     missing = [name for name in GATED if not os.access(connection.gate / name, os.X_OK)]
     if missing:
-        found = f"not there or not executable: {', '.join(missing)}"
-        yield Finding("site gate", "problem", found, cure)
+        message = f"not there or not executable: {', '.join(missing)}"
+        yield Finding("site gate", "problem", message, cure)
     else:
         first = (connection.gate / GATED[0]).read_text(encoding="utf-8").partition("\n")[0]
         if not os.access(first.removeprefix("#!"), os.X_OK):
@@ -70,38 +70,38 @@ def _gate(connection: SiteConnection) -> Iterator[Finding]:
     allowed = read_allowed(connection.allowed_bundles)
     digest = connection.connection().bundle_digest
     if allowed != {digest}:
-        found = f"it allows {len(allowed)} bundles, and not just the one of the kit"
-        yield Finding("site gate", "problem", found, cure)
+        message = f"it allows {len(allowed)} bundles, and not just the one of the kit"
+        yield Finding("site gate", "problem", message, cure)
     elif not missing:
         yield Finding("site gate", "ok", f"allows bundle {digest[:12]}")
 
 
 def _server(connection: SiteConnection) -> Iterator[Finding]:
     address = connection.connection().superlink
-    seen = probe(address, connection.ca_cert)
-    if seen.days_left < WARNING_DAYS:
-        found = f"the certificate of {address} expires in {seen.days_left:.0f} days"
-        yield Finding("server", "warning", found, "ask the coordinator to rotate it")
+    certificate = probe(address, connection.ca_cert)
+    if certificate.days_left < WARNING_DAYS:
+        message = f"the certificate of {address} expires in {certificate.days_left:.0f} days"
+        yield Finding("server", "warning", message, "ask the coordinator to rotate it")
     else:
         yield Finding("server", "ok", f"{address} answers with the right certificate")
     if not split_address(address)[0].startswith(("127.", "localhost", "::1")):
         yield from _control(connection, address)
-    ahead = seen.clock_ahead_s
+    ahead = certificate.clock_ahead_s
     if ahead is None:
         return
     if not -BEHIND_S < ahead < AHEAD_S:
         side = "ahead of" if ahead > 0 else "behind"
-        found = f"this clock is {abs(ahead):.0f} s {side} the server's; Flower will refuse it"
+        message = f"this clock is {abs(ahead):.0f} s {side} the server's; Flower will refuse it"
         cure = "synchronise the clock: `timedatectl set-ntp true`, or ask the coordinator"
-        yield Finding("clock", "problem", found, cure)
+        yield Finding("clock", "problem", message, cure)
 
 
 def _control(connection: SiteConnection, address: str) -> Iterator[Finding]:
     status = probe(address, connection.ca_cert, "/v1/control/list-runs").status
     if status != FORBIDDEN:
-        found = f"{address} lets any hospital reach /v1/control (status {status})"
+        message = f"{address} lets any hospital reach /v1/control (status {status})"
         cure = "ask the coordinator to put the shipped proxy in front of the SuperLink"
-        yield Finding("server", "warning", found, cure)
+        yield Finding("server", "warning", message, cure)
 
 
 def _node(site: Path) -> Iterator[Finding]:
@@ -122,8 +122,8 @@ def _agent(socket: Path) -> Iterator[Finding]:
         return
     mode = stat.S_IMODE(socket.stat().st_mode)
     if mode & 0o007:
-        found = f"everybody may call {socket}"
-        yield Finding("agent", "problem", found, f"chmod 600 {socket}; start the agent again")
+        message = f"everybody may call {socket}"
+        yield Finding("agent", "problem", message, f"chmod 600 {socket}; start the agent again")
     if is_healthy(socket):
         yield Finding("agent", "ok", f"answers on {socket}")
     else:

@@ -45,11 +45,11 @@ def request(
     """Write the request to join, for the coordinator; it holds public keys only."""
     policy = operate.load_policy(site)
     target = out or Path(f"{policy.site_id}.request.json")
-    made = operate.write_request(policy, name, target)
+    form = operate.write_request(policy, name, target)
     output = Output(json_output)
     output.say(f"Request: {target}. Send it to the coordinator.")
-    output.say(f"Fingerprint, compare by telephone: {made.fingerprint}")
-    output.result({"file": str(target), "fingerprint": made.fingerprint, **made.model_dump()})
+    output.say(f"Fingerprint, compare by telephone: {form.fingerprint}")
+    output.result({"file": str(target), "fingerprint": form.fingerprint, **form.model_dump()})
 
 
 @app.command(epilog="Example: tumorboard site install-kit --site hospital-a --kit hospital-a-kit")
@@ -89,7 +89,7 @@ def doctor(
     socket: SocketOption = None,
     json_output: JsonOption = False,
 ) -> None:
-    """Check machine, data, keys, policy, kit, site gate, server and agent; a cure for each problem.
+    """Check machine, data, keys, policy, kit, site gate, server and agent; a fix for each problem.
 
     Exit status 1 if there is a problem; warnings do not count.
     """

@@ -54,20 +54,20 @@ def status(site: SiteOption, json_output: JsonOption = False) -> None:
 
     Exit status 1 if a process is not healthy or a disk is full.
     """
-    told = operate.read_site_status(site)
+    report = operate.read_site_status(site)
     output = Output(json_output)
-    output.say(f"{told['site_id']}: {told['state']}")
-    if told["consortium"]:
-        output.say(f"consortium {told['consortium']} at {told['superlink']}")
+    output.say(f"{report['site_id']}: {report['state']}")
+    if report["consortium"]:
+        output.say(f"consortium {report['consortium']} at {report['superlink']}")
     output.table(
         "Processes",
         ["process", "pid", "healthy", "restarts", "log"],
-        [[p["name"], p["pid"], p["healthy"], p["restarts"], p["log"]] for p in told["processes"]],
+        [[p["name"], p["pid"], p["healthy"], p["restarts"], p["log"]] for p in report["processes"]],
     )
-    for problem in told["problems"]:
+    for problem in report["problems"]:
         output.say(f"[{problem['code']}] {problem['found']}\n  fix: {problem['cure']}")
-    output.result(told)
-    raise typer.Exit(0 if told["healthy"] and not told["problems"] else 1)
+    output.result(report)
+    raise typer.Exit(0 if report["healthy"] and not report["problems"] else 1)
 
 
 @app.command(epilog="Example: tumorboard site page --site hospital-a --port 8766")
@@ -95,7 +95,7 @@ def page(
 
 @app.command(epilog="Example: tumorboard site leave --site hospital-a")
 def leave(site: SiteOption, json_output: JsonOption = False) -> None:
-    """End this hospital's processes; a round in flight goes on without it."""
+    """End this hospital's processes; a round in flight continues without it."""
     paths = operate.SitePaths.of(site)
     was_running = operate.read_supervised(paths.status) is not None
     if not operate.stop_supervised(paths.status):
@@ -121,6 +121,6 @@ def _in_background(site: Path, *, agent: bool, socket: Path | None, output: Outp
         ready_s=READY_S,
         failed="the processes of this site are not healthy",
     ).run()
-    told = operate.read_site_status(site)
-    output.say(f"{told['site_id']} takes part; logs in {paths.log}")
-    output.result(told)
+    report = operate.read_site_status(site)
+    output.say(f"{report['site_id']} takes part; logs in {paths.log}")
+    output.result(report)

@@ -1,7 +1,7 @@
 """Define the processes of a hospital, site agent, SuperNode and relay, and report their state.
 
 The agent alone reads patients and has no network. The SuperNode faces the network and starts
-nothing: it hands messages to the relay over loopback, guarded by a secret made anew each time.
+nothing: it hands messages to the relay over loopback, guarded by a new secret each time.
 """
 
 from __future__ import annotations
@@ -89,9 +89,9 @@ def list_site_processes(
     """
     check_site(site, socket=socket)
     paths, connection = SitePaths.of(site), SiteConnection.of_site(site)
-    told = connection.connection()
+    link = connection.connection()
     key = node_key_path(load_policy(site).identity_key)
-    answered = socket or paths.socket
+    agent_socket = socket or paths.socket
     secret = fresh_secret(paths.node / "relay.secret")
     paths.node.chmod(0o700)
     port, health = free_port(), free_port()
@@ -103,9 +103,9 @@ def list_site_processes(
         "PATH": f"{connection.gate}:{Path(sys.executable).parent}:{os.environ.get('PATH', '')}",
     }
     supernode = [sys.executable, "-m", "client.flower.supernode"]
-    supernode += ["--superlink", told.superlink, "--root-certificates", str(connection.ca_cert)]
+    supernode += ["--superlink", link.superlink, "--root-certificates", str(connection.ca_cert)]
     supernode += ["--auth-supernode-private-key", str(key)]
-    supernode += ["--node-config", f'agent-socket="{answered}"', "--isolation", "process"]
+    supernode += ["--node-config", f'agent-socket="{agent_socket}"', "--isolation", "process"]
     supernode += ["--host", LOOPBACK, "--port", str(port)]
     supernode += ["--superexec-auth-secret-file", str(secret)]
     supernode += ["--health-server-address", f"{LOOPBACK}:{health}"]
@@ -122,8 +122,8 @@ def list_site_processes(
         Child("relay", relay, paths.log / "relay.log", shared),
     ]
     if agent:
-        children.insert(0, _agent(site, answered, paths))
-    return children, {"socket": str(answered), "supernode_health": f"{LOOPBACK}:{health}"}
+        children.insert(0, _agent(site, agent_socket, paths))
+    return children, {"socket": str(agent_socket), "supernode_health": f"{LOOPBACK}:{health}"}
 
 
 def _agent(site: Path, socket: Path, paths: SitePaths) -> Child:

@@ -45,15 +45,15 @@ def budget_rows(files: SiteFiles) -> list[BudgetRow]:
     if files.policy is None:
         return []
     policy, view = files.policy, files.ledger.view
-    spent = {(a.study_digest, a.partition): a for a in view.accounts} if view else {}
+    account_of = {(a.study_digest, a.partition): a for a in view.accounts} if view else {}
     ceilings: dict[Partition, float] = {
         "train": policy.lifetime_epsilon,
         "held_out": policy.lifetime_evaluation_epsilon,
     }
-    keys: set[tuple[str | None, Partition]] = {*spent, *((None, p) for p in ceilings)}
+    keys: set[tuple[str | None, Partition]] = {*account_of, *((None, p) for p in ceilings)}
     return [
-        _budget(spent[key], policy, files.studies)
-        if key in spent
+        _budget(account_of[key], policy, files.studies)
+        if key in account_of
         else BudgetRow(FOR_LIFE, PATIENTS[key[1]], 0.0, ceilings[key[1]], 0, 0)
         for key in sorted(keys, key=lambda key: (key[0] or "", PARTITIONS.index(key[1])))
     ]

@@ -1,7 +1,7 @@
 """Read the ledger for a page: verified again whenever it changed, never written.
 
 The agent appends while the page reads. A line that is there before its head file, or a head file
-that is newer than what was just read, looks like damage for a moment; only what stays is told.
+that is newer than what was just read, looks like damage for a moment; only lasting damage counts.
 """
 
 from __future__ import annotations
@@ -70,11 +70,11 @@ def _read(policy: SitePolicy) -> LedgerReading:
 
 
 def _stamp(path: Path) -> tuple[object, ...]:
-    found: list[object] = []
+    stamps: list[object] = []
     for file in (path, path.with_name(path.name + ".head")):
         try:
             status = file.stat()
-            found.append((status.st_ino, status.st_size, status.st_mtime_ns))
+            stamps.append((status.st_ino, status.st_size, status.st_mtime_ns))
         except OSError:
-            found.append(None)
-    return tuple(found)
+            stamps.append(None)
+    return tuple(stamps)

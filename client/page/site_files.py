@@ -71,13 +71,13 @@ def read_site_files(folder: Path, reader: LedgerReader, socket: Path | None = No
     policy = _attempt(lambda: load_policy(folder), problems)
     if policy is None:
         return SiteFiles(folder, problems=tuple(problems))
-    accepted = _accepted_runs(policy, problems)
+    runs = _accepted_runs(policy, problems)
     ledger = reader.read(policy)
     return SiteFiles(
         folder=folder,
         policy=policy,
-        studies=_studies(accepted),
-        runs={run.run_id: run.study_digest for run in accepted},
+        studies=_studies(runs),
+        runs={run.run_id: run.study_digest for run in runs},
         ledger=ledger,
         audit=audit_tail(audit_path(policy)),
         processes=process_rows(
@@ -91,7 +91,7 @@ def read_site_files(folder: Path, reader: LedgerReader, socket: Path | None = No
 
 
 def default_socket(policy: SitePolicy) -> Path:
-    """Return where the site agent listens unless told otherwise."""
+    """Return where the site agent listens by default."""
     return policy.state.parent / "agent.sock"
 
 
@@ -108,8 +108,8 @@ def ask_agent(socket: Path) -> StatusReply | None:
 
 
 def _connection(folder: Path) -> Connection | None:
-    installed = SiteConnection.of_site(folder)
-    return installed.connection() if installed.is_installed else None
+    site_connection = SiteConnection.of_site(folder)
+    return site_connection.connection() if site_connection.is_installed else None
 
 
 def _accepted_runs(policy: SitePolicy, problems: list[Problem]) -> list[AcceptedRun]:

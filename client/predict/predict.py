@@ -26,7 +26,7 @@ class PatientPrediction:
         patient_id: Whose prediction.
         response_probability: Probability of the positive class, None without that endpoint.
         risk: Survival risk, higher is worse; None without a survival endpoint.
-        months: Times of the survival curve, one a month; empty without a survival endpoint.
+        months: Times of the survival curve, one per month; empty without a survival endpoint.
         survival: Probability to be alive at each of `months`.
         at_horizons: Horizon in months -> probability to be alive then.
         present: Modalities the prediction rests on.
@@ -54,7 +54,7 @@ class PatientPrediction:
 def predict(
     model: FusedModel, dataset: PatientDataset, study: Study, *, device: torch.device | str = "cpu"
 ) -> list[PatientPrediction]:
-    """Return one prediction a patient of `dataset`, in its order.
+    """Return one prediction per patient of `dataset`, in its order.
 
     Args:
         model: The trained model; afterwards in evaluation mode and on `device`.

@@ -112,25 +112,25 @@ def predict_patients(
         FeatureError: A feature file is damaged, not finite, or made by another extractor.
         DataError: A named patient is unknown or has no features; or nobody has.
     """
-    trained = load_trained_model(study, model_file)
-    load_own_parameters(trained.model, policy, study, model_file)
+    model = load_trained_model(study, model_file)
+    load_own_parameters(model.model, policy, study, model_file)
     device = choose_device(policy.device)
     manifest = read_manifest(policy.manifest)
     _check_known(manifest, patient_ids or ())
     dataset = PatientDataset.from_store(
         study, manifest, policy.feature_store, require_outcome=False
     )
-    everyone = predict(trained.model, dataset, study, device=device)
+    everyone = predict(model.model, dataset, study, device=device)
     usable = [prediction for prediction in everyone if prediction.present]
-    left_out = _left_out(manifest, usable, trained.model)
+    left_out = _left_out(manifest, usable, model.model)
     return SitePredictions(
         policy=policy,
         study=study,
         manifest=manifest,
         dataset=dataset,
-        model=trained.model,
-        model_digest=trained.digest,
-        model_recorded=trained.recorded,
+        model=model.model,
+        model_digest=model.digest,
+        model_recorded=model.recorded,
         device=device,
         predictions=_choose(usable, left_out, patient_ids or (), policy),
         cohort=usable,
@@ -154,8 +154,8 @@ def training_role(row: PatientRow, policy: SitePolicy, study: Study) -> Role:
 
 
 def _check_known(manifest: Manifest, patient_ids: Sequence[str]) -> None:
-    known = set(manifest.patient_ids)
-    unknown = [patient for patient in patient_ids if patient not in known]
+    patients = set(manifest.patient_ids)
+    unknown = [patient for patient in patient_ids if patient not in patients]
     if unknown:
         raise DataError(
             f"no such patient: {', '.join(unknown)}",
@@ -168,12 +168,12 @@ def _left_out(
     manifest: Manifest, usable: Sequence[PatientPrediction], model: FusedModel
 ) -> dict[str, str]:
     """Return patient -> why there is no prediction."""
-    predicted = {prediction.patient_id for prediction in usable}
+    usable_ids = {prediction.patient_id for prediction in usable}
     modalities = {spec.modality for spec in model.features.values()}
     return {
         row.patient_id: NOT_EXTRACTED if any(map(row.has_raw, modalities)) else NOT_NAMED
         for row in manifest.rows
-        if row.patient_id not in predicted
+        if row.patient_id not in usable_ids
     }
 
 
@@ -183,12 +183,12 @@ def _choose(
     patient_ids: Sequence[str],
     policy: SitePolicy,
 ) -> list[PatientPrediction]:
-    lost = [patient for patient in patient_ids if patient in left_out]
-    if lost or not usable:
+    unusable = [patient for patient in patient_ids if patient in left_out]
+    if unusable or not usable:
         raise DataError(
-            f"no features to predict from: {', '.join(lost) or 'no patient has any'}",
+            f"no features to predict from: {', '.join(unusable) or 'no patient has any'}",
             where=str(policy.feature_store),
-            why="; ".join(f"{patient}: {left_out[patient]}" for patient in lost[:5]),
+            why="; ".join(f"{patient}: {left_out[patient]}" for patient in unusable[:5]),
             cure="run `tumorboard site extract`, then `tumorboard site check`",
         )
     by_id = {prediction.patient_id: prediction for prediction in usable}

@@ -53,7 +53,7 @@ def load_trained_model(study: Study, path: Path) -> TrainedModel:
     file = path / MODEL_FILE if path.is_dir() else path
     arrays = _read_arrays(file)
     digest = arrays_digest(arrays)
-    recorded = _check_record(file.with_suffix(".json"), study, digest)
+    has_record = _check_record(file.with_suffix(".json"), study, digest)
     check_plugins(study)
     model = build_model(study)
     try:
@@ -65,7 +65,7 @@ def load_trained_model(study: Study, path: Path) -> TrainedModel:
             why=f"{error.what} ({error.where})",
             cure="pass the model and the study.yaml of the same run",
         ) from None
-    return TrainedModel(model, digest, recorded)
+    return TrainedModel(model, digest, has_record)
 
 
 def _read_arrays(file: Path) -> Arrays:

@@ -32,15 +32,15 @@ class SignedConsent(Contract):
     @classmethod
     def make(cls, approval: Approval, identity: Ed25519PrivateKey) -> Self:
         """Return the approval signed by the hospital's identity."""
-        given = datetime.now(UTC).isoformat(timespec="seconds")
+        date = datetime.now(UTC).isoformat(timespec="seconds")
         return cls(
             approval=approval,
-            given=given,
-            signature=sign(identity, PURPOSE, _body(approval, given)),
+            given=date,
+            signature=sign(identity, PURPOSE, _body(approval, date)),
         )
 
     def text(self) -> str:
-        """Return the consent as it stands in its file."""
+        """Return the consent as it is in its file."""
         return canonical_json(self.model_dump(mode="json"))
 
 
@@ -64,13 +64,13 @@ def read_consent(file: Path, public_key: str) -> Approval:
     return signed.approval
 
 
-def _body(approval: Approval, given: str) -> dict[str, object]:
+def _body(approval: Approval, date: str) -> dict[str, object]:
     fields = approval.model_dump(mode="json")
     later = ("evaluation_epsilon_ceiling", "evaluation_fallback_ceiling", "exact_runs")
     for name in later:  # consents from before these limits were signed without them
         if fields[name] == Approval.model_fields[name].default:
             del fields[name]
-    return {"approval": fields, "given": given}
+    return {"approval": fields, "given": date}
 
 
 def _refused(what: str, file: Path) -> ConfigError:

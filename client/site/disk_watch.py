@@ -1,6 +1,6 @@
 """Remember which of the agent's places could not be written at the last attempt.
 
-A full disk has no room for a note about itself, so the agent remembers in memory and tells over
+A full disk has no room for a note about itself, so the agent remembers in memory and reports over
 gRPC health, one service a place: a fixed word and yes or no. Only the hospital's own commands know
 which path the word stands for, and the relay cannot ask for it.
 """
@@ -33,7 +33,7 @@ class DiskWatch:
     """Remembers full disks until a call succeeds.
 
     Args:
-        places: Health service -> folder, the first for what lies in no other.
+        places: Health service -> folder, the first for what is in no other.
     """
 
     def __init__(self, places: Mapping[str, Path]) -> None:
@@ -43,13 +43,13 @@ class DiskWatch:
         self._tell: Tell = lambda _service, _writable: None
 
     def report_to(self, tell: Tell) -> None:
-        """Tell from now on, and at once where things stand."""
+        """Report changes from now on, and the present state at once."""
         self._tell = tell
         for service in self.services:
             tell(service, service not in self._refused)
 
     def refused(self, error: DiskFullError) -> None:
-        """Note that a call was refused for want of room."""
+        """Note that a call was refused for lack of space."""
         service = self._service(error.where)
         self._refused[service] = self._refused.get(service, 0) + 1
         self._tell(service, False)

@@ -71,15 +71,15 @@ def install_kit(
 
 def _check_successor(source: SiteConnection, target: SiteConnection, *, compared: bool) -> None:
     new, old = source.connection(), target.connection()
-    pinned = ("consortium", "ca_digest", "roster_key")
-    changed = [name for name in pinned if getattr(new, name) != getattr(old, name)]
-    if changed and not compared:
+    pin_names = ("consortium", "ca_digest", "roster_key")
+    differences = [name for name in pin_names if getattr(new, name) != getattr(old, name)]
+    if differences and not compared:
         raise _refused(
             "the kit pins other keys than the one installed here",
             source.config,
-            f"changed: {', '.join(changed)}",
+            f"changed: {', '.join(differences)}",
         )
-    if not changed:
+    if not differences:
         read_roster(source.roster_file, new.roster_key, known=target.roster())
 
 

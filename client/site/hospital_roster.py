@@ -30,7 +30,7 @@ class HospitalRoster:
     def __init__(self, connection: SiteConnection, log: AuditLog) -> None:
         self._connection, self._log = connection, log
 
-    def known(self) -> Roster | None:
+    def current(self) -> Roster | None:
         """Return the last known roster; None while no kit is installed.
 
         Raises:
@@ -38,8 +38,8 @@ class HospitalRoster:
         """
         return self._connection.roster() if self._connection.is_installed else None
 
-    def heard(self, text: str | None) -> Roster | None:
-        """Return the roster to go by after a handshake; None while no kit is installed.
+    def update(self, text: str | None) -> Roster | None:
+        """Return the roster that applies after a handshake; None while no kit is installed.
 
         Args:
             text: What the handshake carried; None leaves the last known one.
@@ -49,10 +49,10 @@ class HospitalRoster:
             ConfigError: It cannot be stored.
         """
         if text is None or not self._connection.is_installed:
-            return self.known()
-        return self.take(text, where=HANDSHAKE)
+            return self.current()
+        return self.accept(text, where=HANDSHAKE)
 
-    def take(self, text: str, *, where: str) -> Roster:
+    def accept(self, text: str, *, where: str) -> Roster:
         """Check a signed roster, store it if it is newer, and return it.
 
         When this returns, log and file are on disk.
@@ -67,18 +67,18 @@ class HospitalRoster:
             OSError: The disk is full.
         """
         connection = self._connection
-        pinned = connection.connection()
+        site_connection = connection.connection()
         try:
             with connection.locked():
-                known = connection.roster()
-                signed = parse_roster(text, pinned.roster_key, where=where, known=known)
-                if signed.roster.version > known.version:
+                current = connection.roster()
+                signed = parse_roster(text, site_connection.roster_key, where=where, known=current)
+                if signed.roster.version > current.version:
                     self._log.append(
                         "roster_taken",
                         source=HANDSHAKE if where == HANDSHAKE else "by hand",
                         roster_version=signed.roster.version,
                         roster_digest=signed.roster.digest(),
-                        before=known.version,
+                        before=current.version,
                     )
                     signed.write(connection.roster_file)
         except PermissionError as error:
@@ -91,7 +91,7 @@ class HospitalRoster:
         return signed.roster
 
     def install(self, path: Path) -> Roster:
-        """Take a roster from a file.
+        """Install a roster from a file.
 
         Raises:
             ProtocolError: It cannot be read, or is refused (ROSTER).
@@ -107,4 +107,4 @@ class HospitalRoster:
                 cure="name the roster.json that the coordinator sent",
                 code=ErrorCode.ROSTER,
             ) from None
-        return self.take(text, where=str(path))
+        return self.accept(text, where=str(path))

@@ -50,7 +50,7 @@ def load_identity(path: Path) -> Ed25519PrivateKey:
 
 
 def public_key(identity: Ed25519PrivateKey) -> str:
-    """Return the public half in hex, as it stands in the roster."""
+    """Return the public half in hex, as it is in the roster."""
     return public_half(identity)
 
 
@@ -94,7 +94,7 @@ def load_node_key(path: Path) -> ec.EllipticCurvePrivateKey:
 
 
 def node_public_key(key: ec.EllipticCurvePrivateKey) -> str:
-    """Return the public half of a node key in OpenSSH format, as it stands in the roster."""
+    """Return the public half of a node key in OpenSSH format, as it is in the roster."""
     return key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode("ascii")
 
 

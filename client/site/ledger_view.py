@@ -108,9 +108,9 @@ def release_reservation(policy: SitePolicy, sequence: int, *, by: str, reason: s
         LedgerError: There is no such reservation, or the ledger is damaged.
     """
     ledger = Ledger(policy.ledger, policy.site_id, LedgerBudgets.from_policy(policy))
-    found = [r for r in ledger.reservations() if r.sequence == sequence]
-    computed = any(_is_stored(policy, reservation.entry) for reservation in found)
-    ledger.release(sequence, by=by, reason=reason, computed=computed)
+    matches = [r for r in ledger.reservations() if r.sequence == sequence]
+    has_reply = any(_is_stored(policy, reservation.entry) for reservation in matches)
+    ledger.release(sequence, by=by, reason=reason, computed=has_reply)
 
 
 def reconcile_ledger(
@@ -132,12 +132,12 @@ def reconcile_ledger(
     """
     pure = partition != "train"
     mu = pure_mu(epsilon) if pure else gaussian_mu(epsilon, policy.delta)
-    lost = lost_head or _remembered_head(policy.ledger)
+    head = lost_head or _remembered_head(policy.ledger)
     charge = SpendEntry(
         study_digest=study_digest,
         run_id="reconciled",
         round=0,
-        model_digest=lost or "0" * 64,
+        model_digest=head or "0" * 64,
         partition=partition,
         purpose="reconcile",
         mechanism="geometric" if pure else "gaussian",
@@ -145,7 +145,7 @@ def reconcile_ledger(
         pure_epsilon=epsilon if pure else None,
     )
     return reconcile(
-        policy.ledger, policy.site_id, lost_head=lost, charges=[charge], by=by, reason=reason
+        policy.ledger, policy.site_id, lost_head=head, charges=[charge], by=by, reason=reason
     )
 
 
@@ -157,7 +157,7 @@ def _account(
     delta: float,
 ) -> Account:
     entries = list(state.spends(study, partition))
-    noised = [entry for entry in entries if entry.mechanism != "none"]
+    noisy_entries = [entry for entry in entries if entry.mechanism != "none"]
     left, currency = None, ""
     try:
         caps = dict(budgets.caps(study or "", partition)) if study else {}
@@ -165,16 +165,16 @@ def _account(
     except BudgetError:  # a study that is no longer approved has no ceiling to show
         cap = None
     if cap is not None:
-        left = max(cap.amount - cap.cost(noised), 0.0)
+        left = max(cap.amount - cap.cost(noisy_entries), 0.0)
         currency = cap.currency
     return Account(
         study_digest=study,
         partition=partition,
-        releases=len(noised),
-        exact=len(entries) - len(noised),
-        mu_squared=sum(entry.mu_squared for entry in noised),
-        epsilon=composed_spend(noised, delta),
-        fallback_epsilon=composed_fallback(noised, delta),
+        releases=len(noisy_entries),
+        exact=len(entries) - len(noisy_entries),
+        mu_squared=sum(entry.mu_squared for entry in noisy_entries),
+        epsilon=composed_spend(noisy_entries, delta),
+        fallback_epsilon=composed_fallback(noisy_entries, delta),
         left=left,
         currency=currency,
     )

@@ -38,21 +38,21 @@ def full_disks(policy: SitePolicy, socket: Path) -> Iterator[Finding]:
         for service, folder in places.items()
         if listens and health_of(f"unix:{socket}", service) is False
     }
-    named = set()
+    reported = set()
     for folder in sorted(set(places.values()), key=lambda folder: (folder not in full, folder)):
         free, disk = free_bytes(folder), _disk(folder)
-        if free is None or (folder not in full and (free >= LEAST_BYTES or disk in named)):
+        if free is None or (folder not in full and (free >= LEAST_BYTES or disk in reported)):
             continue
-        named.add(disk)
-        found = full.get(folder, f"no room below {folder}")
-        yield Finding(CHECK, "problem", f"{found}: {room_in_words(free)}", _CURE)
+        reported.add(disk)
+        message = full.get(folder, f"no room below {folder}")
+        yield Finding(CHECK, "problem", f"{message}: {room_in_words(free)}", _CURE)
 
 
 def tried_disks(policy: SitePolicy) -> Iterator[Finding]:
-    """Yield every place where this account cannot write a small file for want of room."""
+    """Yield every place where this account cannot write a small file for lack of space."""
     for folder in dict.fromkeys(written_places(policy).values()):
         if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
-            continue  # other checks tell
+            continue  # other checks report it
         file = folder / f".room.{secrets.token_hex(4)}.tmp"
         try:
             with names_full_disk(file), file.open("wb") as stream:
@@ -62,8 +62,8 @@ def tried_disks(policy: SitePolicy) -> Iterator[Finding]:
         except OSError as error:
             full = disk_full_of(error)
             if full is not None:
-                found = f"{full.what} ({folder}): {full.why}"
-                yield Finding(CHECK, "problem", found, full.cure)
+                message = f"{full.what} ({folder}): {full.why}"
+                yield Finding(CHECK, "problem", message, full.cure)
         finally:
             file.unlink(missing_ok=True)
 

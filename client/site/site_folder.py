@@ -68,15 +68,15 @@ def withdraw_consent(policy: SitePolicy, digest: str) -> str:
     Raises:
         ConfigError: There is no such consent, or it stands in site.yaml.
     """
-    found = [a.study_digest for a in policy.approvals if a.study_digest.startswith(digest)]
-    if len(digest) < SHORTEST or len(set(found)) != 1:
+    matches = [a.study_digest for a in policy.approvals if a.study_digest.startswith(digest)]
+    if len(digest) < SHORTEST or len(set(matches)) != 1:
         raise ConfigError(
             "there is no consent to this study",
             where=f"digest {digest}",
             why=f"{SHORTEST} characters or more must name one of {len(policy.approvals)} consents",
             cure="see the digests with `tumorboard study show`, or in the folder of consents",
         )
-    file = _consent_folder(policy) / f"{found[0]}.json"
+    file = _consent_folder(policy) / f"{matches[0]}.json"
     if not file.is_file():
         raise ConfigError(
             "this consent was not recorded by `tumorboard site approve`",
@@ -84,7 +84,7 @@ def withdraw_consent(policy: SitePolicy, digest: str) -> str:
             cure="take it out there; the agent then refuses the study",
         )
     file.unlink()
-    return found[0]
+    return matches[0]
 
 
 def writable_folder(folder: Path, *, key: str, mode: int = 0o755) -> Path:

@@ -27,7 +27,7 @@ GATED = (
     "flwr-model",
     "flwr-connector",
 )
-"""Programs that a SuperNode may be told to start; none has a use beside the relay."""
+"""Programs that a SuperNode may be asked to start; with a relay none is needed."""
 
 ALLOWED_NAMES = frozenset({"pyproject.toml", ".info/CONTENT"})
 CLIENT_APP = "client.flower.flower_app:app"
@@ -66,13 +66,13 @@ def check_bundle(bundle: bytes, allowed: frozenset[str]) -> None:
             manifest = tomllib.loads(archive.read("pyproject.toml").decode("utf-8"))
     except (zipfile.BadZipFile, KeyError, ValueError, OSError, EOFError) as error:
         raise BundleRefusedError(f"it cannot be read: {type(error).__name__}") from None
-    named = _client_app(manifest)
-    if named != CLIENT_APP:
-        raise BundleRefusedError(f"it names the client app {named!r:.80}")
+    app_name = _client_app(manifest)
+    if app_name != CLIENT_APP:
+        raise BundleRefusedError(f"it names the client app {app_name!r:.80}")
 
 
 def read_allowed(path: Path) -> frozenset[str]:
-    """Return the digests of an allow-list, one a line; none if it cannot be read."""
+    """Return the digests of an allow-list, one per line; none if it cannot be read."""
     try:
         lines = path.read_text(encoding="ascii").splitlines()
     except (OSError, ValueError):

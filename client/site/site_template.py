@@ -47,11 +47,11 @@ def write_site_template(folder: Path, site_id: str) -> list[Path]:
         folder / "site.yaml": SITE_YAML.format(site_id=site_id),
         folder / "manifest.csv": MANIFEST_HEADER,
     }
-    taken = [str(path) for path in files if path.exists()]
-    if taken:
+    existing = [str(path) for path in files if path.exists()]
+    if existing:
         raise ConfigError(
             "the folder already belongs to a hospital",
-            where=", ".join(taken),
+            where=", ".join(existing),
             why="nothing is overwritten",
             cure="choose a new folder, or edit the files by hand",
         )

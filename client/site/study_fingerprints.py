@@ -54,7 +54,7 @@ def as_yaml(fingerprints: Sequence[FeatureFingerprint]) -> list[str]:
         if entry.found is None:
             lines.append("    # features come ready-made; there is no extractor")
             continue
-        said = "differs from the study" if entry.differs else "as the study says"
-        comment = "not stated yet" if entry.stated is None else said
+        note = "differs from the study" if entry.differs else "as the study says"
+        comment = "not stated yet" if entry.stated is None else note
         lines.append(f"    fingerprint: {entry.found}  # {comment}")
     return lines

@@ -13,7 +13,7 @@ def choose_device(wish: Literal["auto", "cpu", "cuda"]) -> torch.device:
     """Return the device of a site policy; `auto` takes CUDA where there is one.
 
     Raises:
-        ConfigError: CUDA is asked for and this machine or installation has none.
+        ConfigError: CUDA is requested and this machine or installation has none.
     """
     available = torch.cuda.is_available()
     if wish == "cuda" and not available:

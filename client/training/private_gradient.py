@@ -90,7 +90,7 @@ def one_by_one(
     """Yield each patient's gradient from a backward pass of their own, without padding.
 
     Backward passes add into one buffer, as plain training does, instead of giving every patient
-    new memory; a gradient is good until the next is asked for.
+    new memory; a gradient is good until the next is requested.
     """
     objective = PatientObjective(model, study)
     parameters = list(trainable(model).values())

@@ -6,7 +6,7 @@ over all training patients: at these cohort sizes sampling gained nothing over f
 full batches need no sampler that a proof would rest on. A round of S steps costs
 mu^2 = S / sigma^2; what the optimiser makes of noised sums is post-processing.
 
-Opacus divides a step's gradients by floor(n q) and so tells n through its noise (in floating
+Opacus divides a step's gradients by floor(n q) and so reveals n through its noise (in floating
 point of n = 63 and 64 the noise differs). Here the divisor is the public size of the cohort.
 """
 

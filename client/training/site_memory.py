@@ -43,12 +43,12 @@ class SiteMemory:
         Raises:
             LedgerError: The file is damaged.
         """
-        kept = self._load(name)
-        if kept is None:
+        arrays = self._load(name)
+        if arrays is None:
             return {}
-        at = int(kept[ROUND][0])
+        at = int(arrays[ROUND][0])
         undone = at >= round or (counted is not None and counted < at)
-        return _part(kept, "before/" if undone else "after/")
+        return _part(arrays, "before/" if undone else "after/")
 
     def latest(self, name: str) -> Arrays:
         """Return what was kept last; empty if nothing was.
@@ -56,8 +56,8 @@ class SiteMemory:
         Raises:
             LedgerError: The file is damaged.
         """
-        kept = self._load(name)
-        return {} if kept is None else _part(kept, "after/")
+        arrays = self._load(name)
+        return {} if arrays is None else _part(arrays, "after/")
 
     def keep(self, name: str, round: int, before: Arrays, after: Arrays) -> None:
         """Store what a round began with and ended with, whole or not at all."""
@@ -72,7 +72,7 @@ class SiteMemory:
         if not path.is_file():
             return None
         try:
-            kept: Arrays = load_tensors(path.read_bytes())
+            arrays: Arrays = load_tensors(path.read_bytes())
         except (OSError, SafetensorError):
             raise LedgerError(
                 "what this site keeps between rounds cannot be read",
@@ -81,7 +81,7 @@ class SiteMemory:
                 cure="restore the state folder from backup, or remove the file: the site then "
                 "starts again from the global model",
             ) from None
-        return kept
+        return arrays
 
     def _path(self, name: str) -> Path:
         return self.folder / f"{name}.safetensors"

@@ -134,7 +134,7 @@ def _run(
     objective = PatientObjective(model, study)
     parameters = list(trainable(model).values())
     optimizer = make_optimizer(plan, study.training.weight_decay, parameters)
-    loss_sum, seen, steps = 0.0, 0, 0
+    loss_sum, n_patients, steps = 0.0, 0, 0
     prepared = batch_preparer(model, dataset, study, plan, generator, device)
     for indices in batch_order(len(dataset), plan, generator):
         losses = objective(prepared(indices))
@@ -142,23 +142,23 @@ def _run(
         losses.mean().backward()
         _change_gradients(parameters, changes)
         optimizer.step()
-        loss_sum, seen = loss_sum + float(losses.detach().sum()), seen + len(indices)
+        loss_sum, n_patients = loss_sum + float(losses.detach().sum()), n_patients + len(indices)
         steps += 1
-    return loss_sum / seen, steps
+    return loss_sum / n_patients, steps
 
 
 def _changes(
     model: FusedModel, plan: LocalTraining, anchor: Arrays, correction: Arrays | None
 ) -> StepChanges:
-    named = trainable(model)
-    origin = [torch.from_numpy(anchor[name]).to(p) for name, p in named.items()]
+    parameters = trainable(model)
+    origin = [torch.from_numpy(anchor[name]).to(p) for name, p in parameters.items()]
     if not correction:
         return StepChanges(plan.proximal_mu, origin, None)
-    added = [
+    change = [
         torch.from_numpy(correction[name]).to(p) if name in correction else torch.zeros_like(p)
-        for name, p in named.items()
+        for name, p in parameters.items()
     ]
-    return StepChanges(plan.proximal_mu, origin, added)
+    return StepChanges(plan.proximal_mu, origin, change)
 
 
 def _change_gradients(parameters: list[torch.nn.Parameter], changes: StepChanges) -> None:

@@ -64,9 +64,9 @@ class PatientBatch(_Tree):
 
     def to(self, device: torch.device | str) -> PatientBatch:
         """Return the batch on another device."""
-        moved = pytree.tree_map(lambda tensor: tensor.to(device), self)
-        assert isinstance(moved, PatientBatch)
-        return moved
+        copy = pytree.tree_map(lambda tensor: tensor.to(device), self)
+        assert isinstance(copy, PatientBatch)
+        return copy
 
 
 @dataclass

@@ -2,7 +2,7 @@
 
 Ours hold `features` (T, D) float32 and, for slides, `coords` (T, 2) int64 in level-0 pixels of
 the tile's upper left corner and `slide_index` (T,): the layout CLAM and TRIDENT users know.
-Units stand in the attributes. Files of CLAM, TRIDENT and STAMP are read as they are.
+Units are in the attributes. Files of CLAM, TRIDENT and STAMP are read as they are.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class FeatureFile:
 
 
 def feature_path(store: Path, feature: str, patient_id: str) -> Path:
-    """Return where the features of one patient lie in a feature store."""
+    """Return where the features of one patient are in a feature store."""
     return store / feature / f"{patient_id}.h5"
 
 
@@ -71,15 +71,15 @@ def write_features(path: Path, file: FeatureFile) -> None:
         handle.attrs["format"] = FORMAT
         for name in sorted(file.attrs):
             handle.attrs[name] = file.attrs[name]
-        stored = handle.create_dataset("features", data=features, fletcher32=True)
-        stored.attrs["axes"] = "token, column"
+        data = handle.create_dataset("features", data=features, fletcher32=True)
+        data.attrs["axes"] = "token, column"
         if coords is not None:
-            stored = handle.create_dataset("coords", data=coords, fletcher32=True)
-            stored.attrs["axes"] = "token, (x, y)"
-            stored.attrs["unit"] = COORDS_UNIT
+            data = handle.create_dataset("coords", data=coords, fletcher32=True)
+            data.attrs["axes"] = "token, (x, y)"
+            data.attrs["unit"] = COORDS_UNIT
         if slide_index is not None:
-            stored = handle.create_dataset("slide_index", data=slide_index, fletcher32=True)
-            stored.attrs["axes"] = "token"
+            data = handle.create_dataset("slide_index", data=slide_index, fletcher32=True)
+            data.attrs["axes"] = "token"
 
 
 def read_features(path: Path, *, um_per_px: float | None = None) -> FeatureFile:
@@ -168,13 +168,13 @@ def _read_datasets(
     """Return raw features, raw coordinates with their unit, and attributes."""
     name = _features_name(handle, path)
     values = _without_batch_axis(handle[name][()])
-    stored = handle.get("coords")
-    if stored is None:
+    coords = handle.get("coords")
+    if coords is None:
         return values, None, _attrs(handle, name)
     # STAMP keeps the unit at the root; before version 2 it wrote none.
-    unit = _unit(handle.attrs, "?") if name == "feats" else _unit(stored.attrs, COORDS_UNIT)
-    points = _without_batch_axis(stored[()])
-    return values, (points, unit), {**_plain(stored.attrs), **_attrs(handle, name)}
+    unit = _unit(handle.attrs, "?") if name == "feats" else _unit(coords.attrs, COORDS_UNIT)
+    points = _without_batch_axis(coords[()])
+    return values, (points, unit), {**_plain(coords.attrs), **_attrs(handle, name)}
 
 
 def _unit(attrs: Mapping[str, Any], default: str) -> str:

@@ -65,14 +65,14 @@ class Funnel(Contract):
         for count in self.features:
             note = f"({count.modality}; input named for {count.named})"
             lines.append(f"{'with ' + count.feature:<{width}} {count.extracted:>6}  {note}")
-        known = ", ".join(f"{task} {n}" for task, n in self.outcomes.items())
-        lines.append(f"{'with an outcome':<{width}} {self.with_outcome:>6}  ({known})")
+        outcomes = ", ".join(f"{task} {n}" for task, n in self.outcomes.items())
+        lines.append(f"{'with an outcome':<{width}} {self.with_outcome:>6}  ({outcomes})")
         lines.append(f"{'usable':<{width}} {self.usable:>6}")
         for loss in self.lost:
-            shown = ", ".join(loss.patient_ids[:SHOWN])
+            names = ", ".join(loss.patient_ids[:SHOWN])
             more = len(loss.patient_ids) - SHOWN
             tail = f" and {more} more" if more > 0 else ""
-            lines.append(f"  lost {len(loss.patient_ids)}: {loss.reason}: {shown}{tail}")
+            lines.append(f"  lost {len(loss.patient_ids)}: {loss.reason}: {names}{tail}")
         return lines
 
 
@@ -110,7 +110,7 @@ def build_funnel(
                 feature=name,
                 modality=spec.modality,
                 named=sum(row.has_raw(spec.modality) for row in rows),
-                extracted=sum(name in found for found in present.values()),
+                extracted=sum(name in names for names in present.values()),
             )
             for name, spec in features.items()
         ],

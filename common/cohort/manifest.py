@@ -53,8 +53,8 @@ class PatientRow(Contract):
 
     def has_raw(self, modality: Modality) -> bool:
         """Return whether the manifest names any raw input of a modality."""
-        held = getattr(self, MODALITY_ENTRIES.get(modality).columns[0].field)
-        return any(v is not None for v in held.values()) if isinstance(held, dict) else bool(held)
+        cell = getattr(self, MODALITY_ENTRIES.get(modality).columns[0].field)
+        return any(v is not None for v in cell.values()) if isinstance(cell, dict) else bool(cell)
 
 
 class Manifest(Contract):
@@ -99,7 +99,7 @@ def read_manifest(path: Path, *, data_root: Path | None = None) -> Manifest:
     """
     table = read_table(path)
     header = check_header(table)
-    # Rows are read even under a bad header, so that one run tells everything.
+    # Rows are read even under a bad header, so that one run reports everything.
     reader = RowReader(header, data_root if data_root is not None else path.parent)
     values = [reader.read(number, cells) for number, cells in table.rows]
     problems = [*header.problems, *_empty(table), *reader.problems]

@@ -82,16 +82,16 @@ def check_header(table: RawTable) -> Header:
         else:
             problems.append(RowProblem(None, name, name, "unknown column", _unknown_cure(name)))
     problems += _missing_columns(position, table.columns)
-    named = {p: [c[len(p) :] for c in position if c.startswith(p)] for p in PREFIXES}
+    suffixes = {p: [c[len(p) :] for c in position if c.startswith(p)] for p in PREFIXES}
     for column in (column for column in COLUMNS if column.needs):
-        for name in (n for n in named[column.name] if n not in named[column.needs]):
+        for name in (n for n in suffixes[column.name] if n not in suffixes[column.needs]):
             what = f"a {column.holds} column without the column '{column.needs}{name}'"
             cure = f"add '{column.needs}{name}' or remove this column"
             problems.append(RowProblem(None, f"{column.name}{name}", "", what, cure))
     return Header(
         width=len(table.columns),
         position=position,
-        named=named,
+        named=suffixes,
         problems=problems,
     )
 

@@ -36,10 +36,10 @@ class LazyGroup(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import and return one group, or None if it is unknown."""
-        found = _found().get(cmd_name)
-        if found is None:
+        entry_point = _found().get(cmd_name)
+        if entry_point is None:
             return None
-        app: Any = found.load()
+        app: Any = entry_point.load()
         return with_plain_help(typer.main.get_command(app))
 
     def resolve_command(

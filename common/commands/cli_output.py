@@ -15,10 +15,10 @@ from contextlib import contextmanager
 from typing import TextIO
 
 RECENT = 20
-"""So many last items tell the pace."""
+"""Number of last items that determine the pace."""
 
 STANDS_OUT = 3.0
-"""An item that took so many times the next slowest, or the wait since, is left out."""
+"""An item that took this many times as long as the next slowest, or the wait since, is ignored."""
 
 
 class Output:
@@ -91,7 +91,7 @@ class Output:
 
 
 class Progress:
-    """A counter with the time left, at most four updates a second on a terminal.
+    """A counter with the time left, at most four updates per second on a terminal.
 
     Away from a terminal (a log file) it writes one line every ten seconds at most, and one at
     the end, instead of rewriting a line.
@@ -113,7 +113,7 @@ class Progress:
         self.skip(n, note)
 
     def skip(self, n: int, note: str = "") -> None:
-        """Count `n` items that were done before; they tell nothing about the pace."""
+        """Count `n` items that were done before; they say nothing about the pace."""
         self.done += n
         self._note = note
         self._last = time.monotonic()
@@ -124,11 +124,11 @@ class Progress:
         pace, left = self._pace(), max(self.total - self.done, 0)
         if pace is None:
             return None
-        waited = time.monotonic() - self._last
-        return max(pace * left - min(waited, pace), 0.0)
+        waiting = time.monotonic() - self._last
+        return max(pace * left - min(waiting, pace), 0.0)
 
     def _pace(self) -> float | None:
-        """Return seconds an item: the mean of the last ones, without one that stands out.
+        """Return seconds per item: the mean of the last ones, without one that stands out.
 
         A first round that loads everything counts until the second alone. A median would do that
         too, but where several workers finish together it is 0.
@@ -164,9 +164,9 @@ class Progress:
 
     def _text(self) -> str:
         left = self.eta_s()
-        finished = self.done >= self.total
-        elapsed = time.monotonic() - self._started
-        timing = f"in {clock(elapsed)}" if finished else f"{clock(left)} left" if left else ""
+        is_complete = self.done >= self.total
+        seconds = time.monotonic() - self._started
+        timing = f"in {clock(seconds)}" if is_complete else f"{clock(left)} left" if left else ""
         parts = [f"{self.label}: {self.done}/{self.total}", timing, self._note]
         return ", ".join(part for part in parts if part)
 

@@ -48,7 +48,7 @@ Check = Callable[[], Iterable[Finding]]
 
 
 def examine(checks: Iterable[tuple[str, Check]]) -> list[Finding]:
-    """Run all checks; one that fails becomes a problem with its own cure, and the others go on.
+    """Run all checks; one that fails becomes a problem with its own fix, and the others continue.
 
     Args:
         checks: Name and check; the name is used where the check itself cannot report.
@@ -65,7 +65,7 @@ def worst(findings: Iterable[Finding]) -> Status:
 
 
 def show(findings: list[Finding], output: Output) -> int:
-    """Print findings with their cures and return the exit status: 1 if there is a problem."""
+    """Print findings with their fixes and return the exit status: 1 if there is a problem."""
     width = max(len(finding.check) for finding in findings)
     for finding in findings:
         output.say(f"{finding.status:8} {finding.check:{width}}  {finding.found}")
@@ -86,8 +86,8 @@ def _guarded(name: str, check: Check) -> Iterator[Finding]:
     except TumorboardError as error:
         where = f" ({error.where})" if error.where else ""
         why = f": {error.why}" if error.why else ""
-        found = f"[{error.code}] {error.what}{where}{why}"
-        yield Finding(name, "problem", found, error.cure or "see the handbook, errors by code")
+        message = f"[{error.code}] {error.what}{where}{why}"
+        yield Finding(name, "problem", message, error.cure or "see the handbook, errors by code")
     except OSError as error:
         cure = "check that the path exists and that this account may read it"
         yield Finding(name, "problem", str(error), cure)

@@ -24,7 +24,7 @@ DIALECT = "https://json-schema.org/draft/2020-12/schema"
 def manifest_row_schema() -> Schema:
     """Return the schema of one manifest row as text cells, the way a CSV reader yields it.
 
-    It tells which columns and cells are possible; that files exist, images stand once and
+    It states which columns and cells are possible; that files exist, images stand once and
     identifiers are unique is checked by `tumorboard site check`.
     """
     binary: Schema = {"type": "string", "enum": ["", "0", "1"]}
@@ -85,9 +85,9 @@ def json_schema(name: str) -> Schema:
 
 def write_schemas(folder: Path) -> list[Path]:
     """Write every schema to `<folder>/<name>.schema.json` and return the files."""
-    written = []
+    paths = []
     for name in SCHEMAS:
         path = folder / f"{name}.schema.json"
         write_text(path, json.dumps(json_schema(name), indent=2, sort_keys=True) + "\n")
-        written.append(path)
-    return written
+        paths.append(path)
+    return paths

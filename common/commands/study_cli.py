@@ -71,9 +71,9 @@ def schema(
         output.say(json.dumps(json_schema(name), indent=2))
         output.result(json_schema(name))
         return
-    written = [str(path) for path in write_schemas(out)]
-    output.say("Written: " + ", ".join(written))
-    output.result({"written": written})
+    paths = [str(path) for path in write_schemas(out)]
+    output.say("Written: " + ", ".join(paths))
+    output.result({"written": paths})
 
 
 @app.command(epilog="Example: tumorboard study freeze study.yaml")

@@ -1,7 +1,7 @@
 """Keep one hospital's privacy ledger: reserve -> sync -> compute -> commit, within budget.
 
 Every release of patient data is admitted here before the data is read. An admitted release
-counts as spent whatever happens afterwards, a crash included. The same release may be asked for
+counts as spent whatever happens afterwards, a crash included. The same release may be requested
 again and costs nothing; another release under the same (run, round, purpose) is refused.
 """
 
@@ -37,7 +37,7 @@ class Ledger:
 
     Args:
         path: The file; it and its folder are created if need be. `PATH.head` and `PATH.lock`
-            lie beside it.
+            are beside it.
         site_id: The hospital; a ledger of another is refused.
         budgets: Ceilings.
 
@@ -86,13 +86,13 @@ class Ledger:
         """
         with durable.exclusive_lock(self._file.lock_path):
             self._refresh()
-            known = self._state.reservation(reservation.sequence)
-            if known.entry != reservation.entry:
+            current = self._state.reservation(reservation.sequence)
+            if current.entry != reservation.entry:
                 raise LedgerError("the reservation is not in this ledger", where=self._where)
-            if known.state == "committed":
-                if known.payload_digest != payload_digest:
+            if current.state == "committed":
+                if current.payload_digest != payload_digest:
                     raise _already_spent("another payload was released for this reservation")
-                return known
+                return current
             self._append(
                 kind="commit", reservation=reservation.sequence, payload_digest=payload_digest
             )
@@ -194,7 +194,7 @@ class Ledger:
         return self._state.reservations()
 
     def verify(self) -> int:
-        """Read and verify the whole file anew; return the number of its lines.
+        """Read and verify the whole file again; return the number of its lines.
 
         Raises:
             LedgerError: The chain is broken, or the file is older than its own head.
@@ -214,10 +214,10 @@ class Ledger:
         for paying in affected(partition):
             for level, cap in self._budgets.caps(study_digest, paying):
                 scope = study_digest if level == "study" else None
-                spent = self._state.spends(scope, paying)
-                if not cap.admits([*spent, *entries]):
-                    after = cap.cost([*spent, *entries])
-                    raise refuse(level, paying, cap, cap.cost(spent), after)
+                spends = self._state.spends(scope, paying)
+                if not cap.admits([*spends, *entries]):
+                    after = cap.cost([*spends, *entries])
+                    raise refuse(level, paying, cap, cap.cost(spends), after)
 
     def _append(self, **fields: object) -> LedgerRecord:
         record = self._file.append(**fields)
@@ -229,13 +229,13 @@ class Ledger:
         self._replay()
 
     def _replay(self) -> None:
-        generation, done = self._applied
+        generation, n_applied = self._applied
         if generation != self._file.generation:
-            self._state, done = LedgerState(), 0
-        for record in self._file.records[done:]:
+            self._state, n_applied = LedgerState(), 0
+        for record in self._file.records[n_applied:]:
             self._state.apply(record, self._where)
-            done += 1
-            self._applied = (self._file.generation, done)
+            n_applied += 1
+            self._applied = (self._file.generation, n_applied)
 
 
 def _same_release(existing: Reservation, entry: SpendEntry) -> Reservation:

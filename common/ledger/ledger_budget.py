@@ -50,12 +50,12 @@ class Cap:
 
     def cost(self, entries: Iterable[SpendEntry]) -> float:
         """Return the epsilon of releases together; inf if one has no pure epsilon but needs it."""
-        noised = [entry for entry in entries if entry.mechanism != "none"]
+        noisy_entries = [entry for entry in entries if entry.mechanism != "none"]
         if self.delta is None:
-            return math.fsum(math.inf if e.pure is None else e.pure for e in noised)
+            return math.fsum(math.inf if e.pure is None else e.pure for e in noisy_entries)
         if math.isinf(self.amount):
             return 0.0
-        return skellam_epsilon(*_gaussian_cost(noised, self.delta))
+        return skellam_epsilon(*_gaussian_cost(noisy_entries, self.delta))
 
     def admits(self, entries: Iterable[SpendEntry]) -> bool:
         """Return whether all of `entries` together, old and new, stay below the ceiling."""
@@ -167,7 +167,7 @@ def composed_fallback(entries: Sequence[SpendEntry], delta: float) -> float | No
     stays purely private, with the epsilon of `common.privacy.geometric_fallback`.
 
     Returns:
-        None if a release does not tell in how many shares its noise was made.
+        None if a release does not state the number of shares of its noise.
     """
     mu_squared, kappa, pure = 0.0, 0.0, 0.0
     for entry in entries:
@@ -186,5 +186,5 @@ def composed_fallback(entries: Sequence[SpendEntry], delta: float) -> float | No
 
 def _gaussian_cost(entries: Iterable[SpendEntry], delta: float) -> tuple[float, float, float]:
     """Return (sum of mu^2, delta, sum of closeness)."""
-    listed = list(entries)
-    return (math.fsum(e.mu_squared for e in listed), delta, math.fsum(e.closeness for e in listed))
+    spends = list(entries)
+    return (math.fsum(e.mu_squared for e in spends), delta, math.fsum(e.closeness for e in spends))

@@ -29,7 +29,7 @@ _HEX64 = r"^[0-9a-f]{64}$"
 class SpendEntry(Contract):
     """One release of patient data, before it happens.
 
-    A release is known by (run_id, round, purpose, partition); the same release may be asked for
+    A release is known by (run_id, round, purpose, partition); the same release may be requested
     again, another one under the same name may not.
     """
 
@@ -63,7 +63,7 @@ class SpendEntry(Contract):
 
     @property
     def shares(self) -> int | None:
-        """Number of honest shares that make up the noise; None if the line does not tell."""
+        """Number of honest shares that make up the noise; None if the line does not state it."""
         shares = self.parameters.get("shares")
         return shares if isinstance(shares, int) else None
 
@@ -180,10 +180,10 @@ class LedgerRecord(Contract):
         """
         try:
             record = cls.model_validate(json.loads(line))
-            changed = record.line() != line or record.content_hash() != record.sha256
+            is_altered = record.line() != line or record.content_hash() != record.sha256
         except (ValueError, ValidationError, RecursionError):
-            changed = True
-        if changed:
+            is_altered = True
+        if is_altered:
             raise damaged("a line was changed", where)
         previous, sequence = (last.sha256, last.sequence + 1) if last else (NO_HASH, 0)
         if record.previous != previous or record.sequence != sequence:

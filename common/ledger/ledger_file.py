@@ -1,6 +1,6 @@
 """Store a ledger as a hash-chained, append-only, locked file with its head beside it.
 
-The head file names the last line that was reported as written. It tells a torn last line (never
+The head file names the last line that was reported as written. It separates a torn last line (never
 reported: drop it) from a last line that was damaged or cut off later (refuse).
 """
 
@@ -29,7 +29,7 @@ class LedgerFile:
     Attributes:
         records: Records so far, in order.
         hashes: Sequence number by SHA-256 of the record.
-        generation: Goes up when the records were read anew from the start.
+        generation: Increases when the records are read again from the start.
     """
 
     def __init__(self, path: Path, site_id: str) -> None:
@@ -73,15 +73,15 @@ class LedgerFile:
         stamp = self._stat()
         if stamp is not None and stamp == self._stamp:
             return
-        grown = self._stamp and stamp and stamp[0] == self._stamp[0] and stamp[1] > self._stamp[1]
-        if not grown:
+        longer = self._stamp and stamp and stamp[0] == self._stamp[0] and stamp[1] > self._stamp[1]
+        if not longer:
             self.forget()
-        torn = self._read_from(self._end) if stamp is not None else False
+        is_torn = self._read_from(self._end) if stamp is not None else False
         if trust_head:
             self._check_head()
         if not self.records:
             self.append(kind="genesis")
-        elif torn:
+        elif is_torn:
             self.append(kind="recovered", note="a torn last line was dropped")
         elif not self.head_path.exists():
             self._write_head()
@@ -178,9 +178,9 @@ def read_ledger(path: Path) -> list[LedgerRecord]:
     with path.open("rb") as stream:
         first = stream.readline()
     file = LedgerFile(path, LedgerRecord.parse(first, None, where=f"{path}, line 1").site_id)
-    torn = file._read_from(0)
+    is_torn = file._read_from(0)
     if file.head_path.exists():
         file._check_head()
-    elif torn:
+    elif is_torn:
         raise damaged("the last line was changed", f"{path}, line {len(file.records) + 1}")
     return file.records

@@ -28,19 +28,19 @@ def read_ledger_frame(path: Path | str, *, delta: float = 1e-5) -> pd.DataFrame:
         LedgerError: There is no ledger, or its chain is broken or cut off.
     """
     records = read_ledger(Path(path))
-    paid: dict[str, list[SpendEntry]] = {}
+    spends: dict[str, list[SpendEntry]] = {}
     rows = []
     for reservation in LedgerState(records, str(path)).reservations():
         entry = reservation.entry
         for partition in affected(entry.partition):
-            paid.setdefault(partition, []).extend([entry] * (entry.mechanism != "none"))
+            spends.setdefault(partition, []).extend([entry] * (entry.mechanism != "none"))
         rows.append(
             {
                 "line": reservation.sequence + 1,
                 "time": pd.Timestamp(records[reservation.sequence].time),
                 **entry.model_dump(include=set(_COLUMNS)),
                 "state": reservation.state,
-                "epsilon": max(composed_spend(paid[p], delta) for p in affected(entry.partition)),
+                "epsilon": max(composed_spend(spends[p], delta) for p in affected(entry.partition)),
             }
         )
     return pd.DataFrame(rows, columns=["line", "time", *_COLUMNS, "state", "epsilon"])

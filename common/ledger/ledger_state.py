@@ -87,10 +87,10 @@ class LedgerState:
         return [scope for scope, spends in self._spends.items() if spends]
 
     def _commit(self, record: LedgerRecord, place: str) -> None:
-        known = self._reservations.get(record.reservation if record.reservation is not None else -1)
-        if known is None or known.state == "committed" or record.payload_digest is None:
+        match = self._reservations.get(record.reservation if record.reservation is not None else -1)
+        if match is None or match.state == "committed" or record.payload_digest is None:
             raise damaged("a commit has no open reservation", place)
-        self._reservations[known.sequence] = known.model_copy(
+        self._reservations[match.sequence] = match.model_copy(
             update={"state": "committed", "payload_digest": record.payload_digest}
         )
 
@@ -102,12 +102,12 @@ class LedgerState:
         for number, entry in enumerate(word.charges):
             self._charge((record.sequence, number), entry)
         if word.action == "release":
-            known = self._reservations.get(-1 if word.reservation is None else word.reservation)
-            if known is None or known.state == "committed":
+            match = self._reservations.get(-1 if word.reservation is None else word.reservation)
+            if match is None or match.state == "committed":
                 raise damaged("an administrator released what is not open", place)
-            del self._reservations[known.sequence], self._keys[known.entry.key]
-            for scope in self._scopes(known.entry):
-                del self._spends[scope][(known.sequence, 0)]
+            del self._reservations[match.sequence], self._keys[match.entry.key]
+            for scope in self._scopes(match.entry):
+                del self._spends[scope][(match.sequence, 0)]
 
     def _charge(self, number: tuple[int, int], entry: SpendEntry) -> None:
         for scope in self._scopes(entry):

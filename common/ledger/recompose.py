@@ -41,7 +41,7 @@ class Recomposed:
         delta: Delta of both epsilons.
         epsilon: By the ledger's closed form.
         fallback_epsilon: Likewise, if the server and all other hospitals collude; None where a
-            release does not tell in how many shares its noise was made.
+            release does not state the number of shares of its noise.
         second_epsilon: `epsilon` by privacy loss distributions, from the recorded mechanisms.
         third_epsilon: `epsilon` by privacy random variables, too large by 0.02 or 0.2 % at most;
             None where releases are not Gaussian, or epsilon is above 300.
@@ -91,13 +91,13 @@ def recompose(records: Sequence[LedgerRecord], delta: float, *, where: str) -> l
 def _account(
     study: str | None, partition: Partition, entries: Sequence[SpendEntry], delta: float
 ) -> Recomposed:
-    noised = [entry for entry in entries if entry.mechanism != "none"]
-    first = composed_spend(noised, delta)
-    second = pld_of_entries(noised, delta)
+    noisy_entries = [entry for entry in entries if entry.mechanism != "none"]
+    first = composed_spend(noisy_entries, delta)
+    second = pld_of_entries(noisy_entries, delta)
     error = max(0.01, first / 1000)
-    third = prv_of_entries(noised, delta, error) if first < _PRV_LIMIT else None
-    exact_form = all(e.pure is None and _sampling_rate(e) == 1 for e in noised)
-    undercharged = sum(map(is_undercharged, noised))
+    third = prv_of_entries(noisy_entries, delta, error) if first < _PRV_LIMIT else None
+    exact_form = all(e.pure is None and _sampling_rate(e) == 1 for e in noisy_entries)
+    undercharged = sum(map(is_undercharged, noisy_entries))
     agree = not undercharged and second <= first * (1 + AGREEMENT) + 1e-9
     agree = agree and (third is None or third <= first * (1 + AGREEMENT) + 2 * error)
     if exact_form:
@@ -105,12 +105,12 @@ def _account(
     return Recomposed(
         study_digest=study,
         partition=partition,
-        releases=len(noised),
-        exact=len(entries) - len(noised),
-        mu_squared=math.fsum(e.mu_squared for e in noised),
+        releases=len(noisy_entries),
+        exact=len(entries) - len(noisy_entries),
+        mu_squared=math.fsum(e.mu_squared for e in noisy_entries),
         delta=delta,
         epsilon=first,
-        fallback_epsilon=composed_fallback(noised, delta),
+        fallback_epsilon=composed_fallback(noisy_entries, delta),
         second_epsilon=second,
         third_epsilon=third,
         undercharged=undercharged,

@@ -208,10 +208,10 @@ def estimates(
         for task in grid.tasks
         if task in tables.arrays
     }
-    found = {}
+    results = {}
     for metric in metrics_at(grid.horizons.tolist()):
         if metric.task in views and metric.table in tables.arrays:
-            found[metric.name] = metric.of(views[metric.task])
+            results[metric.name] = metric.of(views[metric.task])
         elif metric.task in views and grid.release in metric.absent:
-            found[metric.name] = not_estimable(metric.absent[grid.release])
-    return found
+            results[metric.name] = not_estimable(metric.absent[grid.release])
+    return results

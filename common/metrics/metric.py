@@ -159,8 +159,8 @@ class Headline(Metric):
             predictions: n patients.
             groups: (n,) only pairs of one group count, e.g. of one hospital; None: all pairs.
         """
-        known = predictions.has(self.task)
-        parts = [known] if groups is None else [known & (groups == g) for g in np.unique(groups)]
+        mask = predictions.has(self.task)
+        parts = [mask] if groups is None else [mask & (groups == g) for g in np.unique(groups)]
         right = pairs = 0
         for part in parts:
             counts = self.pairs(predictions.select(part))

@@ -48,15 +48,15 @@ def audit_tail(path: Path) -> tuple[AuditRow, ...]:
 
 def refusals(rows: Sequence[AuditRow]) -> Iterator[Problem]:
     """Yield one note for each kind of refusal among the rows."""
-    seen = Counter((row.code, row.what, row.site, row.run) for row in rows if row.code)
-    for kind, times in sorted(seen.items()):
+    counts = Counter((row.code, row.what, row.site, row.run) for row in rows if row.code)
+    for kind, times in sorted(counts.items()):
         code, what, site, run = kind
         last = max(r.time for r in rows if (r.code, r.what, r.site, r.run) == kind)
         often = "once" if times == 1 else f"{times} times"
         of_run = f" of run {run}" if run else ""
-        told = f"Refused {often} recently, last at {last:%H:%M:%S} UTC: {what}{of_run}. "
-        told += guide_of(code).happened
-        yield Problem.of_code(code, weight="notes", where=site, what=told)
+        message = f"Refused {often} recently, last at {last:%H:%M:%S} UTC: {what}{of_run}. "
+        message += guide_of(code).happened
+        yield Problem.of_code(code, weight="notes", where=site, what=message)
 
 
 def _row(line: bytes) -> AuditRow | None:

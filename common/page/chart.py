@@ -82,8 +82,8 @@ class Chart:
 def thinned(points: Sequence[tuple[int, float]]) -> list[tuple[int, float]]:
     """Return at most `MAX_POINTS` points, evenly chosen, with the last one."""
     every = math.ceil(len(points) / MAX_POINTS)
-    kept = list(points[::every]) if every else []
-    return kept if not kept or kept[-1] == points[-1] else [*kept, points[-1]]
+    selection = list(points[::every]) if every else []
+    return selection if not selection or selection[-1] == points[-1] else [*selection, points[-1]]
 
 
 def axis(values: Sequence[float], floor: float | None) -> tuple[float, float, float]:

@@ -83,17 +83,17 @@ def _with_headers(send: Send) -> Send:
     async def sending(message: Message) -> None:
         if message["type"] == "http.response.start":
             present = {name for name, _ in message["headers"]}
-            added = [(k.encode(), v.encode()) for k, v in HEADERS.items()]
-            kept = [pair for pair in added if pair[0] not in present]
-            message = {**message, "headers": [*message["headers"], *kept]}
+            headers = [(k.encode(), v.encode()) for k, v in HEADERS.items()]
+            missing = [pair for pair in headers if pair[0] not in present]
+            message = {**message, "headers": [*message["headers"], *missing]}
         await send(message)
 
     return sending
 
 
 async def _refuse(send: Send, status: int, text: str, **headers: str) -> None:
-    told = {"content-type": "text/plain; charset=utf-8", **headers}
-    pairs = [(k.encode(), v.encode()) for k, v in told.items()]
+    all_headers = {"content-type": "text/plain; charset=utf-8", **headers}
+    pairs = [(k.encode(), v.encode()) for k, v in all_headers.items()]
     sending = _with_headers(send)
     await sending({"type": "http.response.start", "status": status, "headers": pairs})
     await sending({"type": "http.response.body", "body": f"{text}\n".encode()})

@@ -21,7 +21,7 @@ class Problem:
     Attributes:
         weight: `stops` the work, `warns` of what may stop it, or `notes` what passed.
         what: What is wrong.
-        cure: What to do; commands stand in backticks.
+        cure: What to do; commands are in backticks.
         code: Stable code, if it has one.
         where: Site, round or file it concerns.
     """
@@ -34,18 +34,18 @@ class Problem:
 
     @property
     def kind(self) -> str:
-        """The problem without its counts: the same while it only goes on."""
+        """The problem without its counts: the same as long as it only lasts."""
         return f"{self.where} {self.code} {re.sub('[0-9]+', '', self.what)}"
 
     @classmethod
     def of_code(cls, code: str, *, weight: Weight, where: str, what: str = "") -> Problem:
-        """Return the problem of a code, with the handbook's sentence and cure."""
+        """Return the problem of a code, with the handbook's text and fix."""
         guide = guide_of(code)
         return cls(weight, what or guide.happened, guide.cure, code, where)
 
     @classmethod
     def of_error(cls, error: TumorboardError, *, weight: Weight) -> Problem:
-        """Return the problem that an error tells; its own cure, or the handbook's."""
+        """Return an error as a problem, with its own fix or the handbook's."""
         cure = error.cure or guide_of(str(error.code)).cure
         return cls(weight, error.what, cure, str(error.code), error.where)
 

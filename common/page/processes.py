@@ -40,12 +40,12 @@ def process_rows(status: Path, health: Mapping[str, str]) -> tuple[ProcessRow, .
         health: Process -> key of its health address in the status file.
     """
     try:
-        found = read_supervised(status)
+        supervised = read_supervised(status)
     except OSError:
         return None
-    if found is None:
+    if supervised is None:
         return None
-    return tuple(_row(name, found, health.get(name)) for name in sorted(found.children))
+    return tuple(_row(name, supervised, health.get(name)) for name in sorted(supervised.children))
 
 
 def process_problems(rows: Sequence[ProcessRow]) -> Iterator[Problem]:
@@ -61,12 +61,12 @@ def process_problems(rows: Sequence[ProcessRow]) -> Iterator[Problem]:
             yield Problem("notes", f"The process was restarted {often}.", cure, where=row.name)
 
 
-def _row(name: str, found: Supervised, health_key: str | None) -> ProcessRow:
-    child = found.children[name]
+def _row(name: str, supervised: Supervised, health_key: str | None) -> ProcessRow:
+    child = supervised.children[name]
     pid, restarts = child.get("pid"), child.get("restarts")
     up = isinstance(pid, int)
     if up and health_key is not None:
-        up = is_serving(str(found.facts.get(health_key, "")), timeout_s=HEALTH_S)
+        up = is_serving(str(supervised.facts.get(health_key, "")), timeout_s=HEALTH_S)
     return ProcessRow(
         name=name,
         pid=pid if isinstance(pid, int) else None,

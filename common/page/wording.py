@@ -45,15 +45,15 @@ def moment(value: datetime | None) -> str:
 
 
 def commands(text: str) -> Markup:
-    """Return a sentence with what stands in backticks as code.
+    """Return a sentence with what is in backticks as code.
 
     Example:
         >>> commands("Run `a <b>` again.")
         Markup('Run <code>a &lt;b&gt;</code> again.')
     """
     parts = text.split("`")
-    shown = [f"<code>{escape(p)}</code>" if i % 2 else escape(p) for i, p in enumerate(parts)]
-    return Markup("").join(Markup(part) for part in shown)
+    pieces = [f"<code>{escape(p)}</code>" if i % 2 else escape(p) for i, p in enumerate(parts)]
+    return Markup("").join(Markup(part) for part in pieces)
 
 
 FILTERS: dict[str, Callable[..., Any]] = {

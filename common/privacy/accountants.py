@@ -65,7 +65,7 @@ def prv_epsilon(
         error: The answer is above the truth, by at most twice this.
 
     Raises:
-        PrivacyError: An argument is out of range, or Opacus cannot tell: epsilon is in the
+        PrivacyError: An argument is out of range, or Opacus has no answer: epsilon is in the
             hundreds, or delta too small for its grid.
     """
     from opacus.accountants import PRVAccountant

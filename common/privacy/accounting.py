@@ -198,9 +198,9 @@ def _log_excess(mu: float, epsilon: float, delta: float) -> float:
     return (math.log(value) if value > 0 else -745.0) - math.log(delta)
 
 
-def _grow(reached: Callable[[float], bool], *, start: float, limit: float) -> float:
+def _grow(is_enough: Callable[[float], bool], *, start: float, limit: float) -> float:
     value = start
-    while not reached(value):
+    while not is_enough(value):
         value *= 2
         if value > limit:
             raise PrivacyError(

@@ -92,9 +92,9 @@ class ClippedSum:
         self._add_clipped(gradients, norms, finite)
         if self._clip is not None:
             self._n_clipped += int((norms > self._clip).sum())
-        seen = losses[torch.isfinite(losses)]
-        self._loss += math.fsum(seen.tolist())
-        self._n_losses += len(seen)
+        finite_losses = losses[torch.isfinite(losses)]
+        self._loss += math.fsum(finite_losses.tolist())
+        self._n_losses += len(finite_losses)
         self._n_patients += len(losses)
         self._n_nonfinite += int((~finite).sum())
 

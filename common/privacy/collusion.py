@@ -2,7 +2,7 @@
 
 Each site adds 1/(n_min - t) of the noise variance, so the noise is whole after t colluders have
 taken theirs away and all but n_min sites are lost. The threshold of the secure sum is more than
-(N + t)/2: two disjoint groups of honest sites can then never both be told a different list of
+(N + t)/2: two disjoint groups of honest sites can then never both receive a different list of
 survivors and believed.
 """
 

@@ -89,7 +89,7 @@ class IntegerEncoding:
 
     @property
     def step(self) -> float:
-        """Step s in gradient units: one integer is worth so much."""
+        """Step s in gradient units: the value of one integer."""
         return float(self.clip * 2.0**-self.step_bits)
 
     @property

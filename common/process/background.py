@@ -1,6 +1,6 @@
 """Start a `tumorboard` command in the background, and return once it is ready.
 
-A child whose own error a restart cannot cure ends the start at once: that error is told, once, in
+A child whose own error a restart cannot fix ends the start at once: that error is shown, once, in
 its own words, and nothing is left running. So does a child that ends again and again.
 """
 
@@ -19,7 +19,7 @@ from common.process.supervisor import read_supervised, stop_supervised
 
 LOOK_S = 0.3
 MOST_ENDS = 3
-"""So often a child may end before all is ready."""
+"""Number of times a child may end before all is ready."""
 
 SHOWN_LINES = 8
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
@@ -56,7 +56,7 @@ class BackgroundStart:
         self.log.parent.mkdir(parents=True, exist_ok=True)
         earlier = {file: file.stat().st_size for file in self.log.parent.glob("*.log")}
         with self.log.open("w") as stream:
-            started = subprocess.Popen(
+            process = subprocess.Popen(
                 [sys.executable, "-c", _ENTRY, *self.arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=stream,
@@ -64,15 +64,15 @@ class BackgroundStart:
                 start_new_session=True,
             )
         try:
-            self._wait(started, earlier)
+            self._wait(process, earlier)
         finally:
-            started.returncode = 0  # it goes on by itself: nobody will ask how it ended
+            process.returncode = 0  # it goes on by itself: nobody will ask how it ended
 
-    def _wait(self, started: subprocess.Popen[bytes], earlier: Mapping[Path, int]) -> None:
+    def _wait(self, process: subprocess.Popen[bytes], earlier: Mapping[Path, int]) -> None:
         deadline = time.monotonic() + self.ready_s
         while time.monotonic() < deadline:
-            if started.poll() is not None:
-                raise self._told(self.log, 0) or self._ended(self.log, 0)
+            if process.poll() is not None:
+                raise self._error_in(self.log, 0) or self._end_of_log(self.log, 0)
             if self.is_ready():
                 return
             error = self._child_error(earlier)
@@ -92,17 +92,17 @@ class BackgroundStart:
         running = read_supervised(self.status)
         for child in running.children.values() if running else ():
             log, ends = Path(str(child["log"])), int(str(child["restarts"]))
-            told = self._told(log, earlier.get(log, 0)) if ends else None
-            if told is not None:
-                return told
+            error = self._error_in(log, earlier.get(log, 0)) if ends else None
+            if error is not None:
+                return error
             if ends >= MOST_ENDS:
-                return self._ended(log, earlier.get(log, 0))
+                return self._end_of_log(log, earlier.get(log, 0))
         return None
 
-    def _told(self, log: Path, start: int) -> TumorboardError | None:
+    def _error_in(self, log: Path, start: int) -> TumorboardError | None:
         return error_in(_text(log, start))
 
-    def _ended(self, log: Path, start: int) -> ConfigError:
+    def _end_of_log(self, log: Path, start: int) -> ConfigError:
         lines = [line for line in _text(log, start).splitlines() if line.strip()]
         return ConfigError(
             self.failed,
@@ -113,7 +113,7 @@ class BackgroundStart:
 
 
 def _text(log: Path, start: int) -> str:
-    """Return what a log holds behind a position; all of it if it was begun anew."""
+    """Return what a log holds behind a position; all of it if it was started again."""
     try:
         raw = log.read_bytes()
     except FileNotFoundError:

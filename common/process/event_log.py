@@ -43,9 +43,9 @@ def event(
         facts: Durations, counts and digests; never a patient's.
     """
     fields = {"site": site, "run": run, "round": round, "code": code, **facts}
-    shown = {key: value for key, value in fields.items() if value not in ("", None)}
+    values = {key: value for key, value in fields.items() if value not in ("", None)}
     level = logging.WARNING if code else logging.INFO
-    _events.log(level, name, extra={"fields": shown})
+    _events.log(level, name, extra={"fields": values})
 
 
 def write_events(path: Path) -> logging.Handler:

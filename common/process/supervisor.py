@@ -25,7 +25,7 @@ from common.storage.file_lock import held_alone, is_held
 
 POLL_S = 0.2
 STEADY_S = 60.0
-"""A child that lived so long is restarted at once; others wait longer each time."""
+"""A child that lived this long is restarted at once; others wait longer each time."""
 
 LONGEST_PAUSE_S = 30.0
 STOP_S = 15.0
@@ -38,7 +38,7 @@ KEEPS_BUFFERS = {
     "MALLOC_TRIM_THRESHOLD_": str(1 << 30),
 }
 """Lets glibc reuse the buffers of a large model. Otherwise each of 100 MB is given back to the
-kernel and its pages are zeroed anew: a third of the processor time of a round of 25 M parameters.
+kernel and its pages are zeroed again: a third of the processor time of a round of 25 M parameters.
 """
 
 _PR_SET_PDEATHSIG = 1
@@ -77,7 +77,7 @@ class _Running:
 
 
 class Supervisor:
-    """Runs some processes until it is told to stop.
+    """Runs some processes until it is stopped.
 
     Args:
         children: In the order of their start; they are ended in reverse.
@@ -105,8 +105,8 @@ class Supervisor:
         with held_alone(_lock_path(self._status), _runs_already(self._status)):
             try:
                 while not stop.wait(POLL_S):
-                    changed = [self._look_after(running) for running in self._running]
-                    if any(changed):
+                    changes = [self._look_after(running) for running in self._running]
+                    if any(changes):
                         self._write()
                     if ready is not None and self._all_healthy():
                         ready()
@@ -122,10 +122,10 @@ class Supervisor:
                 return False
             running.process, running.started = start_child(running.child), now
             return True
-        ended = running.process.poll()
-        if ended is None:
+        exit_status = running.process.poll()
+        if exit_status is None:
             return False
-        running.exit_status = ended
+        running.exit_status = exit_status
         steady = now - running.started > STEADY_S
         running.failures = 0 if steady else running.failures + 1
         running.due = now + (0.0 if steady else min(0.25 * 2**running.failures, LONGEST_PAUSE_S))
@@ -149,8 +149,8 @@ class Supervisor:
             }
             for r in self._running
         }
-        told = {"pid": os.getpid(), "children": children, **self._facts}
-        write_text(self._status, json.dumps(told, indent=1, sort_keys=True))
+        facts = {"pid": os.getpid(), "children": children, **self._facts}
+        write_text(self._status, json.dumps(facts, indent=1, sort_keys=True))
 
     def _end(self) -> None:
         for running in reversed(self._running):
@@ -183,15 +183,15 @@ def stop_supervised(status: Path, *, timeout_s: float = 60.0) -> bool:
     True also if none was alive.
     """
     deadline = time.monotonic() + timeout_s
-    asked = False
+    has_asked = False
     while time.monotonic() < deadline:
-        found = read_supervised(status)
-        if found is None:
-            if not asked or not status.exists():
+        supervised = read_supervised(status)
+        if supervised is None:
+            if not has_asked or not status.exists():
                 return True
-        elif not asked:
-            os.kill(found.pid, signal.SIGTERM)
-            asked = True
+        elif not has_asked:
+            os.kill(supervised.pid, signal.SIGTERM)
+            has_asked = True
         time.sleep(POLL_S)
     return False
 
@@ -262,7 +262,7 @@ def _lock_path(status: Path) -> Path:
 
 def _parse(status: Path) -> Supervised | None:
     try:
-        told = json.loads(status.read_text(encoding="utf-8"))
-        return Supervised(int(told.pop("pid")), dict(told.pop("children")), told)
+        facts = json.loads(status.read_text(encoding="utf-8"))
+        return Supervised(int(facts.pop("pid")), dict(facts.pop("children")), facts)
     except (OSError, ValueError, KeyError):
         return None

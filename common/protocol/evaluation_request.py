@@ -37,7 +37,7 @@ class GridFields(TypedDict):
 
 
 def two_phases(study: Study, release: Release) -> bool:
-    """Return whether margins are asked for before tables; follows from public constants alone."""
+    """Return whether margins are requested before tables; follows from public constants alone."""
     held_out = study.training.nominal_patients * study.training.test_fraction
     return release == "internal" or held_out >= MIN_HELD_OUT_FOR_NOISY_MARGINS
 

@@ -1,11 +1,11 @@
 """Lock answers so that they open only if enough sites received the same list of survivors.
 
-A server that tells different sites different lists could collect the self mask of one site from
+A server that sends different sites different lists could collect the self mask of one site from
 some and its pairwise masks from others. Bonawitz et al. (2017) stop this with one more exchange
 in which sites sign the list. Here the answer itself is locked: it is encrypted under a fresh
 key; the key is Shamir-shared, and each share is covered by a value that only its holder can
-recompute, and does recompute only for the one list it was told. The server opens an answer when
-`threshold` sites were told the list that the answering site was told. More than (N + t)/2 are
+recompute, and does recompute only for the one list it received. The server opens an answer when
+`threshold` sites received the list that the answering site received. More than (N + t)/2 are
 needed, so at most one list a round can be opened, in the same exchange.
 """
 

@@ -75,7 +75,7 @@ class SecureSumServer:
         return self._participants
 
     def start(self, round_number: int, dimension: int, question: str) -> None:
-        """Begin a round; an earlier one that was not opened is given up.
+        """Begin a round; an earlier one that was not opened is abandoned.
 
         Args:
             round_number: Above every earlier round.
@@ -179,15 +179,15 @@ class SecureSumServer:
         names = participants.site_ids
         answers = {}
         for reply in sorted(replies, key=lambda r: r.site_id):
-            sealed, covered, tokens = (
+            shares, covers, tokens = (
                 reply.arrays.get(name) for name in ("sealed", "covered", "tokens")
             )
-            if reply.site_id not in survivors or reply.list_digest != digest or sealed is None:
+            if reply.site_id not in survivors or reply.list_digest != digest or shares is None:
                 continue
-            if not (_is_share_table(covered, len(names)) and _is_share_table(tokens, len(names))):
+            if not (_is_share_table(covers, len(names)) and _is_share_table(tokens, len(names))):
                 continue
             answers[reply.site_id] = LockedAnswer(
-                sealed.tobytes(), _by_name(names, covered), _by_name(names, tokens)
+                shares.tobytes(), _by_name(names, covers), _by_name(names, tokens)
             )
         return answers
 
@@ -258,9 +258,9 @@ def _combine(
     return seeds
 
 
-def _void(what: str, needed: int) -> RunError:
+def _void(what: str, minimum: int) -> RunError:
     return RunError(
-        f"the round is void: {what}, {needed} are needed",
+        f"the round is void: {what}, {minimum} are needed",
         where="secure sum",
         why="a sum over fewer sites would carry too little noise",
         cure="continue with the next round; the spend of the sites that answered stays spent",

@@ -181,7 +181,7 @@ class SecureSumSite:
             shares = open_shares(keys, about, sender, row)
             answer += b"".join(shares[name] for name in (sender, *missing))
         self._change(answered=digest)
-        locked = lock(
+        lock_box = lock(
             answer,
             self.site_id,
             keys.channels,
@@ -196,9 +196,9 @@ class SecureSumSite:
             list_digest=digest,
         )
         arrays = {
-            "sealed": np.frombuffer(locked.sealed, dtype=np.uint8),
-            "covered": _rows(locked.covered[name] for name in names),
-            "tokens": _rows(locked.tokens[name] for name in names),
+            "sealed": np.frombuffer(lock_box.sealed, dtype=np.uint8),
+            "covered": _rows(lock_box.covered[name] for name in names),
+            "tokens": _rows(lock_box.tokens[name] for name in names),
         }
         return reply.model_copy(update={"arrays": arrays})
 

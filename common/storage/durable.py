@@ -39,7 +39,7 @@ def append(path: Path, data: bytes, *, at: int) -> None:
 
     What stood behind `at` (a torn line) is gone only when the new bytes are in place.
     """
-    created = not path.exists()
+    is_new = not path.exists()
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         with names_full_disk(path):
@@ -50,5 +50,5 @@ def append(path: Path, data: bytes, *, at: int) -> None:
             os.fsync(descriptor)
     finally:
         os.close(descriptor)
-    if created:
+    if is_new:
         sync(path.parent)

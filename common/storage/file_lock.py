@@ -1,7 +1,7 @@
 """Lock a file while a process works, so that others can see whether it is held without taking it.
 
 These are Linux's open-file-description locks: the kernel says whether one is held, so that a
-reader never stands in the way of a process that is just starting.
+reader is never in the way of a process that is just starting.
 """
 
 from __future__ import annotations

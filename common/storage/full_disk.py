@@ -27,15 +27,15 @@ FULL = {
         f"raise the limit (`ulimit -f`, or LimitFSIZE= of the service) and start it again{AGAIN}",
     ),
 }
-"""Error number -> what happened, cure."""
+"""Error number -> what happened, fix."""
 
 _SQLITE_FULL = 13
 _HDF5_ERRNO = re.compile(r"errno = (\d+)")
-"""HDF5 tells the error of the system in its text only."""
+"""HDF5 reports the system's error only in its text."""
 
 
 class DiskFullError(TumorboardError):
-    """Something could not be written for want of room; nothing is half written."""
+    """Something could not be written for lack of space; nothing is half written."""
 
     default_code = ErrorCode.DISK_FULL
 
@@ -62,9 +62,9 @@ def disk_full_of(error: BaseException) -> DiskFullError | None:
         the disk is full
     """
     link: BaseException | None = error
-    seen: set[int] = set()
-    while link is not None and id(link) not in seen:
-        seen.add(id(link))
+    visited: set[int] = set()
+    while link is not None and id(link) not in visited:
+        visited.add(id(link))
         if isinstance(link, DiskFullError):
             return link
         number = _number(link)
@@ -77,7 +77,7 @@ def disk_full_of(error: BaseException) -> DiskFullError | None:
 
 
 def free_bytes(path: Path) -> int | None:
-    """Return the room on the disk that holds a path; None if it cannot be told."""
+    """Return the room on the disk that holds a path; None if it is unknown."""
     for place in (path, *path.parents):
         try:
             return shutil.disk_usage(place).free
@@ -101,15 +101,15 @@ def room_in_words(free: int) -> str:
 
 
 def _number(error: BaseException) -> int | None:
-    """Return the error number of a full disk, told by the system, SQLite or HDF5; else None."""
+    """Return the error number of a full disk, reported by the system, SQLite or HDF5; else None."""
     if getattr(error, "sqlite_errorcode", None) == _SQLITE_FULL:
         return errno.ENOSPC
     if not isinstance(error, OSError):
         return None
     if error.errno is not None:
         return error.errno if error.errno in FULL else None
-    told = _HDF5_ERRNO.search(str(error))
-    return int(told[1]) if told and int(told[1]) in FULL else None
+    match = _HDF5_ERRNO.search(str(error))
+    return int(match[1]) if match and int(match[1]) in FULL else None
 
 
 def _room(where: str) -> str:

@@ -71,9 +71,9 @@ def load_rule(spec: AggregationRule) -> Callable[..., Any]:
     """
     rule = RULES.get(spec.rule, where="training.aggregation.rule").load()
     arguments = signature(rule).parameters
-    given = {**spec.model_dump(exclude={"rule", "norm_factor", "options"}), **spec.options}
-    needed = {n for n, argument in arguments.items() if argument.default is Parameter.empty}
-    unknown, missing = set(spec.options) - set(arguments), needed - set(given) - ROUND
+    settings = {**spec.model_dump(exclude={"rule", "norm_factor", "options"}), **spec.options}
+    required = {n for n, argument in arguments.items() if argument.default is Parameter.empty}
+    unknown, missing = set(spec.options) - set(arguments), required - set(settings) - ROUND
     if unknown or missing:
         raise ConfigError(
             f"the options of rule '{spec.rule}' are wrong",
@@ -82,7 +82,7 @@ def load_rule(spec: AggregationRule) -> Callable[..., Any]:
             f"missing: {', '.join(sorted(missing)) or 'none'}",
             cure=f"it takes {', '.join(sorted(set(arguments) - ROUND)) or 'no options'}",
         )
-    options = {name: value for name, value in given.items() if name in arguments}
+    options = {name: value for name, value in settings.items() if name in arguments}
 
     def combine(**of_round: Any) -> Any:
         return rule(**{n: v for n, v in of_round.items() if n in arguments}, **options)

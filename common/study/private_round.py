@@ -33,19 +33,19 @@ def promise_in_words(study: Study) -> str:
     plan = study.privacy
     if not plan.is_private:
         return "no guarantee; simulation only"
-    told = f"patient-level epsilon {plan.epsilon:g}, delta {plan.delta:g}, clip {plan.clip:g}"
+    words = f"patient-level epsilon {plan.epsilon:g}, delta {plan.delta:g}, clip {plan.clip:g}"
     if plan.mode == "local":
-        return f"{told}, against everybody outside the hospital"
+        return f"{words}, against everybody outside the hospital"
     numbers = collusion_of(study)
     alone = fallback_epsilon(plan.epsilon, plan.delta, numbers.shares)
     return (
-        f"{told}, with up to t = {numbers.colluders} colluding hospitals; epsilon {alone:.3g} if "
+        f"{words}, with up to t = {numbers.colluders} colluding hospitals; epsilon {alone:.3g} if "
         f"the server and all others collude; no sum of fewer than {numbers.n_min} is opened"
     )
 
 
 def releases_per_round(study: Study) -> int:
-    """Return how many noised sums of all its patients a site makes in one round.
+    """Return how many noised sums of all its patients per site makes in one round.
 
     One gradient sum; or with local epochs one step an epoch, or as many as the plan's `steps`.
     """

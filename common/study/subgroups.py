@@ -49,12 +49,12 @@ class Subgroup(Contract):
             raise ValueError("give either levels or bands")
         if self.bands is not None and any(b <= a for a, b in pairwise(self.bands)):
             raise ValueError("bands must increase")
-        seen: dict[str | float, str] = {}
+        level_of: dict[str | float, str] = {}
         for level, cells in (self.levels or {}).items():
             if not cells:
                 raise ValueError(f"level '{level}' names no value")
             for cell in cells:
-                other = seen.setdefault(_key(cell), level)
+                other = level_of.setdefault(_key(cell), level)
                 if other != level:
                     raise ValueError(f"'{cell}' is in the levels '{other}' and '{level}'")
         return self
@@ -90,7 +90,7 @@ class Subgroup(Contract):
             return sum(cell >= border for border in self.bands)
         key, levels = _key(cell), self.levels or {}
         for index, name in enumerate(self.names):
-            if any(_key(known) == key for known in levels[name]):
+            if any(_key(value) == key for value in levels[name]):
                 return index
         return UNKNOWN
 
@@ -114,12 +114,12 @@ def unmatched_values(
     subgroup: Subgroup, records: Sequence[Mapping[str, str | float | None]]
 ) -> dict[str, int]:
     """Return the filled cells that no level names, with how often; for the hospital's own eyes."""
-    found: dict[str, int] = {}
+    counts: dict[str, int] = {}
     for record in records:
         cell = record.get(subgroup.variable)
         if cell is not None and subgroup.index(cell) == UNKNOWN:
-            found[str(cell)] = found.get(str(cell), 0) + 1
-    return found
+            counts[str(cell)] = counts.get(str(cell), 0) + 1
+    return counts
 
 
 def _key(cell: str | float) -> str | float:

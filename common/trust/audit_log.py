@@ -1,7 +1,7 @@
 """Write a signed, hash-chained, append-only log of the actions of coordinator or hospital.
 
-One JSON object a line, on disk before the call that caused it is answered. The head file beside
-it names the last line reported as written; it tells a torn last line (a power cut: dropped, and
+One JSON object per line, on disk before the call that caused it is answered. The head file beside
+it names the last line reported as written; it separates a torn last line (a power cut: dropped, and
 said so) from one that was cut off later (refused). Several processes may write one log.
 """
 
@@ -108,8 +108,8 @@ class AuditLog:
         stamp = self._stat()
         if stamp == self._stamp and self._scan.last is not None:
             return
-        grown = stamp[0] == self._stamp[0] and stamp[1] > self._scan.end
-        if not grown:
+        has_grown = stamp[0] == self._stamp[0] and stamp[1] > self._scan.end
+        if not has_grown:
             self._scan = _Scan()
         try:
             self._scan = _move_on(self.path, self._scan, public_half(self._key))
@@ -130,7 +130,7 @@ class AuditLog:
         return record
 
     def _stat(self) -> tuple[int, int, int]:
-        """Return inode, size and time of change (ns): what tells one content from another."""
+        """Return inode, size and time of change (ns), by which contents differ."""
         try:
             status = self.path.stat()
         except FileNotFoundError:
@@ -171,13 +171,13 @@ def _move_on(path: Path, state: _Scan, public_key: str) -> _Scan:
     Raises:
         LedgerError: The chain is broken or cut off (AUDIT_LOG).
     """
-    moved = _Scan(state.last, state.end)
+    scan = _Scan(state.last, state.end)
     if path.exists():
-        for _ in _records(path, moved, public_key):
+        for _ in _records(path, scan, public_key):
             pass
-    if moved.last is not None or head_path(path).exists():
-        _check_head(path, moved)
-    return moved
+    if scan.last is not None or head_path(path).exists():
+        _check_head(path, scan)
+    return scan
 
 
 def head_path(path: Path) -> Path:

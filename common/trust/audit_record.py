@@ -102,13 +102,13 @@ class AuditRecord(Contract):
         body = record.model_dump(mode="json", exclude={"sha256", "signature"})
         if record.line() != line or sha256_hex(canonical_json(body)) != record.sha256:
             raise damaged("a line of the audit log was changed", where)
-        expected = (0, NO_HASH) if last is None else (last.sequence + 1, last.sha256)
-        if (record.sequence, record.previous) != expected:
+        place = (0, NO_HASH) if last is None else (last.sequence + 1, last.sha256)
+        if (record.sequence, record.previous) != place:
             raise damaged("lines of the audit log were taken out or moved", where)
         if last is not None and record.actor != last.actor:
             raise damaged("a line belongs to another audit log", where)
-        pinned = public_key or (last.key if last is not None else record.key)
-        if record.key != pinned or not is_signed(pinned, PURPOSE, record.sha256, record.signature):
+        owner = public_key or (last.key if last is not None else record.key)
+        if record.key != owner or not is_signed(owner, PURPOSE, record.sha256, record.signature):
             raise damaged("a line of the audit log is not signed by its owner", where)
         return record
 

@@ -32,8 +32,8 @@ def with_plugins(study: Study) -> Study:
     if study.plugins:
         check_plugins(study)
         return study
-    found = {*filter(None, (_installed(kind, name) for kind, name in _uses(study)))}
-    return study.model_copy(update={"plugins": sorted(found, key=str)})
+    plugins = {*filter(None, (_installed(kind, name) for kind, name in _uses(study)))}
+    return study.model_copy(update={"plugins": sorted(plugins, key=str)})
 
 
 def check_plugins(study: Study) -> None:
@@ -43,9 +43,9 @@ def check_plugins(study: Study) -> None:
         ConfigError: A distribution is missing, has another version or other sources, or is not
             named by the study (PLUGIN).
     """
-    stated = {(plugin.kind, plugin.name): plugin for plugin in study.plugins}
-    for kind, name in {*_uses(study), *stated}:
-        here, plugin = _installed(kind, name), stated.get((kind, name))
+    study_plugins = {(plugin.kind, plugin.name): plugin for plugin in study.plugins}
+    for kind, name in {*_uses(study), *study_plugins}:
+        here, plugin = _installed(kind, name), study_plugins.get((kind, name))
         if here == plugin:
             continue
         raise ConfigError(
@@ -61,14 +61,14 @@ def check_plugins(study: Study) -> None:
         )
 
 
-def _difference(stated: Plugin | None, here: Plugin | None) -> str:
-    if stated is None:
+def _difference(ours: Plugin | None, here: Plugin | None) -> str:
+    if ours is None:
         return "hospitals approve a digest, and it must cover all code that meets patients"
     if here is None:
         return "no distribution here offers it"
-    if str(stated) != str(here):
+    if str(ours) != str(here):
         return f"here is {here.distribution} {here.version}"
-    return f"its sources differ: the study has {stated.sha256:.12}, here is {here.sha256:.12}"
+    return f"its sources differ: the study has {ours.sha256:.12}, here is {here.sha256:.12}"
 
 
 def _uses(study: Study) -> Iterator[tuple[PluginKind, str]]:

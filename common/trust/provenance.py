@@ -30,8 +30,8 @@ def code_digest() -> str:
     Raises:
         ConfigError: One of the packages is not installed.
     """
-    listed = [entry for package in PACKAGES for entry in source_digests(package)]
-    return sha256_hex(canonical_json(sorted(listed)))
+    digests = [entry for package in PACKAGES for entry in source_digests(package)]
+    return sha256_hex(canonical_json(sorted(digests)))
 
 
 def source_digests(package: str) -> list[list[str]]:

@@ -65,8 +65,8 @@ class Roster(Contract):
             values = [getattr(member, name) for member in self.members]
             if len(set(values)) < len(values):
                 raise ValueError(f"two members share one {name}")
-        admitted = [member.site_id for member in self.admitted]
-        if len(set(admitted)) < len(admitted):
+        site_ids = [member.site_id for member in self.admitted]
+        if len(set(site_ids)) < len(site_ids):
             raise ValueError("two admitted members share one site_id")
         return self
 
@@ -82,8 +82,8 @@ class Roster(Contract):
 
     def member(self, site_id: str) -> Member | None:
         """Return the admitted member of this name, else the last revoked one, else None."""
-        named = [member for member in self.members if member.site_id == site_id]
-        return next((m for m in named if m.status == "admitted"), named[-1] if named else None)
+        hits = [member for member in self.members if member.site_id == site_id]
+        return next((m for m in hits if m.status == "admitted"), hits[-1] if hits else None)
 
     def following(self, members: list[Member]) -> Roster:
         """Return the next version with other members.

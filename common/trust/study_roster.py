@@ -23,8 +23,8 @@ def objections(roster: Roster, sites: Iterable[RosterEntry]) -> dict[str, Object
     A hospital that was revoked and came back with new keys is revoked for a study that names the
     old ones.
     """
-    found = {entry.site_id: _objection(roster, entry) for entry in sites}
-    return {site_id: wrong for site_id, wrong in found.items() if wrong is not None}
+    reasons = {entry.site_id: _objection(roster, entry) for entry in sites}
+    return {site_id: wrong for site_id, wrong in reasons.items() if wrong is not None}
 
 
 def in_words(wrong: Mapping[str, Objection]) -> str:
@@ -33,11 +33,11 @@ def in_words(wrong: Mapping[str, Objection]) -> str:
 
 
 def _objection(roster: Roster, entry: RosterEntry) -> Objection | None:
-    named = [member for member in roster.members if member.site_id == entry.site_id]
-    if not named:
+    members = [member for member in roster.members if member.site_id == entry.site_id]
+    if not members:
         return "is not admitted"
-    same = [member for member in named if member.identity == entry.public_key]
+    same = [member for member in members if member.identity == entry.public_key]
     if same:
         return None if same[0].status == "admitted" else "is revoked"
-    admitted = any(member.status == "admitted" for member in named)
-    return "has another key there" if admitted else "is revoked"
+    is_admitted = any(member.status == "admitted" for member in members)
+    return "has another key there" if is_admitted else "is revoked"

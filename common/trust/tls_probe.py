@@ -52,7 +52,7 @@ def probe(address: str, authority: Path, path: str = "/v1/fleet") -> Probe:
         connection.connect()
         certificate = connection.sock.getpeercert(binary_form=True)
         connection.request("GET", path)
-        asked = time.time()
+        sent_at = time.time()
         reply = connection.getresponse()
         connection.close()
     except ssl.SSLCertVerificationError as error:
@@ -72,5 +72,5 @@ def probe(address: str, authority: Path, path: str = "/v1/fleet") -> Probe:
         ) from None
     expires = x509.load_der_x509_certificate(certificate or b"").not_valid_after_utc
     date = reply.getheader("Date")
-    ahead = asked - parsedate_to_datetime(date).timestamp() if date else None
-    return Probe((expires.timestamp() - asked) / 86400, ahead, reply.status)
+    ahead = sent_at - parsedate_to_datetime(date).timestamp() if date else None
+    return Probe((expires.timestamp() - sent_at) / 86400, ahead, reply.status)

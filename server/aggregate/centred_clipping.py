@@ -21,7 +21,7 @@ def centred_clipping(
     """Return the clipped mean (d,) of n updates (n, d).
 
     Args:
-        rows: One update a row.
+        rows: One update per row.
         centre: (d,) where to start: the aggregate of the last round, zero in the first.
         radius: tau; None takes, in every iteration, the median distance to the centre, which a
             minority of liars cannot move beyond what honest sites sent.

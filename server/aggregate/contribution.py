@@ -19,7 +19,7 @@ class Contribution:
         site_id: The site, or `federation`.
         arrays: Parameter name -> float array; only of blocks the site contributes to.
         weights: Block -> number of training patients behind it (mode none only).
-        steps: Optimiser steps behind a delta; told with control variates only.
+        steps: Optimiser steps behind a delta; sent with control variates only.
         loss: Mean training loss (mode none only).
     """
 

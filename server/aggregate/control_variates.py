@@ -1,7 +1,7 @@
 """Server side of SCAFFOLD (Karimireddy et al., 2020): the mean control variate of all sites.
 
 Option II of the paper: after K steps of size lr that moved the model by delta, a site's control
-variate moves by -c - delta / (K lr). The server knows c, lr and delta and is told K, so the
+variate moves by -c - delta / (K lr). The server knows c, lr and delta and receives K, so the
 site need not send its control variate: half the traffic of the original.
 """
 
@@ -26,10 +26,10 @@ def moved_control(
         lr: Step size of the site optimiser (plain SGD).
         n_sites: N, all sites of the roster, whether they answered or not.
     """
-    moved = {name: np.asarray(value, dtype=np.float64) for name, value in control.items()}
+    control_sum = {name: np.asarray(value, dtype=np.float64) for name, value in control.items()}
     for contribution in sorted(contributions, key=lambda c: c.site_id):
         for name, delta in contribution.arrays.items():
             before = np.asarray(control.get(name, np.zeros(delta.shape)), dtype=np.float64)
             change = -before - delta.astype(np.float64) / (contribution.steps * lr)
-            moved[name] = moved.get(name, np.zeros(delta.shape)) + change / n_sites
-    return moved
+            control_sum[name] = control_sum.get(name, np.zeros(delta.shape)) + change / n_sites
+    return control_sum

@@ -29,7 +29,7 @@ def trimmed_mean(rows: Matrix, trim: float) -> Vector:
     """Return the mean (d,) of n updates (n, d) without the extremes of each coordinate.
 
     Args:
-        rows: One update a row.
+        rows: One update per row.
         trim: Share of the rows cut off at each end, rounded down; at least one row unless 0,
             and never all of them.
 
@@ -37,7 +37,7 @@ def trimmed_mean(rows: Matrix, trim: float) -> Vector:
         >>> trimmed_mean(np.array([[-50.0], [1.0], [3.0], [900.0]]), 0.25)
         array([2.])
     """
-    wanted = max(math.floor(trim * len(rows)), 1) if trim > 0 else 0
-    cut = min(wanted, (len(rows) - 1) // 2)
-    ordered = np.sort(rows, axis=0)
-    return np.asarray(ordered[cut : len(rows) - cut].mean(axis=0), dtype=np.float64)
+    n_trimmed = max(math.floor(trim * len(rows)), 1) if trim > 0 else 0
+    cut = min(n_trimmed, (len(rows) - 1) // 2)
+    sorted_rows = np.sort(rows, axis=0)
+    return np.asarray(sorted_rows[cut : len(rows) - cut].mean(axis=0), dtype=np.float64)

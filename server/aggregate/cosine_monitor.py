@@ -43,12 +43,12 @@ def remember_updates(
         updates: Site -> update of this round; missing parameters count as zero.
         shapes: Shape of every parameter of the model.
     """
-    found = dict(sums)
+    new_sums = dict(sums)
     for site, arrays in updates.items():
         sketch = _sketch(arrays, shapes)
-        earlier = found.get(site)
-        found[site] = sketch if earlier is None else earlier + sketch
-    return found
+        earlier = new_sums.get(site)
+        new_sums[site] = sketch if earlier is None else earlier + sketch
+    return new_sums
 
 
 def cosines_with_rest(sums: Mapping[str, Vector]) -> dict[str, float]:

@@ -31,7 +31,7 @@ def mean_delta(contributions: Sequence[Contribution]) -> Arrays:
             weight = contribution.weights.get(block_of(name), 0.0)
             if weight <= 0:
                 continue
-            weighted = weight * delta.astype(np.float64)
-            totals[name] = totals[name] + weighted if name in totals else weighted
+            term = weight * delta.astype(np.float64)
+            totals[name] = totals[name] + term if name in totals else term
             weights[name] = weights.get(name, 0.0) + weight
     return {name: total / weights[name] for name, total in totals.items()}

@@ -55,5 +55,5 @@ def with_weight_decay(gradient: Arrays, parameters: Arrays, weight_decay: float)
 def descent(study: Study, parameters: Arrays, totals: Arrays) -> Arrays:
     """Return the direction of descent: minus (summed gradients / public counts + decay)."""
     mean = gradient_mean(totals, study.training)
-    decayed = with_weight_decay(mean, parameters, study.training.weight_decay)
-    return {name: -gradient for name, gradient in decayed.items()}
+    total = with_weight_decay(mean, parameters, study.training.weight_decay)
+    return {name: -gradient for name, gradient in total.items()}

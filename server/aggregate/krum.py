@@ -17,7 +17,7 @@ def krum(rows: Matrix, byzantine: int) -> Vector:
     first row.
 
     Args:
-        rows: One update a row.
+        rows: One update per row.
         byzantine: f.
 
     Example:

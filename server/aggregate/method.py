@@ -56,7 +56,7 @@ def aggregate(
     """
     if not contributions:
         return Aggregated({}, dict(memory))
-    kept = dict(memory)
+    new_memory = dict(memory)
     rule = study.training.aggregation
     plain = is_additive(rule.rule) and rule.norm_factor is None
     updates: dict[str, Arrays] = {}
@@ -66,7 +66,7 @@ def aggregate(
         direction = _plain(study, parameters, contributions)
     else:
         centre = robust_mean(updates, _sizes(study, contributions), rule, _part(memory, CENTRE))
-        kept |= _prefixed(CENTRE, centre)
+        new_memory |= _prefixed(CENTRE, centre)
         direction = _descent(study, parameters, centre, contributions)
     if study.training.local.control_variates:
         control = moved_control(
@@ -75,9 +75,9 @@ def aggregate(
             lr=study.training.local.lr,
             n_sites=len(study.sites),
         )
-        kept |= _prefixed(CONTROL, control)
+        new_memory |= _prefixed(CONTROL, control)
     pulls = _pulls(parameters, updates, memory)
-    return Aggregated(direction, kept | pulls, _facts(pulls))
+    return Aggregated(direction, new_memory | pulls, _facts(pulls))
 
 
 def control_of(memory: Arrays) -> Arrays:
@@ -105,7 +105,7 @@ def _plain(study: Study, parameters: Arrays, contributions: Sequence[Contributio
 
 
 def _publicly_weighted(study: Study, contributions: Sequence[Contribution]) -> list[Contribution]:
-    """Return the contributions with weights: public counts where a private site tells none."""
+    """Return the contributions with weights: public counts where a private site states none."""
     if not study.privacy.is_private:
         return list(contributions)
     public = study.nominal_by_site
@@ -136,7 +136,7 @@ def _per_patient(study: Study, contributions: Sequence[Contribution]) -> dict[st
 
 
 def _sizes(study: Study, contributions: Sequence[Contribution]) -> Mapping[str, float]:
-    """Return site -> training patients: the public count, or in mode none what it told."""
+    """Return site -> training patients: the public count, or in mode none the count it sent."""
     public = study.nominal_by_site
     return {
         c.site_id: max(max(c.weights.values(), default=public[c.site_id]), 1.0)

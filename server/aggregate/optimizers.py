@@ -91,11 +91,11 @@ def apply_direction(
         spec: Name and constants of the optimiser.
         state: Moments; changed in place.
     """
-    moved = dict(parameters)
+    new_parameters = dict(parameters)
     for name in sorted(direction):
         step = _step_of(name, direction[name].astype(np.float64), spec, state)
-        moved[name] = (parameters[name].astype(np.float64) + step).astype(np.float32)
-    return moved
+        new_parameters[name] = (parameters[name].astype(np.float64) + step).astype(np.float32)
+    return new_parameters
 
 
 def _step_of(name: str, direction: Float, spec: ServerOptimizer, state: OptimizerState) -> Float:

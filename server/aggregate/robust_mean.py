@@ -27,11 +27,11 @@ def robust_mean(
 ) -> Arrays:
     """Return the aggregate of every parameter that any site sends, float64.
 
-    With fewer than three senders no rule can tell who lies; then, as for rule `mean`, the
+    With fewer than three senders no rule can identify a liar; then, as for rule `mean`, the
     weighted mean is taken.
 
     Args:
-        updates: Site -> mean update a patient, by parameter.
+        updates: Site -> mean update per patient, by parameter.
         weights: Site -> weight in the mean; the other rules treat all alike.
         rule: What the study chose.
         centre: Aggregate of the last round; missing parameters count as 0.
@@ -39,18 +39,18 @@ def robust_mean(
     Raises:
         ConfigError: There is no such rule, its options are wrong, or it returns another shape.
     """
-    combine, found = load_rule(rule), Arrays()
+    combine, result = load_rule(rule), Arrays()
     for senders, names in _groups(updates).items():
         rows = np.stack([_flat(updates[site], names) for site in senders])
-        told = np.array([weights[site] for site in senders])
+        row_weights = np.array([weights[site] for site in senders])
         shapes = [updates[senders[0]][name].shape for name in names]
         start = _centre(centre, names, shapes)
         if len(rows) < 3:
-            aggregate = weighted_mean(rows, told)
+            aggregate = weighted_mean(rows, row_weights)
         else:
-            aggregate = combine(rows=rows, weights=told, centre=start)
-        found |= _named(_checked(aggregate, start, rule), names, shapes)
-    return found
+            aggregate = combine(rows=rows, weights=row_weights, centre=start)
+        result |= _named(_checked(aggregate, start, rule), names, shapes)
+    return result
 
 
 def weighted_mean(rows: Matrix, weights: Vector) -> Vector:
@@ -78,15 +78,15 @@ def shortened(updates: Mapping[str, Arrays], factor: float | None) -> dict[str, 
 
 
 def _checked(aggregate: object, centre: Vector, rule: AggregationRule) -> Vector:
-    checked = np.asarray(aggregate, dtype=np.float64)
-    if checked.shape != centre.shape:
+    row = np.asarray(aggregate, dtype=np.float64)
+    if row.shape != centre.shape:
         raise ConfigError(
-            f"rule '{rule.rule}' returns shape {checked.shape} for updates of {centre.shape}",
+            f"rule '{rule.rule}' returns shape {row.shape} for updates of {centre.shape}",
             where="training.aggregation.rule",
             cure="ask its authors for a version that returns one number per column of `rows`",
             code=ErrorCode.PLUGIN,
         )
-    return checked
+    return row
 
 
 def _groups(updates: Mapping[str, Arrays]) -> dict[tuple[str, ...], list[str]]:

@@ -8,7 +8,7 @@
     requests/         requests to join as they were admitted
     roster.json       signed list of hospitals
     superlink/        state.db, superlink.log
-    runs/             one folder a run
+    runs/             one folder per run
     audit.jsonl       what was done, signed and chained
 """
 

@@ -126,11 +126,11 @@ def _write_folder(
 
 def _refuse_existing(folder: ConsortiumFolder) -> None:
     keys = (folder.ca_key, folder.roster_key, folder.server_key, folder.audit_key)
-    taken = [path for path in (folder.config, *keys, folder.roster_file) if path.exists()]
-    if taken:
+    existing = [path for path in (folder.config, *keys, folder.roster_file) if path.exists()]
+    if existing:
         raise ConfigError(
             "this folder already holds a consortium",
-            where=", ".join(str(path) for path in taken),
+            where=", ".join(str(path) for path in existing),
             why="its keys are known to hospitals and are never overwritten",
             cure="choose a new folder; `--rotate` renews the server certificate alone",
         )

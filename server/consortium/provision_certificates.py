@@ -107,16 +107,16 @@ def load_certified(certificate: Path, key: Path) -> Certified:
     Raises:
         ConfigError: One is missing or damaged, or they do not belong together (CERTIFICATE).
     """
-    loaded = load_certificate(certificate)
+    x509_certificate = load_certificate(certificate)
     try:
         private = load_pem_private_key(key.read_bytes(), password=None)
     except (OSError, ValueError, TypeError) as error:
         raise unusable("the key cannot be read", key, type(error).__name__) from None
     if not isinstance(private, ec.EllipticCurvePrivateKey):
         raise unusable("the key is not on an elliptic curve", key, type(private).__name__)
-    if _spki(private.public_key()) != _spki(loaded.public_key()):
+    if _spki(private.public_key()) != _spki(x509_certificate.public_key()):
         raise unusable("key and certificate do not belong together", key, f"beside {certificate}")
-    return Certified(private, loaded)
+    return Certified(private, x509_certificate)
 
 
 def is_issued_by(certificate: x509.Certificate, authority: x509.Certificate) -> bool:
@@ -131,10 +131,10 @@ def is_issued_by(certificate: x509.Certificate, authority: x509.Certificate) -> 
 def names_of(certificate: x509.Certificate) -> list[str]:
     """Return the host names and IP addresses a certificate is for."""
     try:
-        found = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except x509.ExtensionNotFound:
         return []
-    return [str(name.value) for name in found]
+    return [str(name.value) for name in names]
 
 
 def days_left(certificate: x509.Certificate, now: datetime | None = None) -> float:

@@ -33,18 +33,18 @@ def admit(folder: ConsortiumFolder, path: Path) -> tuple[JoinRequest, Roster]:
             node_key=request.node_key,
             since=now(),
         )
-        grown = roster.following([*roster.members, member])
-        kept = folder.requests / f"{request.site_id}-{request.digest()[:12]}.json"
-        kept.write_bytes(path.read_bytes())
-        SignedRoster.make(grown, key).write(folder.roster_file)
+        new_roster = roster.following([*roster.members, member])
+        request_file = folder.requests / f"{request.site_id}-{request.digest()[:12]}.json"
+        request_file.write_bytes(path.read_bytes())
+        SignedRoster.make(new_roster, key).write(folder.roster_file)
     audit_log(folder).append(
         "admitted",
         site=request.site_id,
         request_digest=request.digest(),
         identity=request.identity,
-        roster_version=grown.version,
+        roster_version=new_roster.version,
     )
-    return request, grown
+    return request, new_roster
 
 
 def revoke(folder: ConsortiumFolder, site_id: str, reason: str) -> Roster:
@@ -62,8 +62,8 @@ def revoke(folder: ConsortiumFolder, site_id: str, reason: str) -> Roster:
         if member is None or member.status == "revoked":
             raise not_admitted(site_id, roster)
         update = {"status": "revoked", "since": now(), "reason": reason}
-        gone = Member.from_mapping(member.model_dump() | update, where="--reason")
-        shrunk = roster.following([gone if other == member else other for other in roster.members])
+        entry = Member.from_mapping(member.model_dump() | update, where="--reason")
+        shrunk = roster.following([entry if other == member else other for other in roster.members])
         SignedRoster.make(shrunk, key).write(folder.roster_file)
     audit_log(folder).append("revoked", site=site_id, reason=reason, roster_version=shrunk.version)
     return shrunk
@@ -95,8 +95,8 @@ def newest_version(folder: ConsortiumFolder) -> int:
     Raises:
         LedgerError: The audit log is damaged (AUDIT_LOG).
     """
-    named = [record.facts.get("roster_version") for record in read_audit(folder.audit)]
-    return max((version for version in named if isinstance(version, int)), default=0)
+    versions = [record.facts.get("roster_version") for record in read_audit(folder.audit)]
+    return max((version for version in versions if isinstance(version, int)), default=0)
 
 
 def not_admitted(site_id: str, roster: Roster) -> ConfigError:

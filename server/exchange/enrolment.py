@@ -68,23 +68,23 @@ def enrol_all(session: RunSession) -> None:
         )
     drop_revoked(session)
     quorum, revoked = session.study.quorum, session.state.revoked
-    asked = [site_id for site_id in roster if site_id not in revoked]
-    _handshake(session, asked, quorum.round_timeout_s, needed=quorum.min_sites)
+    site_ids = [site_id for site_id in roster if site_id not in revoked]
+    _handshake(session, site_ids, quorum.round_timeout_s, needed=quorum.min_sites)
     for site_id in roster:
         site = session.state.sites[site_id]
         if not site.enrolled:
             session.output.say(f"site {site_id} does not take part: {reason(site.refusal_code)}")
-    needed = session.study.quorum.min_sites
-    if len(session.state.enrolled) < needed:
-        told = "; ".join(
+    quorum_size = session.study.quorum.min_sites
+    if len(session.state.enrolled) < quorum_size:
+        reasons = "; ".join(
             f"{site_id}: {reason(session.state.sites[site_id].refusal_code)}"
             for site_id in roster
             if not session.state.sites[site_id].enrolled
         )
         raise RunError(
-            f"only {len(session.state.enrolled)} of at least {needed} sites accept the study",
+            f"only {len(session.state.enrolled)} of at least {quorum_size} sites accept the study",
             where=session.state.run_id,
-            why=told,
+            why=reasons,
             cure="fix what the sites report and run the same command again",
             code=ErrorCode.QUORUM,
         )
@@ -100,8 +100,8 @@ def enrol_returned(session: RunSession) -> None:
         ProtocolError: The coordinator's roster was altered before this process had seen it
             (ROSTER).
     """
-    gone = drop_revoked(session)
-    told = session.state.enrolled if gone else ()
+    newly_revoked = drop_revoked(session)
+    to_inform = session.state.enrolled if newly_revoked else ()
     roster = {entry.site_id for entry in session.study.sites}
     waiting = [
         site_id
@@ -110,8 +110,8 @@ def enrol_returned(session: RunSession) -> None:
         and site_id not in session.state.enrolled
         and session.state.sites[site_id].refusal_code not in FINAL_REFUSALS
     ]
-    if waiting or told:
-        _handshake(session, [*told, *waiting], session.study.quorum.round_timeout_s)
+    if waiting or to_inform:
+        _handshake(session, [*to_inform, *waiting], session.study.quorum.round_timeout_s)
 
 
 def reason(code: str | None) -> str:
@@ -133,11 +133,11 @@ def _handshake(
         roster_json=roster.text() if roster is not None else None,
     )
     state = session.state
-    asked = list(site_ids)
-    heads = {site_id: state.sites.get(site_id, SiteState()).ledger_head for site_id in asked}
+    sites = list(site_ids)
+    heads = {site_id: state.sites.get(site_id, SiteState()).ledger_head for site_id in sites}
     requests = {s: base.model_copy(update={"ledger_head": head}) for s, head in heads.items()}
     replies = session.link.exchange("handshake", requests, deadline_s=deadline_s, needed=needed)
-    for site_id in asked:
+    for site_id in sites:
         reply = replies.get(site_id)
         if isinstance(reply, HandshakeReply) and _agrees(reply, site_id, base):
             state = state.with_site(
@@ -171,11 +171,11 @@ def _code(reply: WireMessage | Refusal | None) -> str | None:
     if isinstance(reply, Refusal):
         return reply.code
     if isinstance(reply, HandshakeReply) and reply.refusal_code:
-        return known_code(reply.refusal_code)
+        return own_code(reply.refusal_code)
     return str(ProtocolError.default_code)
 
 
-def known_code(code: str) -> str:
+def own_code(code: str) -> str:
     """Return `code` if it is one of ours, else the code for an internal error.
 
     A site's text is never shown or stored as it came.

@@ -11,7 +11,7 @@ from common.errors import ErrorCode, ProtocolError
 from common.protocol.protocol import EvaluateReply, EvaluateRequest, TrainReply, TrainRequest
 from common.wire import WireMessage
 from server.aggregate.contribution import Contribution
-from server.exchange.enrolment import FINAL_REFUSALS, known_code
+from server.exchange.enrolment import FINAL_REFUSALS, own_code
 from server.exchange.validate_reply import Expected, refused
 from server.session.checkpoint import SILENT
 from server.session.session import RunSession
@@ -21,7 +21,7 @@ Request = TrainRequest | EvaluateRequest
 Reply = TrainReply | EvaluateReply
 
 MAX_ATTEMPTS = 3
-"""How often sites are asked for one thing."""
+"""How often sites are requested one thing."""
 
 _HEX64 = re.compile(r"^[0-9a-f]{64}$")
 
@@ -94,10 +94,10 @@ def ask(
     for site_id, request in requests.items():
         reply = replies.get(site_id)
         if reply is None:
-            session.not_heard(site_id)
+            session.note_silence(site_id)
             dropped[site_id] = SILENT
             continue
-        session.heard(site_id)
+        session.note_answer(site_id)
         if not isinstance(reply, TrainReply if training else EvaluateReply):
             dropped[site_id] = _note_refusal(session, site_id, reply, training=training)
             continue
@@ -117,8 +117,8 @@ def check_identity(reply: Reply, site_id: str, request: Request) -> None:
     Raises:
         ProtocolError: Site, run, round or model differ, or (PAYLOAD) facts are impossible.
     """
-    answered = (reply.site_id, reply.run_id, reply.round, reply.model_digest)
-    if answered != (site_id, request.run_id, request.round, request.model_digest):
+    identity = (reply.site_id, reply.run_id, reply.round, reply.model_digest)
+    if identity != (site_id, request.run_id, request.round, request.model_digest):
         raise ProtocolError(
             "the reply does not answer this request",
             where=site_id,
@@ -126,8 +126,8 @@ def check_identity(reply: Reply, site_id: str, request: Request) -> None:
         )
     if reply.ledger_head is not None and not _HEX64.match(reply.ledger_head):
         raise refused(site_id, "the ledger head is not a SHA-256")
-    evaluated = reply.evaluation_epsilon_spent if isinstance(reply, EvaluateReply) else 0.0
-    if not (0 <= reply.epsilon_spent <= 1e6 and 0 <= evaluated <= 1e6):
+    evaluation_epsilon = reply.evaluation_epsilon_spent if isinstance(reply, EvaluateReply) else 0.0
+    if not (0 <= reply.epsilon_spent <= 1e6 and 0 <= evaluation_epsilon <= 1e6):
         raise refused(site_id, "the spent epsilon is impossible")
 
 
@@ -149,7 +149,7 @@ def _note_refusal(session: RunSession, site_id: str, reply: object, *, training:
     In training a refusal that only a person can lift ends the site's part; a site that lost its
     run is handed the study again before the next round.
     """
-    code = known_code(reply.code) if isinstance(reply, Refusal) else str(ErrorCode.PROTOCOL)
+    code = own_code(reply.code) if isinstance(reply, Refusal) else str(ErrorCode.PROTOCOL)
     session.journal.write("site_refused", site=site_id, code=code)
     if training and code in FINAL_REFUSALS:
         session.record(session.state.with_site(site_id, enrolled=False, refusal_code=code))

@@ -63,13 +63,13 @@ class MaskedReplies:
             length = sum(map(math.prod, expected.shapes.values()))
             server.start(number, length, self._question(requests, length))
             self._upload(server, number, requests, expected, dropped)
-            opened = self._open(server, number, dropped)
-            arrays = expected.decode(opened.total, len(opened.survivors))
+            secure_sum = self._open(server, number, dropped)
+            arrays = expected.decode(secure_sum.total, len(secure_sum.survivors))
         except VoidSumError as void:
             return self._void(request, str(void), dropped)
-        shares = len(opened.survivors) / collusion_of(self._session.study).shares
+        shares = len(secure_sum.survivors) / collusion_of(self._session.study).shares
         total = Contribution(FEDERATION, arrays)
-        return Collected([total], opened.survivors, dropped, shares=shares)
+        return Collected([total], secure_sum.survivors, dropped, shares=shares)
 
     def _agreed_server(self) -> SecureSumServer:
         """Return the server's part; keys are agreed on first if a site joined, left or lost its.
@@ -77,10 +77,10 @@ class MaskedReplies:
         Raises:
             RunError: Fewer than n_min sites take part.
         """
-        known = {advert.site_id for advert in self._state.adverts}
+        key_holders = {advert.site_id for advert in self._state.adverts}
         run = self._session.state
         if self._server is None or (
-            self._rekey or run.revoked & known or not set(run.enrolled) <= known
+            self._rekey or run.revoked & key_holders or not set(run.enrolled) <= key_holders
         ):
             self._server, state = agree(self._session, self._state)
             self._store(state)
@@ -122,14 +122,14 @@ class MaskedReplies:
         """Add up the masked uploads; note in `dropped` who is missing and why.
 
         Raises:
-            VoidSumError: The sites that were told of each other did not all return.
+            VoidSumError: Not all of the sites that agreed on keys returned.
         """
-        wanted, closed = list(self._state.agreed), self._state.closed
-        is_closed = closed is not None and closed.number == number
-        if closed is not None and is_closed:
-            wanted = list(closed.survivors)  # the only list sites will answer for this number
-        dropped |= {a.site_id: SILENT for a in self._state.adverts if a.site_id not in wanted}
-        uploaded: set[str] = set()
+        sites, uploads = list(self._state.agreed), self._state.closed
+        is_closed = uploads is not None and uploads.number == number
+        if uploads is not None and is_closed:
+            sites = list(uploads.survivors)  # the only list sites will answer for this number
+        dropped |= {a.site_id: SILENT for a in self._state.adverts if a.site_id not in sites}
+        senders: set[str] = set()
         self._marks.clear()
 
         def check(reply: Any, site_id: str) -> None:
@@ -137,8 +137,8 @@ class MaskedReplies:
             check_mark(reply.ledger_mark, self._session, site_id, number)
 
         for _attempt in range(MAX_ATTEMPTS):
-            asked = {s: requests[s] for s in wanted if s in requests and s not in uploaded}
-            valid, missing = ask(self._session, asked, check)
+            pending = {s: requests[s] for s in sites if s in requests and s not in senders}
+            valid, missing = ask(self._session, pending, check)
             dropped |= missing
             self._rekey = self._rekey or ErrorCode.SECURE_SUM in missing.values()
             for site_id, reply in valid.items():
@@ -148,10 +148,10 @@ class MaskedReplies:
                     dropped[site_id] = str(error.code)
                 else:
                     self._marks[site_id] = reply.ledger_mark
-                    uploaded.add(site_id)
+                    senders.add(site_id)
                     dropped.pop(site_id, None)
-            enough = not is_closed and len(uploaded) >= server.context.n_min
-            if enough or set(wanted) <= uploaded:
+            enough = not is_closed and len(senders) >= server.context.n_min
+            if enough or set(sites) <= senders:
                 return
         if is_closed:
             raise VoidSumError("not all of the sites that agreed on keys returned")
@@ -166,8 +166,8 @@ class MaskedReplies:
             requests = server.unmask_requests(list(self._marks.values()))
         except RunError as error:
             raise VoidSumError(error.what) from None
-        closed = ClosedUploads(number=number, survivors=sorted(requests))
-        self._store(self._state.model_copy(update={"closed": closed}))
+        uploads = ClosedUploads(number=number, survivors=sorted(requests))
+        self._store(self._state.model_copy(update={"closed": uploads}))
         answers: dict[str, UnmaskReply] = {}
         for _attempt in range(MAX_ATTEMPTS):
             missing = {site: r for site, r in requests.items() if site not in answers}

@@ -31,8 +31,8 @@ class PlainReplies:
             RunError: Too few valid replies in every attempt (QUORUM).
         """
         session, name = self._session, title(next(iter(requests.values())))
-        needed = 1 if self._in_turn(requests) else session.study.quorum.min_sites
-        needed = min(needed, len(requests))
+        quorum = 1 if self._in_turn(requests) else session.study.quorum.min_sites
+        quorum = min(quorum, len(requests))
         valid: dict[str, Reply] = {}
         dropped: dict[str, str] = {}
 
@@ -40,25 +40,25 @@ class PlainReplies:
             expected.check(reply, site_id, session.state.sites[site_id].modalities)
 
         for attempt in range(1, MAX_ATTEMPTS + 1):
-            asked = self._asked(requests, attempt, valid)
-            replies, missing = ask(session, {site: requests[site] for site in asked}, check)
+            site_ids = self._addressees(requests, attempt, valid)
+            replies, missing = ask(session, {site: requests[site] for site in site_ids}, check)
             valid |= replies
             dropped = {s: code for s, code in (dropped | missing).items() if s not in valid}
-            if len(valid) >= needed:
+            if len(valid) >= quorum:
                 contributions = [_contribution(valid[site]) for site in sorted(valid)]
                 return Collected(contributions, sorted(valid), dropped, attempt)
             session.output.say(
-                f"{name}, attempt {attempt}: {len(valid)} usable replies, {needed} needed {dropped}"
+                f"{name}, attempt {attempt}: {len(valid)} usable replies, {quorum} needed {dropped}"
             )
         raise RunError(
-            f"{name}: {len(valid)} sites sent a usable reply, at least {needed} are needed",
+            f"{name}: {len(valid)} sites sent a usable reply, at least {quorum} are needed",
             where=session.state.run_id,
             why=in_words(dropped),
             cure="bring the sites back and run the same command again: it continues from here",
             code=ErrorCode.QUORUM,
         )
 
-    def _asked(
+    def _addressees(
         self, requests: Mapping[str, Request], attempt: int, valid: Collection[str]
     ) -> list[str]:
         """Return who is asked now: all that have not answered, or the one whose turn it is.
@@ -68,10 +68,10 @@ class PlainReplies:
         request = next(iter(requests.values()))
         if isinstance(request, TrainRequest):
             enrol_returned(self._session)
-        enrolled = self._session.state.enrolled
-        if self._in_turn(requests) and enrolled:
-            return [enrolled[(request.round + attempt - 2) % len(enrolled)]]
-        return [site for site in enrolled if site in requests and site not in valid]
+        sites = self._session.state.enrolled
+        if self._in_turn(requests) and sites:
+            return [sites[(request.round + attempt - 2) % len(sites)]]
+        return [site for site in sites if site in requests and site not in valid]
 
     def _in_turn(self, requests: Mapping[str, Request]) -> bool:
         training = isinstance(next(iter(requests.values())), TrainRequest)

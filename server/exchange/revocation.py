@@ -24,11 +24,11 @@ def drop_revoked(session: RunSession) -> list[str]:
         return []
     roster = signed.roster
     wrong = objections(roster, session.study.sites)
-    state, gone = session.state, []
+    state, newly_revoked = session.state, []
     for site_id, objection in sorted(wrong.items()):
         if objection != "is revoked" or state.sites.get(site_id, SiteState()).is_revoked:
             continue
-        gone.append(site_id)
+        newly_revoked.append(site_id)
         code = str(ErrorCode.REVOKED)
         state = state.with_site(site_id, enrolled=False, refusal_code=code)
         session.journal.write(
@@ -40,14 +40,14 @@ def drop_revoked(session: RunSession) -> list[str]:
         )
         session.output.say(f"site {site_id} was revoked: the study goes on without it")
     session.record(state)
-    return gone
+    return newly_revoked
 
 
 def roster_of_run(session: RunSession) -> SignedRoster | None:
     """Return the coordinator's roster; None in a simulation.
 
     Whoever can write the coordinator's file must not be able to end a study: an altered or older
-    one is noted in the audit log, and the run goes on with the last good one.
+    one is noted in the audit log, and the run continues with the last good one.
 
     Raises:
         ProtocolError: It was altered, and there is no good one yet (ROSTER).
@@ -55,14 +55,16 @@ def roster_of_run(session: RunSession) -> SignedRoster | None:
     if session.consortium is None:
         return None
     try:
-        found = session.consortium.signed_roster()
+        current = session.consortium.signed_roster()
     except ProtocolError:
         if session.roster is None:
             raise
-        found = None
-    kept = session.roster
-    if found is not None and (kept is None or found.roster.version >= kept.roster.version):
-        session.roster, session.roster_refused = found, False
+        current = None
+    last_good = session.roster
+    if current is not None and (
+        last_good is None or current.roster.version >= last_good.roster.version
+    ):
+        session.roster, session.roster_refused = current, False
     elif not session.roster_refused:
         session.roster_refused = True
         session.journal.write(

@@ -16,7 +16,7 @@ STATE_FILE = "secure_sums.json"
 
 
 class ClosedUploads(Contract):
-    """The one list of survivors that sites were told about a sum."""
+    """The one list of survivors that sites received for a sum."""
 
     number: int
     survivors: list[str]
@@ -29,7 +29,7 @@ class SecureState(Contract):
         session: Number of the key agreement; 0 before the first.
         adverts: Signed public keys of its participants.
         agreed: Participants that confirmed them.
-        closed: Last list of survivors that was told.
+        closed: Last list of survivors that was sent.
         numbers: Name of an evaluation -> number of its secure sum.
     """
 

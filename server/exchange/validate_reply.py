@@ -2,7 +2,7 @@
 
 Stock averaging accepts NaN, infinities, 1e30 and a weight of 1e12. Here every reply is checked
 for declared keys, shapes, dtype, finiteness, norm and weights; what fails is dropped with a
-stable code and the round goes on without it.
+stable code and the round continues without it.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ class ExpectedUpdate:
         """Accept a masked upload; its arrays are checked where they are added up.
 
         Raises:
-            ProtocolError: It tells counts or a loss (PAYLOAD), or is masked under other keys
+            ProtocolError: It contains counts or a loss (PAYLOAD), or is masked under other keys
                 (SECURE_SUM).
         """
         if reply.kind != "masked" or reply.weights or reply.loss is not None:
@@ -108,7 +108,7 @@ class ExpectedUpdate:
     def decode(self, total: Int64, n_sites: int) -> Arrays:
         """Return the opened sum of this many sites, float64, by parameter.
 
-        A site that misbehaves cannot be told from the others in a sum: all of it is refused.
+        A site that misbehaves cannot be identified in a sum: all of it is refused.
 
         Raises:
             ProtocolError: It is longer than clipping and noise allow.
@@ -145,11 +145,11 @@ class ExpectedUpdate:
         unknown = set(reply.blocks) - {block_of(name) for name in self.shapes}
         if unknown or absent & set(reply.blocks) or len(set(reply.blocks)) != len(reply.blocks):
             raise refused(site_id, "the update names blocks that the site does not have")
-        kept = tuple(self.study.training.stay_local)
+        local_patterns = tuple(self.study.training.stay_local)
         due = {
             name
             for name in self.shapes
-            if block_of(name) in reply.blocks and not stays_local(name, kept)
+            if block_of(name) in reply.blocks and not stays_local(name, local_patterns)
         }
         if not due or set(reply.arrays) != due:
             raise refused(site_id, "parameters are missing or unknown")
@@ -193,7 +193,7 @@ class ExpectedTables:
         """Accept the tables of one site, or refuse them.
 
         Raises:
-            ProtocolError: They are not what was asked for, or (PAYLOAD) do not fit the grid.
+            ProtocolError: They are not what was requested, or (PAYLOAD) do not fit the grid.
         """
         self._check_question(reply, site_id)
         SiteTables.from_arrays(reply.arrays, self.grid, self.request.phase)
@@ -202,7 +202,7 @@ class ExpectedTables:
         """Accept masked tables; they are checked where they are added up.
 
         Raises:
-            ProtocolError: They are not what was asked for, or are masked under other keys
+            ProtocolError: They are not what was requested, or are masked under other keys
                 (SECURE_SUM).
         """
         self._check_question(reply, site_id)
@@ -213,10 +213,14 @@ class ExpectedTables:
         return dict(unflatten(total, self.shapes))
 
     def _check_question(self, reply: EvaluateReply, site_id: str) -> None:
-        asked = self.request
-        if (reply.label, reply.release, reply.phase) != (asked.label, asked.release, asked.phase):
+        question = self.request
+        if (reply.label, reply.release, reply.phase) != (
+            question.label,
+            question.release,
+            question.phase,
+        ):
             raise ProtocolError("the tables are not the ones asked for", where=site_id)
-        if reply.cohort is not None and asked.release != "internal":
+        if reply.cohort is not None and question.release != "internal":
             raise refused(site_id, "exact counts came with a release that has none")
 
 
@@ -234,14 +238,14 @@ def most_patients(study: Study, site_id: str) -> float:
     Up to twice what the site announced in the roster; without that, up to ten times the nominal
     count of all sites together.
     """
-    announced = {site.site_id: site.nominal_patients for site in study.sites}.get(site_id)
-    if announced is not None:
-        return ANNOUNCED_SLACK * announced
+    size = {site.site_id: site.nominal_patients for site in study.sites}.get(site_id)
+    if size is not None:
+        return ANNOUNCED_SLACK * size
     return NOMINAL_SLACK * study.training.nominal_patients
 
 
-def _check_keys(site_id: str, told: int | None, key_session: int) -> None:
-    if told != key_session:
+def _check_keys(site_id: str, reply_session: int | None, key_session: int) -> None:
+    if reply_session != key_session:
         raise ProtocolError(
             "the upload is masked under other keys", where=site_id, code=ErrorCode.SECURE_SUM
         )

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 # none from the environment: only the defaults of its function can be changed.
 
 SHORT_WAITS = {"initial_backoff": 0.02, "backoff_cap": 1.0, "max_tries_per_object": 7200}
-"""Pauses in s; so many tries with the longest pause take Flower's own two hours."""
+"""Pauses in s; retries with the longest pause last as long as Flower's own, two hours."""
 
 
 def shorten_waits() -> None:
@@ -90,9 +90,9 @@ class ControlClient:
         from flwr.proto.transport_pb2 import Scalar
 
         fab = Fab(hash_str=sha256_hex(bundle), content=bundle)
-        changed = {name: Scalar(string=value) for name, value in config.items()}
+        overrides = {name: Scalar(string=value) for name, value in config.items()}
         reply = self._client.StartRun(
-            self._requests.StartRunRequest(fab=fab, override_config=changed)
+            self._requests.StartRunRequest(fab=fab, override_config=overrides)
         )
         if not reply.HasField("run_id"):
             raise ValueError(reply.note or "no reason given")
@@ -117,8 +117,8 @@ class ControlClient:
 
     def nodes(self) -> dict[str, int]:
         """Return node key (OpenSSH format) -> node id of all registered nodes."""
-        listed = self._client.ListNodes(self._requests.ListNodesRequest()).nodes_info
-        present = [node for node in listed if node.status != "unregistered"]
+        infos = self._client.ListNodes(self._requests.ListNodesRequest()).nodes_info
+        present = [node for node in infos if node.status != "unregistered"]
         return {_openssh(node.public_key): node.node_id for node in present}
 
 
@@ -142,13 +142,13 @@ def build_bundle(folder: Path) -> bytes:
 # Flower loads middleware from a module of this name, which a distribution of its own would bring:
 # the hook is used, nothing is replaced. `uvicorn.run` lets its caller make the TLS context, but
 # Flower does not pass that on. Fatal TLS alerts of callers reach neither uvicorn nor asyncio; of
-# ssl, only a private callback is told.
+# ssl, only a private callback is notified.
 
 EXTENSIONS = "flwr.ee.superlink.extensions"
 FLEET, RUNTIME, CONTROL = "/v1/fleet/", "/v1/runtime/", "/v1/control/"
 KEY_HEADER, STAMP_HEADER = "flwr-public-key", "flwr-timestamp"
 STAMP_VALID_S = 305.0
-"""So long Flower accepts the signed time stamp of a node, which is all that a node signs."""
+"""Seconds for which Flower accepts a node's signed time stamp, which is all that a node signs."""
 
 KEY_REFUSED = frozenset({2001, 2002, 2004})
 """Flower's codes for a node key that it does not know, or that wants to register itself."""
@@ -165,7 +165,7 @@ def run_superlink(
     Args:
         arguments: Its arguments.
         guard: The outermost layer of its HTTP interface.
-        note_alert: Told the name of every fatal TLS alert that a caller sends.
+        note_alert: Called with the name of every fatal TLS alert that a caller sends.
     """
     offer_middleware(guard)
     uvicorn = import_module("uvicorn")
@@ -185,9 +185,9 @@ def interface_paths(name: str) -> list[str]:
 
 def offer_middleware(guard: Middleware) -> None:
     """Have a SuperLink that starts in this process put a guard around itself."""
-    offered = ModuleType(EXTENSIONS)
-    vars(offered)["get_middleware"] = lambda: (guard,)
-    sys.modules[EXTENSIONS] = offered
+    module = ModuleType(EXTENSIONS)
+    vars(module)["get_middleware"] = lambda: (guard,)
+    sys.modules[EXTENSIONS] = module
 
 
 def watch_alerts(context: ssl.SSLContext, note_alert: Callable[[str], None]) -> ssl.SSLContext:

@@ -70,7 +70,7 @@ class GridLink:
         grid: Flower's Grid.
         roster: Site -> registered identity (hex), or None where the roster has no key.
         poll_s: Shortest pause between two looks for replies; grows to five times that.
-        report: Told of every node that is not believed: claimed site, node, code.
+        report: Called for every node that is not accepted: claimed site, node, code.
 
     Every method raises `RunError` (TRANSPORT) when Flower has ended the run.
     """
@@ -109,28 +109,28 @@ class GridLink:
         optional: Collection[str] = (),
         needed: int = 0,
     ) -> dict[str, WireMessage | Refusal]:
-        """Send one request a site and return what came back in time; see `SiteLink`."""
-        started = time.monotonic()
-        end = started + deadline_s
+        """Send one request per site and return what came back in time; see `SiteLink`."""
+        start_time = time.monotonic()
+        end = start_time + deadline_s
         waiting = {s: self._take(s, method, request) for s, request in requests.items()}
         answers: dict[str, WireMessage | Refusal] = {}
-        pause, graced = self._poll_s, False
+        pause, in_grace = self._poll_s, False
         while waiting:
             with _transport():
                 self._discover()
                 self._push(method, waiting.values(), deadline_s)
-                arrived = self._pull(method, waiting)
+                replies = self._pull(method, waiting)
                 self._chase(waiting.values())
-            answers |= arrived
+            answers |= replies
             now = time.monotonic()
             enough = sum(not isinstance(a, Refusal) for a in answers.values()) >= needed
-            if enough and not graced and all(s in optional or self._is_gone(s) for s in waiting):
-                end = min(end, now + max(MIN_GRACE_S, 0.5 * (now - started)))
-                graced = True
+            if enough and not in_grace and all(s in optional or self._is_gone(s) for s in waiting):
+                end = min(end, now + max(MIN_GRACE_S, 0.5 * (now - start_time)))
+                in_grace = True
             if now >= end:
                 break
             if waiting:
-                pause = self._poll_s if arrived else min(pause * 1.5, 5 * self._poll_s)
+                pause = self._poll_s if replies else min(pause * 1.5, 5 * self._poll_s)
                 time.sleep(min(pause, max(end - now, 0)))
         self._out.update(waiting)
         disputed = [site_id for site_id in waiting if self._nodes.is_disputed(site_id)]
@@ -181,9 +181,9 @@ class GridLink:
     ) -> Iterator[tuple[_Pending, RecordDict]]:
         shared: dict[int, RecordDict] = {}
         for pending in due:
-            encoded = self._encode(pending.request)
+            payload = self._encode(pending.request)
             if id(pending.request) not in shared:
-                shared[id(pending.request)] = pack(method, encoded.header, encoded.payload)
+                shared[id(pending.request)] = pack(method, payload.header, payload.payload)
             yield pending, shared[id(pending.request)]
 
     def _pull(self, method: str, waiting: dict[str, _Pending]) -> dict[str, WireMessage | Refusal]:
@@ -215,16 +215,16 @@ class GridLink:
                 self._challenge(node)
         for reply in self._grid.pull_messages(list(self._asked)) if self._asked else ():
             node, asked_at = self._asked.pop(reply.metadata.reply_to_message_id)
-            known = not reply.has_error() and reply.metadata.src_node_id == node
-            status = read_reply("status", reply.content) if known else None
-            told = status if isinstance(status, StatusReply) else None
-            gated = isinstance(status, Refusal) and status.code == ErrorCode.BUNDLE
-            if known:
+            is_reply = not reply.has_error() and reply.metadata.src_node_id == node
+            status = read_reply("status", reply.content) if is_reply else None
+            answer = status if isinstance(status, StatusReply) else None
+            is_gated = isinstance(status, Refusal) and status.code == ErrorCode.BUNDLE
+            if is_reply:
                 self._answered[node] = asked_at
-            instead = ErrorCode.BUNDLE if gated else ErrorCode.AGENT_AWAY
-            code = self._nodes.hear(node, told, instead=instead)
+            instead = ErrorCode.BUNDLE if is_gated else ErrorCode.AGENT_AWAY
+            code = self._nodes.hear(node, answer, instead=instead)
             if code is not None and self._report is not None:
-                self._report(told.site_id if told else "", node, code)
+                self._report(answer.site_id if answer else "", node, code)
 
     def _challenge(self, node: int) -> None:
         header, payload = StatusRequest(challenge=self._nodes.challenge(node)).encode()
@@ -241,20 +241,20 @@ class GridLink:
         A node answers in the order of what it was sent. If it has answered a later question but
         not the request, it was restarted in between and the request is pushed again.
         """
-        asked = {node for node, _ in self._asked.values()}
+        busy = {node for node, _ in self._asked.values()}
         now = time.monotonic()
         for pending in waiting:
             if pending.message_id is None:
                 continue
             if self._answered.get(pending.node, pending.pushed_at) > pending.pushed_at:
                 pending.message_id = None
-            elif pending.node not in asked and now - pending.pushed_at > CHASE_S:
+            elif pending.node not in busy and now - pending.pushed_at > CHASE_S:
                 self._challenge(pending.node)
 
 
 @contextmanager
 def _transport() -> Iterator[None]:
-    """Turn whatever Flower raises into one error that a new Flower run cures."""
+    """Turn whatever Flower raises into one error that a new Flower run fixes."""
     try:
         yield
     except TumorboardError:

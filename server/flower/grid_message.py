@@ -21,11 +21,11 @@ def pack(method: str, header: str, payload: bytes) -> RecordDict:
     A small payload travels inside the one record: Flower sends every part of a message, and
     every chunk of an array, in a request of its own.
     """
-    told: dict[str, str | bytes] = {"method": method, "header": header}
+    fields: dict[str, str | bytes] = {"method": method, "header": header}
     if len(payload) <= INLINE_BYTES:
-        return RecordDict({CONFIG: ConfigRecord({**told, PAYLOAD: payload})})
+        return RecordDict({CONFIG: ConfigRecord({**fields, PAYLOAD: payload})})
     array = Array(np.frombuffer(payload, dtype=np.uint8))
-    return RecordDict({CONFIG: ConfigRecord({**told}), ARRAYS: ArrayRecord({PAYLOAD: array})})
+    return RecordDict({CONFIG: ConfigRecord({**fields}), ARRAYS: ArrayRecord({PAYLOAD: array})})
 
 
 def read_reply(method: str, content: RecordDict) -> WireMessage | Refusal:

@@ -2,7 +2,7 @@
 
 - A signed request of a SuperNode counts once; see `server.flower.request_replay`.
 - `/v1/control`, and every path that is neither a SuperNode's nor an app's, needs the secret that
-  lies in the coordinator's folder. Without it whoever reaches the port with the CA file could
+  is in the coordinator's folder. Without it whoever reaches the port with the CA file could
   start runs.
 - Refused callers, and what was done over `/v1/control`, get a line in the signed audit log; so do
   callers that break off TLS because they do not trust the certificate.
@@ -39,7 +39,7 @@ from server.flower.flower_internals import (
     run_superlink,
 )
 from server.flower.refusal_log import Caller, RefusalLog
-from server.flower.request_replay import SeenRequests
+from server.flower.request_replay import RequestHistory
 
 OPEN = frozenset({"/health", "/v1/fleet"})
 """Asked by whoever looks whether a server is there, the doctors among them."""
@@ -62,7 +62,7 @@ class Guard:
 
     def __init__(self, app: ASGIApp, *, log: RefusalLog, secret: Path) -> None:
         self._app, self._log, self._secret = app, log, secret
-        self._seen = SeenRequests()
+        self._seen = RequestHistory()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Refuse a call, or pass it on and look at what becomes of it."""
@@ -75,10 +75,10 @@ class Guard:
             self._note(scope, headers, code, str(status))
             await JSONResponse({"detail": str(code)}, status)(scope, receive, send)
             return
-        watched = _Watched(send)
-        await self._app(scope, receive, watched)
-        if watched.status >= 400:
-            self._after_refusal(scope, headers, watched)
+        watcher = _Watched(send)
+        await self._app(scope, receive, watcher)
+        if watcher.status >= 400:
+            self._after_refusal(scope, headers, watcher)
         elif path.startswith(CONTROL) and not path.removeprefix(CONTROL).startswith(READS):
             self._log.note(Caller("control_called", path=path, address=_address(scope)))
 
@@ -92,10 +92,10 @@ class Guard:
             return (ErrorCode.REPLAYED, 425) if self._seen.is_copy(key, stamp) else (None, 0)
         if path.startswith(RUNTIME) or path in OPEN:
             return None, 0
-        shown = headers.get(CONTROL_HEADER, "").encode()
+        secret = headers.get(CONTROL_HEADER, "").encode()
         return (
             (None, 0)
-            if hmac.compare_digest(shown, self._expected())
+            if hmac.compare_digest(secret, self._expected())
             else (ErrorCode.INTERFACE, 403)
         )
 
@@ -105,27 +105,27 @@ class Guard:
         except OSError:
             return os.urandom(32)
 
-    def _after_refusal(self, scope: Scope, headers: Headers, watched: _Watched) -> None:
-        path, said = str(scope["path"]), watched.flower_code
-        if path.startswith(FLEET) and (watched.status == 401 or said in KEY_REFUSED):
-            if watched.status == 401:
+    def _after_refusal(self, scope: Scope, headers: Headers, watcher: _Watched) -> None:
+        path, flower_code = str(scope["path"]), watcher.flower_code
+        if path.startswith(FLEET) and (watcher.status == 401 or flower_code in KEY_REFUSED):
+            if watcher.status == 401:
                 self._seen.forget(headers.get(KEY_HEADER, ""), headers.get(STAMP_HEADER, ""))
             code = ErrorCode.NODE_KEY
-        elif path.startswith(FLEET) and watched.status in (400, 415, 422):
+        elif path.startswith(FLEET) and watcher.status in (400, 415, 422):
             code = ErrorCode.PROTOCOL
-        elif watched.status in (401, 404, 405) and path not in OPEN:
+        elif watcher.status in (401, 404, 405) and path not in OPEN:
             code = ErrorCode.INTERFACE
         else:
             return  # the run is over, or the SuperLink itself is in trouble
-        self._note(scope, headers, code, str(said or watched.status))
+        self._note(scope, headers, code, str(flower_code or watcher.status))
 
-    def _note(self, scope: Scope, headers: Headers, code: ErrorCode, said: str) -> None:
+    def _note(self, scope: Scope, headers: Headers, code: ErrorCode, flower_code: str) -> None:
         try:
             key = b64decode(headers.get(KEY_HEADER, ""), validate=True)
         except ValueError:
             key = b""
         path = str(scope["path"])[:UNSEEN].encode("ascii", "replace").decode()
-        caller = Caller("caller_refused", str(code), path, _address(scope), key, said)
+        caller = Caller("caller_refused", str(code), path, _address(scope), key, flower_code)
         self._log.note(caller)
 
 
@@ -164,9 +164,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m server.flower.guarded_superlink")
     parser.add_argument("--consortium", type=Path, required=True, help="the coordinator's folder")
     parser.add_argument("--control-secret", type=Path, required=True, help="file of the secret")
-    given, rest = parser.parse_known_args()
-    log = RefusalLog(ConsortiumFolder.open(given.consortium))
-    guard = Middleware(Guard, log=log, secret=given.control_secret)
+    options, rest = parser.parse_known_args()
+    log = RefusalLog(ConsortiumFolder.open(options.consortium))
+    guard = Middleware(Guard, log=log, secret=options.control_secret)
 
     def note_alert(alert: str) -> None:
         log.note(Caller("caller_refused", str(ErrorCode.CERTIFICATE), said=alert))

@@ -34,11 +34,11 @@ class NodeEnrolment:
             return
         roster, nodes = present_roster(self._folder), registered_nodes(self._folder)
         audit = audit_log(self._folder)
-        admitted = {member.node_key: member.site_id for member in roster.admitted}
-        for key in sorted(set(nodes) - set(admitted)):
+        site_of = {member.node_key: member.site_id for member in roster.admitted}
+        for key in sorted(set(nodes) - set(site_of)):
             unregister_node(self._folder, nodes[key])
             audit.append("node_unregistered", node=nodes[key])
-        for key, site_id in admitted.items():
+        for key, site_id in site_of.items():
             if key not in nodes:
                 node = register_node(self._folder, site_id, key)
                 audit.append("node_registered", site=site_id, node=node)

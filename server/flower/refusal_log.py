@@ -26,7 +26,7 @@ from server.consortium.consortium_folder import ConsortiumFolder
 from server.consortium.provision import audit_log
 
 REPEAT_S = 10.0
-"""The same refusal is written once in so many seconds; the line after it says how many came."""
+"""The same refusal is written once in this many seconds; the next line counts the repeats."""
 
 MINUTE_S = 60.0
 MOST_A_MINUTE = 120
@@ -91,9 +91,9 @@ class RefusalLog:
         if now - self._minute > MINUTE_S:
             self._minute, self._lines = now, 0
             old = [c for c, at in self._written.items() if now - at > MINUTE_S]
-            for gone in old:
-                del self._written[gone]
-                self._repeats.pop(gone, None)
+            for key in old:
+                del self._written[key]
+                self._repeats.pop(key, None)
         recent = now - self._written.get(caller, -REPEAT_S) < REPEAT_S
         if recent or self._lines >= MOST_A_MINUTE:
             if caller in self._written:
@@ -122,8 +122,8 @@ class RefusalLog:
             key = load_pem_public_key(node_key)
             if not isinstance(key, EllipticCurvePublicKey):
                 return ""
-            shown = key.public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode("ascii")
+            text = key.public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode("ascii")
             members = self._folder.roster().members
         except (ValueError, UnsupportedAlgorithm, TumorboardError):
             return ""
-        return next((m.site_id for m in members if m.node_key == shown), "")
+        return next((m.site_id for m in members if m.node_key == text), "")

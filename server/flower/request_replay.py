@@ -2,7 +2,7 @@
 
 Flower's node authentication signs a time stamp and nothing else, and accepts it for 305 s: whoever
 reads one request, in a proxy for instance, could send it again, or put its headers before a
-message of his own. A SuperNode signs every request anew, so the same time stamp under the same
+message of his own. A SuperNode signs every request again, so the same time stamp under the same
 key is a copy.
 """
 
@@ -19,7 +19,7 @@ KEPT_S = STAMP_VALID_S + 15.0
 MOST_KEPT = 1_000_000
 
 
-class SeenRequests:
+class RequestHistory:
     """Time stamps by key, for as long as they could be used again."""
 
     def __init__(self) -> None:

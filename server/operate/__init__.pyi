@@ -20,9 +20,9 @@ from server.operate.metric_export import log_to_mlflow as log_to_mlflow
 from server.operate.metric_export import read_metric_history as read_metric_history
 from server.operate.metric_export import write_tensorboard as write_tensorboard
 from server.operate.run_control import follow_run as follow_run
+from server.operate.run_control import request_run as request_run
 from server.operate.run_control import stop_run as stop_run
 from server.operate.run_control import take_down as take_down
-from server.operate.run_control import want_run as want_run
 from server.operate.run_folder import RunFolder as RunFolder
 from server.operate.run_folder import find_run as find_run
 from server.operate.run_folder import new_run as new_run

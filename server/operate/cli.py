@@ -28,7 +28,7 @@ def page(
     public_name: PublicNameOption = None,
     json_output: JsonOption = False,
 ) -> None:
-    """Serve a read-only page about a run: sites, time left, curves, budget, problems and cures.
+    """Serve a read-only page about a run: sites, time left, curves, budget, problems and fixes.
 
     It reads the folder and writes nothing. It listens on this machine alone unless a
     --public-name says otherwise.

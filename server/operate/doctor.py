@@ -38,9 +38,9 @@ def examine_server(root: Path) -> list[Finding]:
         ConfigError: There is no consortium in the folder.
     """
     folder = ConsortiumFolder.open(root)
-    begun = load_certificate(folder.ca_cert).not_valid_before_utc.timestamp()
+    valid_from = load_certificate(folder.ca_cert).not_valid_before_utc.timestamp()
     checks: list[tuple[str, Check]] = [
-        *check_machine(folder.root, not_before=lambda: begun),
+        *check_machine(folder.root, not_before=lambda: valid_from),
         ("permissions", lambda: check_secrets(_secrets(folder))),
         ("certificates", lambda: certificate_findings(folder)),
         ("ports", lambda: _ports(folder)),
@@ -66,13 +66,13 @@ def certificate_findings(folder: ConsortiumFolder) -> Iterator[Finding]:
     cure = "provision a new consortium before that day; hospitals install a new kit"
     yield _expiry("authority", days_left(authority), cure)
     if not is_issued_by(server, authority):
-        found = f"{folder.server_cert} is not signed by {folder.ca_cert}"
-        yield Finding("certificates", "problem", found, f"`{rotate}`")
+        text = f"{folder.server_cert} is not signed by {folder.ca_cert}"
+        yield Finding("certificates", "problem", text, f"`{rotate}`")
     host = split_address(folder.consortium().address)[0]
     if host not in names_of(server):
-        found = f"hospitals call {host}, which is not on the server certificate"
+        text = f"hospitals call {host}, which is not on the server certificate"
         yield Finding(
-            "certificates", "problem", found, f"add it to sans in {folder.config}, then `{rotate}`"
+            "certificates", "problem", text, f"add it to sans in {folder.config}, then `{rotate}`"
         )
 
 
@@ -110,8 +110,8 @@ def _superlink(folder: ConsortiumFolder) -> Iterator[Finding]:
 def _roster(folder: ConsortiumFolder) -> Iterator[Finding]:
     roster = present_roster(folder)
     if roster.admitted:
-        found = f"version {roster.version}: {len(roster.admitted)} admitted hospitals"
-        yield Finding("roster", "ok", found)
+        message = f"version {roster.version}: {len(roster.admitted)} admitted hospitals"
+        yield Finding("roster", "ok", message)
     else:
         cure = "`tumorboard server admit` for each hospital's request"
         yield Finding("roster", "warning", "no hospital is admitted yet", cure)
@@ -124,16 +124,16 @@ def _audit(folder: ConsortiumFolder) -> Iterator[Finding]:
 
 def _bundle(folder: ConsortiumFolder) -> Iterator[Finding]:
     digest = bundle_digest()
-    sent: dict[str, object] = {}
+    kits: dict[str, object] = {}
     for record in read_audit(folder.audit):
         if record.event == "kit_written":
-            sent[record.site] = record.facts.get("bundle")
-    admitted = {member.site_id for member in folder.roster().admitted}
-    old = sorted(site for site, bundle in sent.items() if site in admitted and bundle != digest)
+            kits[record.site] = record.facts.get("bundle")
+    site_ids = {member.site_id for member in folder.roster().admitted}
+    old = sorted(site for site, bundle in kits.items() if site in site_ids and bundle != digest)
     if old:
         cure = "write these kits again: `tumorboard server kit`; the hospitals install them"
-        found = f"the kits of {', '.join(old)} allow another bundle than this version sends"
-        yield Finding("bundle", "problem", found, cure)
+        message = f"the kits of {', '.join(old)} allow another bundle than this version sends"
+        yield Finding("bundle", "problem", message, cure)
     else:
         yield Finding("bundle", "ok", f"digest {digest[:12]}")
 

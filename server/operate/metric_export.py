@@ -1,6 +1,6 @@
 """Export the metrics of a run by round: as a table, to TensorBoard files, or to MLflow.
 
-Both trackers are optional and are imported when they are asked for. Nothing is sent anywhere but to
+Both trackers are optional and are imported when they are requested. Nothing is sent anywhere but to
 where the coordinator points.
 """
 
@@ -111,10 +111,10 @@ def read_metric_history(folder: Path) -> MetricHistory:
 def _final(report: Path, history: Sequence[RoundRecord]) -> Iterator[Point]:
     """Yield the metrics over all sites that a report states; none before there is one."""
     try:
-        found = dict(json.loads(report.read_text(encoding="utf-8"))["global"])
+        metrics = dict(json.loads(report.read_text(encoding="utf-8"))["global"])
     except (OSError, ValueError, KeyError, TypeError):
         return
-    for name, value in found.items():
+    for name, value in metrics.items():
         if isinstance(value, int | float) and not isinstance(value, bool):
             yield Point(f"{FINAL}/{name}", history[-1].round if history else 0, float(value))
 

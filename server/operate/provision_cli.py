@@ -46,24 +46,24 @@ def provision(
     """
     output = Output(json_output)
     if rotate:
-        opened = operate.ConsortiumFolder.open(folder)
-        operate.rotate_server_certificate(opened)
+        consortium = operate.ConsortiumFolder.open(folder)
+        operate.rotate_server_certificate(consortium)
         output.say("New server certificate. Start the SuperLink and the proxy again to use it.")
     else:
-        called = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-        operate.provision(folder, name=name, address=called, listen=listen, sans=san or [])
-        opened = operate.ConsortiumFolder.open(folder)
-        output.say(f"Consortium: {opened.root}")
-        output.say(f"Keep offline copies of {opened.ca_key} and {opened.roster_key}.")
+        address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        operate.provision(folder, name=name, address=address, listen=listen, sans=san or [])
+        consortium = operate.ConsortiumFolder.open(folder)
+        output.say(f"Consortium: {consortium.root}")
+        output.say(f"Keep offline copies of {consortium.ca_key} and {consortium.roster_key}.")
         output.say("Next: `tumorboard server admit` for each hospital's request.")
-    left = operate.days_left(operate.load_certificate(opened.server_cert))
+    left = operate.days_left(operate.load_certificate(consortium.server_cert))
     output.say(f"The server certificate is valid for {left:.0f} days.")
     output.result(
         {
-            "folder": str(opened.root),
-            **opened.consortium().model_dump(mode="json"),
+            "folder": str(consortium.root),
+            **consortium.consortium().model_dump(mode="json"),
             "certificate_days_left": round(left, 1),
-            "roster_key": opened.roster_public_key(),
+            "roster_key": consortium.roster_public_key(),
         }
     )
 
@@ -84,22 +84,22 @@ def admit(
 
     Compare the fingerprint with the hospital by telephone before you send the kit.
     """
-    opened = operate.ConsortiumFolder.open(folder)
+    consortium = operate.ConsortiumFolder.open(folder)
     if kit is not None:
         operate.check_kit_folder(kit)
-    asked, grown = operate.admit(opened, request)
+    join_request, new_roster = operate.admit(consortium, request)
     output = Output(json_output)
-    output.say(f"Admitted: {asked.site_id} (roster version {grown.version})")
-    output.say(f"Fingerprint of the request, compare by telephone: {asked.fingerprint}")
+    output.say(f"Admitted: {join_request.site_id} (roster version {new_roster.version})")
+    output.say(f"Fingerprint of the request, compare by telephone: {join_request.fingerprint}")
     facts: dict[str, object] = {
-        "site_id": asked.site_id,
-        "fingerprint": asked.fingerprint,
-        "identity": asked.identity,
-        "roster_version": grown.version,
+        "site_id": join_request.site_id,
+        "fingerprint": join_request.fingerprint,
+        "identity": join_request.identity,
+        "roster_version": new_roster.version,
     }
     if kit is not None:
         digest = operate.bundle_digest()
-        connection = operate.write_kit(opened, asked.site_id, kit, bundle_digest=digest)
+        connection = operate.write_kit(consortium, join_request.site_id, kit, bundle_digest=digest)
         output.say(f"Site kit: {kit}; its fingerprint: {connection.fingerprint}")
         facts |= {"kit": str(kit), "kit_fingerprint": connection.fingerprint}
     else:
@@ -150,8 +150,8 @@ def kit(
     json_output: JsonOption = False,
 ) -> None:
     """Write the kit that one admitted hospital installs; it holds no secret."""
-    opened = operate.ConsortiumFolder.open(folder)
-    connection = operate.write_kit(opened, site, out, bundle_digest=operate.bundle_digest())
+    consortium = operate.ConsortiumFolder.open(folder)
+    connection = operate.write_kit(consortium, site, out, bundle_digest=operate.bundle_digest())
     output = Output(json_output)
     output.say(f"Site kit for {site}: {out}")
     output.say(f"Fingerprint, compare by telephone: {connection.fingerprint}")

@@ -36,13 +36,13 @@ def up(
     Registers admitted hospitals, takes revoked ones back, restarts whatever ends. Runs until it
     is interrupted, or `tumorboard server stop --down`.
     """
-    opened, output = operate.ConsortiumFolder.open(folder), Output(json_output)
+    consortium, output = operate.ConsortiumFolder.open(folder), Output(json_output)
     if background:
-        operate.serve_in_background(opened)
-        output.say(f"The SuperLink serves at {opened.consortium().listen}.")
-        output.result({"folder": str(opened.root), "listen": opened.consortium().listen})
+        operate.serve_in_background(consortium)
+        output.say(f"The SuperLink serves at {consortium.consortium().listen}.")
+        output.result({"folder": str(consortium.root), "listen": consortium.consortium().listen})
         return
-    operate.serve(opened, output)
+    operate.serve(consortium, output)
 
 
 @app.command(epilog="Example: tumorboard server run consortium study.yaml")
@@ -56,9 +56,9 @@ def run(
 
     Needs `tumorboard server up`. Interrupting this command does not stop the run.
     """
-    opened = operate.ConsortiumFolder.open(folder)
-    made = operate.new_run(opened, operate.Study.from_yaml(study))
-    _go(opened, made, follow=follow, output=Output(json_output))
+    consortium = operate.ConsortiumFolder.open(folder)
+    run_folder = operate.new_run(consortium, operate.Study.from_yaml(study))
+    _start(consortium, run_folder, follow=follow, output=Output(json_output))
 
 
 @app.command(epilog="Example: tumorboard server status consortium")
@@ -68,10 +68,10 @@ def status(
     json_output: JsonOption = False,
 ) -> None:
     """Show the SuperLink's health, the run's phase, round and time left, and every site."""
-    told = operate.read_server_status(folder, run)
+    report = operate.read_server_status(folder, run)
     output = Output(json_output)
-    if told["server"] is not None:
-        server = told["server"]
+    if report["server"] is not None:
+        server = report["server"]
         output.say(f"SuperLink {server['listen']}: {server['health']}")
         rows = [
             [name, child["pid"], child["restarts"], child["log"]]
@@ -80,8 +80,8 @@ def status(
         output.table("Processes", ["process", "pid", "restarts", "log"], rows)
         for warning in server["warnings"]:
             output.say(f"warning: {warning['found']}\n  fix: {warning['cure']}")
-    _say_run(told["run"], output)
-    output.result(told)
+    _say_run(report["run"], output)
+    output.result(report)
 
 
 @app.command(epilog="Example: tumorboard server stop consortium")
@@ -95,18 +95,18 @@ def stop(
     json_output: JsonOption = False,
 ) -> None:
     """Stop a run after the round in flight; what is committed stays."""
-    opened, output = operate.ConsortiumFolder.open(folder), Output(json_output)
-    stopped = operate.stop_run(opened, run, now=now, must_exist=not down or run is not None)
-    if stopped is not None:
-        state = stopped.state()
-        done = state is not None and state.phase == "done"
-        more = "is done." if done else "has stopped; `tumorboard server resume` continues it."
-        output.say(f"{stopped.name} {more}")
-    was_running = operate.take_down(opened) if down else None
+    consortium, output = operate.ConsortiumFolder.open(folder), Output(json_output)
+    target = operate.stop_run(consortium, run, now=now, must_exist=not down or run is not None)
+    if target is not None:
+        state = target.state()
+        is_done = state is not None and state.phase == "done"
+        more = "is done." if is_done else "has stopped; `tumorboard server resume` continues it."
+        output.say(f"{target.name} {more}")
+    was_running = operate.take_down(consortium) if down else None
     if down:
         output.say("The SuperLink has ended." if was_running else "The SuperLink was not running.")
-    told = {"run": stopped.name if stopped else None, "down": down, "was_running": was_running}
-    output.result(told)
+    result = {"run": target.name if target else None, "down": down, "was_running": was_running}
+    output.result(result)
 
 
 @app.command(epilog="Example: tumorboard server resume consortium")
@@ -117,35 +117,35 @@ def resume(
     json_output: JsonOption = False,
 ) -> None:
     """Continue a stopped or failed run after its last committed round, with identical bytes."""
-    opened = operate.ConsortiumFolder.open(folder)
-    _go(opened, operate.find_run(opened, run), follow=follow, output=Output(json_output))
+    consortium = operate.ConsortiumFolder.open(folder)
+    _start(consortium, operate.find_run(consortium, run), follow=follow, output=Output(json_output))
 
 
-def _go(
-    folder: operate.ConsortiumFolder, made: operate.RunFolder, *, follow: bool, output: Output
+def _start(
+    folder: operate.ConsortiumFolder, run: operate.RunFolder, *, follow: bool, output: Output
 ) -> None:
 
-    operate.want_run(folder, made)
-    told: dict[str, object] = {"run": made.name, "folder": str(made.path)}
+    operate.request_run(folder, run)
+    result: dict[str, object] = {"run": run.name, "folder": str(run.path)}
     if follow:
-        told["report"] = str(operate.follow_run(made, output))
-        output.say(f"Report: {told['report']}")
-    elif made.is_wanted:
-        output.say(f"{made.name} is under way; see `tumorboard server status`.")
+        result["report"] = str(operate.follow_run(run, output))
+        output.say(f"Report: {result['report']}")
+    elif run.is_requested:
+        output.say(f"{run.name} is under way; see `tumorboard server status`.")
     else:
-        output.say(f"{made.name} is done; `tumorboard server report` writes its report.")
-    output.result(told)
+        output.say(f"{run.name} is done; `tumorboard server report` writes its report.")
+    output.result(result)
 
 
-def _say_run(told: dict[str, Any] | None, output: Output) -> None:
-    if told is None:
+def _say_run(report: dict[str, Any] | None, output: Output) -> None:
+    if report is None:
         output.say("No run yet.")
         return
-    left = f", {clock(told['eta_s'])} left" if told["eta_s"] is not None else ""
-    done = f"round {told['round']} of {told['rounds']}"
-    output.say(f"run {told['name']}: {told['phase']}, {done}{left}")
-    if told["reason"]:
-        output.say(f"reason: {told['reason']}")
+    left = f", {clock(report['eta_s'])} left" if report["eta_s"] is not None else ""
+    progress = f"round {report['round']} of {report['rounds']}"
+    output.say(f"run {report['name']}: {report['phase']}, {progress}{left}")
+    if report["reason"]:
+        output.say(f"reason: {report['reason']}")
     rows = [
         [
             name,
@@ -154,10 +154,10 @@ def _say_run(told: dict[str, Any] | None, output: Output) -> None:
             site["last_round"],
             site["epsilon_spent"],
         ]
-        for name, site in sorted(told["sites"].items())
+        for name, site in sorted(report["sites"].items())
     ]
     output.table("Sites", ["site", "state", "refused", "last round", "epsilon spent"], rows)
-    for name, site in sorted(told["sites"].items()):
+    for name, site in sorted(report["sites"].items()):
         if site["cure"]:
             code = site["refusal_code"] or site["dropped"]
             output.say(f"{name}: [{code}] {operate.guide_of(code).happened}\n  fix: {site['cure']}")

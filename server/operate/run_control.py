@@ -31,7 +31,7 @@ OTHER_CODE = (
 )
 
 
-def want_run(folder: ConsortiumFolder, run: RunFolder) -> None:
+def request_run(folder: ConsortiumFolder, run: RunFolder) -> None:
     """Have the server start a run, or continue it, and keep it going.
 
     Raises:
@@ -45,7 +45,7 @@ def want_run(folder: ConsortiumFolder, run: RunFolder) -> None:
         )
     state = run.state()
     if state is None or state.phase != "done":
-        run.want()
+        run.request_start()
 
 
 def follow_run(run: RunFolder, output: Output) -> Path:
@@ -87,7 +87,7 @@ def stop_run(
         return None
     state = run.state()
     if state is not None and state.phase in ENDED and not run.is_held:
-        run.unwant()
+        run.cancel_request()
         return run
     run.ask_to_stop()
     if now and run.is_held and run.flower_run is not None:
@@ -128,17 +128,17 @@ def take_down(folder: ConsortiumFolder) -> bool:
 
 def _until_ended(run: RunFolder, progress: Progress) -> RunState:
     folder = ConsortiumFolder(run.path.parent.parent)
-    shown: int | None = None  # rounds, once the first state was seen
+    last_round: int | None = None  # rounds, once the first state was seen
     seen_up = time.monotonic()
     while True:
         state = run.state()
         if state is not None:
-            if shown is None:
+            if last_round is None:
                 progress.skip(state.round, state.phase)
-            elif state.round > shown:
-                progress.advance(state.round - shown, state.phase)
-            shown = state.round
-            if state.phase in ENDED and not run.is_wanted:
+            elif state.round > last_round:
+                progress.advance(state.round - last_round, state.phase)
+            last_round = state.round
+            if state.phase in ENDED and not run.is_requested:
                 return state
         now = time.monotonic()
         seen_up = now if running_server(folder) is not None else seen_up

@@ -44,22 +44,22 @@ class RunFolder:
         return self.path / STUDY_FILE
 
     @property
-    def is_wanted(self) -> bool:
+    def is_requested(self) -> bool:
         """Whether `tumorboard server up` is to keep the run going."""
         return (self.path / WANTED_FILE).exists()
 
-    def want(self) -> None:
-        """Have the run kept going until it ends."""
+    def request_start(self) -> None:
+        """Request that the run be started and kept going until it ends."""
         (self.path / STOP_FILE).unlink(missing_ok=True)
         write_text(self.path / WANTED_FILE, "")
 
-    def unwant(self) -> None:
-        """Have nobody start the run again."""
+    def cancel_request(self) -> None:
+        """Cancel the request, so that nobody starts the run again."""
         (self.path / WANTED_FILE).unlink(missing_ok=True)
 
     def ask_to_stop(self) -> None:
         """Ask the run to stop after the round in flight."""
-        self.unwant()
+        self.cancel_request()
         write_text(self.path / STOP_FILE, "")
 
     @property
@@ -114,15 +114,15 @@ def find_run(folder: ConsortiumFolder, name: str | None) -> RunFolder:
         ConfigError: There is none.
     """
     runs = all_runs(folder)
-    found = [run for run in runs if name in (None, run.name)]
-    if not found:
+    matches = [run for run in runs if name in (None, run.name)]
+    if not matches:
         raise ConfigError(
             f"there is no run '{name}'" if name else "there is no run yet",
             where=str(folder.runs),
             why=f"runs: {', '.join(run.name for run in runs) or 'none'}",
             cure="start one with `tumorboard server run`",
         )
-    return max(found, key=lambda run: run.path.stat().st_mtime)
+    return max(matches, key=lambda run: run.path.stat().st_mtime)
 
 
 def all_runs(folder: ConsortiumFolder) -> list[RunFolder]:

@@ -1,6 +1,6 @@
 """Run the coordinator's processes, and keep requested runs going, also after interruptions.
 
-A run is started anew when nobody holds its folder and it has not ended by itself; it continues
+A run is started again when nobody holds its folder and it has not ended by itself; it continues
 after the last committed round. A run that ended with a reason (done, failed, stopped) is left.
 """
 
@@ -27,17 +27,17 @@ from server.operate.run_folder import ENDED, RunFolder, all_runs
 LOOK_S = 1.0
 READY_S = 90.0
 START_S = 90.0
-"""A started run has so long to take its folder before it counts as lost."""
+"""Seconds in which a started run must take its folder before it counts as lost."""
 
 MAX_STARTS = 8
-"""Starts without a newly committed round before a run is given up."""
+"""Starts without a newly committed round before a run is abandoned."""
 
 LONGEST_PAUSE_S = 30.0
 _log = logging.getLogger("tumorboard.server")
 
 
 @dataclass
-class _Kept:
+class _RunRecord:
     """What is known about a run that is kept going."""
 
     starts: int = 0
@@ -57,7 +57,7 @@ class RunKeeper:
     def __init__(self, folder: ConsortiumFolder) -> None:
         self._folder = folder
         self._nodes = NodeEnrolment(folder)
-        self._kept: dict[str, _Kept] = {}
+        self._kept: dict[str, _RunRecord] = {}
         self._said = ""
 
     def run(self, stop: threading.Event) -> None:
@@ -83,10 +83,10 @@ class RunKeeper:
                 audit_log(self._folder).append("roster_refused", code=str(error.code))
 
     def _look_after_all(self) -> None:
-        wanted = {run.name: run for run in all_runs(self._folder) if run.is_wanted}
-        self._kept = {name: self._kept.get(name, _Kept()) for name in wanted}
+        requested = {run.name: run for run in all_runs(self._folder) if run.is_requested}
+        self._kept = {name: self._kept.get(name, _RunRecord()) for name in requested}
         errors = []
-        for run in wanted.values():
+        for run in requested.values():
             try:
                 self.look_after(run, time.monotonic())
             except TumorboardError as error:  # the other runs must not wait for this one
@@ -100,35 +100,35 @@ class RunKeeper:
         Raises:
             RunError: Flower does not take it, or its state is damaged.
         """
-        kept = self._kept.setdefault(run.name, _Kept())
+        record = self._kept.setdefault(run.name, _RunRecord())
         changed_at = run.changed_at  # before the lock: a server app takes that, then writes
         if run.is_held:
-            kept.waiting_until = 0.0
+            record.waiting_until = 0.0
             return
-        if now < kept.waiting_until and changed_at == kept.state_at_start:
+        if now < record.waiting_until and changed_at == record.state_at_start:
             return  # on its way
         state = run.state()
-        ended = state is not None and state.phase in ENDED and not _is_lost(state.reason)
-        if ended and (kept.starts or (state is not None and state.phase == "done")):
-            run.unwant()
+        has_ended = state is not None and state.phase in ENDED and not _is_lost(state.reason)
+        if has_ended and (record.starts or (state is not None and state.phase == "done")):
+            run.cancel_request()
             self._kept.pop(run.name)
             return
-        if now < kept.not_before:
+        if now < record.not_before:
             return
-        reached = state.round if state is not None else 0
-        kept.starts = kept.starts + 1 if reached <= kept.round else 1
-        kept.round = reached
-        if kept.starts > MAX_STARTS:
+        last_round = state.round if state is not None else 0
+        record.starts = record.starts + 1 if last_round <= record.round else 1
+        record.round = last_round
+        if record.starts > MAX_STARTS:
             self._give_up(run)
             return
-        kept.not_before = now + min(2.0**kept.starts, LONGEST_PAUSE_S)
+        record.not_before = now + min(2.0**record.starts, LONGEST_PAUSE_S)
         config = {"study": str(run.study_file), "run-dir": str(run.path)}
         run.note_flower_run(start_run(self._folder, config))
-        kept.state_at_start = run.changed_at
-        kept.waiting_until = now + START_S
+        record.state_at_start = run.changed_at
+        record.waiting_until = now + START_S
 
     def _give_up(self, run: RunFolder) -> None:
-        run.unwant()
+        run.cancel_request()
         self._kept.pop(run.name)
         state = run.state()
         if state is not None:
@@ -137,7 +137,7 @@ class RunKeeper:
 
 
 def _is_lost(reason: str | None) -> bool:
-    """Return whether a run ended for want of Flower, not by its own reason."""
+    """Return whether a run ended because Flower was missing, not for a reason of its own."""
     return (reason or "").startswith(str(ErrorCode.TRANSPORT))
 
 

@@ -31,14 +31,14 @@ def read_server_status(folder: Path, name: str | None = None) -> dict[str, Any]:
     """
     consortium = ConsortiumFolder(folder.resolve())
     if not consortium.config.is_file():
-        found = run_status(RunFolder(folder))
-        if found is None:
+        status = run_status(RunFolder(folder))
+        if status is None:
             raise ConfigError(
                 "there is no run and no consortium in this folder",
                 where=str(folder),
                 cure="check the path",
             )
-        return {"server": None, "run": found, "runs": [found["name"]]}
+        return {"server": None, "run": status, "runs": [status["name"]]}
     runs = all_runs(consortium)
     latest = find_run(consortium, name) if runs or name else None
     return {
@@ -53,15 +53,15 @@ def run_status(run: RunFolder) -> dict[str, Any] | None:
     progress = run_progress(run.path)
     if progress is None:
         return None
-    told = progress.as_dict() | {"name": run.name, "is_held": run.is_held}
+    status = progress.as_dict() | {"name": run.name, "is_held": run.is_held}
     for name, site in progress.state.sites.items():
         code = site.refusal_code or progress.dropped.get(name)
-        told["sites"][name] |= {
+        status["sites"][name] |= {
             "state": _words(site),
             "dropped": progress.dropped.get(name),
             "cure": guide_of(code).cure if code and code != SILENT else None,
         }
-    return told
+    return status
 
 
 def _server(folder: ConsortiumFolder) -> dict[str, Any]:

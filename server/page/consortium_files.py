@@ -49,25 +49,25 @@ class ConsortiumFiles:
 
 def read_consortium(folder: Path, now: datetime) -> ConsortiumFiles | None:
     """Return what a coordinator's folder says, or None if it is none; never fails."""
-    opened = ConsortiumFolder(folder.absolute())
-    if not opened.config.is_file():
+    paths = ConsortiumFolder(folder.absolute())
+    if not paths.config.is_file():
         return None
     problems: list[Problem] = []
-    consortium = attempt(opened.consortium, problems, weight="warns", cure=SERVE_AS)
-    roster = attempt(opened.roster, problems, weight="warns", cure=SERVE_AS)
+    consortium = attempt(paths.consortium, problems, weight="warns", cure=SERVE_AS)
+    roster = attempt(paths.roster, problems, weight="warns", cure=SERVE_AS)
     certificate = attempt(
-        lambda: load_certificate(opened.server_cert), problems, weight="warns", cure=SERVE_AS
+        lambda: load_certificate(paths.server_cert), problems, weight="warns", cure=SERVE_AS
     )
     days = None if certificate is None else days_left(certificate, now)
     problems += [] if days is None else _expiry(days)
-    audit = audit_tail(opened.audit)
-    processes = process_rows(status_file(opened), {"superlink": "superlink_health"})
+    audit = audit_tail(paths.audit)
+    processes = process_rows(status_file(paths), {"superlink": "superlink_health"})
     return ConsortiumFiles(
         folder=folder,
         consortium=consortium,
         certificate_days=days,
         roster=roster,
-        runs=_runs(opened.runs),
+        runs=_runs(paths.runs),
         audit=audit,
         processes=processes,
         problems=(*problems, *_running(processes), *refusals(audit)),
@@ -76,19 +76,19 @@ def read_consortium(folder: Path, now: datetime) -> ConsortiumFiles | None:
 
 def newest_run(folder: Path) -> Path:
     """Return the run a page is about: the folder itself, or the newest run of a consortium."""
-    opened = ConsortiumFolder(folder)
-    if not opened.config.is_file():
+    consortium = ConsortiumFolder(folder)
+    if not consortium.config.is_file():
         return folder
-    runs = _runs(opened.runs)
-    return runs[0] if runs else opened.runs / "none yet"
+    runs = _runs(consortium.runs)
+    return runs[0] if runs else consortium.runs / "none yet"
 
 
 def _runs(folder: Path) -> tuple[Path, ...]:
     try:
-        found = [path for path in folder.iterdir() if path.is_dir()]
+        folders = [path for path in folder.iterdir() if path.is_dir()]
     except OSError:
         return ()
-    return tuple(sorted(found, key=_touched, reverse=True))
+    return tuple(sorted(folders, key=_touched, reverse=True))
 
 
 def _touched(run: Path) -> float:

@@ -34,7 +34,7 @@ class RunFiles:
         state: Its state; None if there is none, or none that can be read.
         study: The study, likewise.
         history: Committed rounds, oldest first.
-        at_work: Whether a process holds the run; None where the system does not tell.
+        at_work: Whether a process holds the run; None where the system does not report it.
         changed: When a round or the state was last written.
         problems: Files that cannot be read.
     """
@@ -49,7 +49,7 @@ class RunFiles:
 
 
 def read_run_files(folder: Path) -> RunFiles:
-    """Return what lies in a run folder; never fails."""
+    """Return what is in a run folder; never fails."""
     problems: list[Problem] = []
     state = attempt(lambda: load_run_state(folder), problems, weight="warns", cure=CURE)
     study = attempt(lambda: _study(folder / "study.json"), problems, weight="warns", cure=CURE)
@@ -81,8 +81,8 @@ def _history(folder: Path, problems: list[Problem]) -> tuple[RoundRecord, ...]:
     for path in _rounds(folder):
         try:
             record = json.loads(path.read_text(encoding="utf-8"))
-            told = record.pop("sha256")
-            if told != sha256_hex(canonical_json(record)):
+            digest = record.pop("sha256")
+            if digest != sha256_hex(canonical_json(record)):
                 raise ValueError("digest")
             return tuple(RoundRecord.model_validate(entry) for entry in record["history"])
         except FileNotFoundError:  # a newer round took its place
@@ -99,10 +99,10 @@ def _history(folder: Path, problems: list[Problem]) -> tuple[RoundRecord, ...]:
 def _rounds(folder: Path) -> list[Path]:
     """Return the records of committed rounds, newest first."""
     try:
-        found = [path for path in folder.iterdir() if path.name.startswith("round_")]
+        folders = [path for path in folder.iterdir() if path.name.startswith("round_")]
     except OSError:
         return []
-    return sorted((path for path in found if path.suffix == ".json"), reverse=True)
+    return sorted((path for path in folders if path.suffix == ".json"), reverse=True)
 
 
 def _changed(paths: list[Path]) -> datetime | None:

@@ -50,8 +50,8 @@ def run_problems(files: RunFiles, *, now: datetime, pace: float | None) -> Itera
 
 def _stopped(state: RunState, files: RunFiles) -> Iterator[Problem]:
     if state.phase == "failed":
-        told = _REASON.match(state.reason or "")
-        code, what = told.groups() if told else (None, state.reason or "The run failed.")
+        match = _REASON.match(state.reason or "")
+        code, what = match.groups() if match else (None, state.reason or "The run failed.")
         cure = f"{guide_of(code).cure} {CONTINUE}" if code else CONTINUE
         yield Problem("stops", what, cure, code, f"round {state.round}")
     elif state.phase == "stopped":
@@ -83,9 +83,9 @@ def _refusals(state: RunState) -> Iterator[Problem]:
 def _late(files: RunFiles, now: datetime, pace: float | None) -> Iterator[Problem]:
     if pace is None or files.changed is None or files.at_work is False:
         return
-    waited = (now - files.changed).total_seconds()
-    if waited > max(LATE * pace, pace + LATE_S):
-        what = f"Nothing was committed for {waited:.0f} s; a round usually takes {pace:.0f} s."
+    waiting_s = (now - files.changed).total_seconds()
+    if waiting_s > max(LATE * pace, pace + LATE_S):
+        what = f"Nothing was committed for {waiting_s:.0f} s; a round usually takes {pace:.0f} s."
         cure = (
             "A site is slow or offline. The round closes without it at the deadline that the study "
         )
@@ -96,18 +96,18 @@ def _late(files: RunFiles, now: datetime, pace: float | None) -> Iterator[Proble
 def _thin(files: RunFiles) -> Iterator[Problem]:
     if files.study is None or not files.history or len(files.study.sites) < 2:
         return
-    needed, last = files.study.quorum.min_sites, files.history[-1]
-    if len(last.sites) == needed < len(files.study.sites):
-        what = f"Round {last.round} had {needed} sites, the fewest that count."
+    minimum, last = files.study.quorum.min_sites, files.history[-1]
+    if len(last.sites) == minimum < len(files.study.sites):
+        what = f"Round {last.round} had {minimum} sites, the fewest that count."
         cure = "If one more is missing the run stops, and can be continued later. Bring the "
         cure += "missing sites back."
         yield Problem("warns", what, cure)
 
 
 def _dropped(recent: tuple[RoundRecord, ...], *, over: bool) -> Iterator[Problem]:
-    """Yield one problem a site and code; a note if the site has answered since, or all is over."""
-    seen = Counter((site, code) for record in recent for site, code in record.dropped.items())
-    for (site_id, code), times in sorted(seen.items()):
+    """Yield one problem per site and code; a note if the site answered since, or all is over."""
+    counts = Counter((site, code) for record in recent for site, code in record.dropped.items())
+    for (site_id, code), times in sorted(counts.items()):
         rounds = [r.round for r in recent if r.dropped.get(site_id) == code]
         back = site_id in recent[-1].sites
         when = f"in round {rounds[-1]}" if times == 1 else f"in {times} of the last {len(recent)} "
@@ -136,9 +136,9 @@ def _hard_rounds(recent: tuple[RoundRecord, ...]) -> Iterator[Problem]:
 def _overspent(files: RunFiles) -> Iterator[Problem]:
     if files.state is None or files.study is None or not files.study.privacy.is_private:
         return
-    promised = files.study.privacy.epsilon
+    budget = files.study.privacy.epsilon
     for site_id, site in sorted(files.state.sites.items()):
-        if site.epsilon_spent > promised * 1.001:
-            what = f"Its ledger says epsilon {site.epsilon_spent:.4g}; {promised:g} was promised."
+        if site.epsilon_spent > budget * 1.001:
+            what = f"Its ledger says epsilon {site.epsilon_spent:.4g}; {budget:g} was promised."
             cure = "Stop the run and compare the hospital's ledger: `tumorboard audit ledger`."
             yield Problem("stops", what, cure, where=site_id)

@@ -46,7 +46,7 @@ class RunView:
         files: The run folder as it was read.
         now: When.
         problems: Heaviest first.
-        sites: One row a site.
+        sites: One row per site.
         charts: Learning curves that have points.
         consortium: The consortium whose run it is; None for a run on its own.
     """
@@ -84,8 +84,8 @@ class RunView:
     @property
     def done_rounds(self) -> int:
         """Committed rounds."""
-        committed = self.files.history[-1].round if self.files.history else 0
-        return max(committed, self.files.state.round if self.files.state else 0)
+        last_round = self.files.history[-1].round if self.files.history else 0
+        return max(last_round, self.files.state.round if self.files.state else 0)
 
     @property
     def rounds(self) -> int:

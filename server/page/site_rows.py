@@ -18,7 +18,7 @@ class SiteRow:
 
     Attributes:
         site_id: Its identifier.
-        name: Its name, if the roster tells.
+        name: Its name, if the roster states one.
         standing: In words: takes part, answered, silent, refused and why.
         well: False when somebody should look at it.
         last_round: Last round whose sum it is in; 0 before the first.
@@ -45,11 +45,11 @@ class SiteRow:
 
 def site_rows(files: RunFiles) -> list[SiteRow]:
     """Return a row for every site of the roster, or of the state while there is no study."""
-    known = files.state.sites if files.state else {}
+    states = files.state.sites if files.state else {}
     names = {entry.site_id: entry.name for entry in files.study.sites} if files.study else {}
     return [
-        _row(site_id, names.get(site_id, ""), known.get(site_id), files)
-        for site_id in [*names, *sorted(set(known) - set(names))]
+        _row(site_id, names.get(site_id, ""), states.get(site_id), files)
+        for site_id in [*names, *sorted(set(states) - set(names))]
     ]
 
 
@@ -60,8 +60,8 @@ def evaluation_promised(study: Study) -> float | None:
 
 
 def _row(site_id: str, name: str, site: SiteState | None, files: RunFiles) -> SiteRow:
-    found = site or SiteState()
-    taken = [record.round for record in files.history if site_id in record.sites]
+    state = site or SiteState()
+    rounds = [record.round for record in files.history if site_id in record.sites]
     standing, well = _standing(site_id, site, files)
     study = files.study
     private = study is not None and study.privacy.is_private
@@ -70,13 +70,13 @@ def _row(site_id: str, name: str, site: SiteState | None, files: RunFiles) -> Si
         name=name,
         standing=standing,
         well=well,
-        last_round=taken[-1] if taken else 0,
-        modalities=tuple(found.modalities),
-        epsilon=found.epsilon_spent,
+        last_round=rounds[-1] if rounds else 0,
+        modalities=tuple(state.modalities),
+        epsilon=state.epsilon_spent,
         epsilon_promised=study.privacy.epsilon if study and private else None,
-        evaluation_epsilon=found.evaluation_epsilon_spent,
+        evaluation_epsilon=state.evaluation_epsilon_spent,
         evaluation_promised=evaluation_promised(study) if study else None,
-        ledger_head=found.ledger_head[:12] if found.ledger_head else None,
+        ledger_head=state.ledger_head[:12] if state.ledger_head else None,
     )
 
 

@@ -84,8 +84,8 @@ class ReportContent:
     def metrics(self) -> list[tuple[Metric, Estimate]]:
         """Metrics of all hospitals together, in the order of the catalogue."""
         survival, overall = self.result.study.endpoints.survival, self.summary.overall.metrics
-        known = metrics_at(survival.horizons_months if survival else ())
-        return [(metric, overall[metric.name]) for metric in known if metric.name in overall]
+        by_name = metrics_at(survival.horizons_months if survival else ())
+        return [(metric, overall[metric.name]) for metric in by_name if metric.name in overall]
 
     @property
     def synthetic(self) -> bool:
@@ -115,12 +115,12 @@ class ReportContent:
     def metric(self, name: str, site_id: str | None = None) -> Estimate:
         """Return a metric of a site, or of all together; with a reason where there is none."""
         if site_id is None:
-            found = self.summary.overall.metrics
+            metrics = self.summary.overall.metrics
         elif site_id in self.summary.per_site:
-            found = self.summary.per_site[site_id].metrics
+            metrics = self.summary.per_site[site_id].metrics
         else:
             return not_estimable(self._why_no_site(site_id))
-        return found.get(name, not_estimable("the study has no such endpoint"))
+        return metrics.get(name, not_estimable("the study has no such endpoint"))
 
     def _why_no_site(self, site_id: str) -> str:
         refusals = self.result.evaluations[FEDERATED].refusals
@@ -137,28 +137,28 @@ def make_content(
     """Summarise a finished run; baselines that were not given are shown as absent."""
     evaluation = result.evaluations[FEDERATED]
     summary = evaluation.summary()
-    given = {baseline.name: baseline for baseline in baselines}
+    by_name = {baseline.name: baseline for baseline in baselines}
     reason = "simulations only"
-    complete = [given.get(name) or absent_baseline(name, reason) for name in BASELINES]
+    complete = [by_name.get(name) or absent_baseline(name, reason) for name in BASELINES]
     if PERSONAL in result.evaluations:
         complete.insert(0, _personal(result))
-    told = [*_caveats(result), *summary.caveats, *caveats]
-    return ReportContent(result, summary, complete, told)
+    caveat_lines = [*_caveats(result), *summary.caveats, *caveats]
+    return ReportContent(result, summary, complete, caveat_lines)
 
 
 def _personal(result: RunResult) -> Baseline:
     """Return the hospitals' personal models; their scores are only ranked inside a hospital."""
     metrics = result.evaluations[PERSONAL].summary().metrics
     title, explanation = PERSONAL_BASELINE
-    found = {}
+    baselines = {}
     for metric in headlines():
         inside = metrics.get(metric.within_sites)
         if inside is not None:
             note = "inside hospitals" if inside.value is not None else inside.reason
-            found[metric.name] = replace(inside, reason=note)
+            baselines[metric.name] = replace(inside, reason=note)
     paired = result.comparisons.get(PERSONAL, {})
     differences = {name: comparison.reverse() for name, comparison in paired.items()}
-    return Baseline(PERSONAL, title, explanation, found, differences=differences)
+    return Baseline(PERSONAL, title, explanation, baselines, differences=differences)
 
 
 def _caveats(result: RunResult) -> list[str]:
@@ -181,16 +181,16 @@ def _caveats(result: RunResult) -> list[str]:
 
 def as_json(estimate: Estimate, name: str) -> dict[str, Any]:
     """Return `{name: value, ...}` with interval, or null with its reason beside it."""
-    found: dict[str, Any] = {name: estimate.value}
+    entry: dict[str, Any] = {name: estimate.value}
     if estimate.value is None:
-        found[f"{name}_reason"] = estimate.reason
-        return found
+        entry[f"{name}_reason"] = estimate.reason
+        return entry
     if estimate.reason is not None:
-        found[f"{name}_caveat"] = estimate.reason
+        entry[f"{name}_caveat"] = estimate.reason
     if estimate.ci_low is not None:
-        found[f"{name}_ci"] = [estimate.ci_low, estimate.ci_high]
+        entry[f"{name}_ci"] = [estimate.ci_low, estimate.ci_high]
     if estimate.error_bound is not None:
-        found[f"{name}_error_bound"] = estimate.error_bound
+        entry[f"{name}_error_bound"] = estimate.error_bound
     if estimate.noise_sd is not None:
-        found[f"{name}_noise_sd"] = estimate.noise_sd
-    return found
+        entry[f"{name}_noise_sd"] = estimate.noise_sd
+    return entry

@@ -113,12 +113,12 @@ def _auc_over_time(content: ReportContent) -> str | None:
     if not points or endpoint is None:
         return None
     horizons = endpoint.horizons_months
-    reached = [f"{p.months:g} months {p.auc}" for p in points if p.months in horizons]
+    labels = [f"{p.months:g} months {p.auc}" for p in points if p.months in horizons]
 
     def draw(figure: Figure) -> None:
         plot_auc_over_time(points, horizons, ax=figure.subplots())
 
-    return to_svg(draw, FLAT, name="auc-time", label=f"AUC over time: {'; '.join(reached)}")
+    return to_svg(draw, FLAT, name="auc-time", label=f"AUC over time: {'; '.join(labels)}")
 
 
 def _calibration(content: ReportContent) -> str | None:

@@ -100,9 +100,9 @@ def _draw(axis: Axes, y: int, row: ForestRow, left: float) -> None:
 
 
 def _limits(rows: Sequence[ForestRow], reference: float) -> tuple[float, float]:
-    told = [reference]
+    bounds = [reference]
     for row in rows:
         values = (row.estimate.value, row.estimate.ci_low, row.estimate.ci_high)
-        told += [value for value in values if value is not None]
-    reach = max(0.05, 1.1 * float(np.abs(np.array(told) - reference).max()))
+        bounds += [value for value in values if value is not None]
+    reach = max(0.05, 1.1 * float(np.abs(np.array(bounds) - reference).max()))
     return reference - reach, reference + reach

@@ -1,6 +1,6 @@
 """Describe each hospital in a report: data funnel, modalities, part in training.
 
-Exact counts below five are never shown, nor a share from which one could be told.
+Exact counts below five are never shown, nor a share from which one could be derived.
 """
 
 from __future__ import annotations
@@ -50,15 +50,15 @@ class HospitalRow:
 
 
 def hospital_rows(content: ReportContent) -> list[HospitalRow]:
-    """Return one row a hospital of the roster, sorted."""
+    """Return one row per hospital of the roster, sorted."""
     result = content.result
     names = {entry.site_id: entry.name for entry in result.study.sites}
     cohorts = [state.cohort for state in result.sites.values() if state.cohort is not None]
-    trained = sum(cohort.train for cohort in cohorts)
+    n_trained = sum(cohort.train for cohort in cohorts)
     rows = []
     for site_id, state in sorted(result.sites.items()):
         cohort = state.cohort
-        missed = Counter(
+        absences = Counter(
             record.dropped[site_id] for record in result.history if site_id in record.dropped
         )
         rows.append(
@@ -73,8 +73,8 @@ def hospital_rows(content: ReportContent) -> list[HospitalRow]:
                     for feature in result.study.features
                 },
                 rounds=sum(site_id in record.sites for record in result.history),
-                missed=dict(sorted(missed.items())),
-                share=_share(cohort, trained),
+                missed=dict(sorted(absences.items())),
+                share=_share(cohort, n_trained),
             )
         )
     return rows
@@ -89,10 +89,10 @@ def shown_count(count: int) -> str:
     return f"<{MIN_SHOWN}" if 0 < count < MIN_SHOWN else str(count)
 
 
-def _share(cohort: CohortCounts | None, trained: int) -> float | None:
-    if cohort is None or not trained or 0 < cohort.train < MIN_SHOWN:
+def _share(cohort: CohortCounts | None, n_trained: int) -> float | None:
+    if cohort is None or not n_trained or 0 < cohort.train < MIN_SHOWN:
         return None
-    return cohort.train / trained
+    return cohort.train / n_trained
 
 
 def _count(cohort: CohortCounts | None, step: str) -> str:

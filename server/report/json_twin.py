@@ -46,7 +46,7 @@ def _site(content: ReportContent, row: HospitalRow) -> dict[str, Any]:
     state = content.result.sites[row.site_id]
     n = state.cohort.usable if state.cohort is not None else None
     small = n is not None and 0 < n < MIN_SHOWN
-    found: dict[str, Any] = {
+    entry: dict[str, Any] = {
         "site_id": row.site_id,
         "took_part": row.took_part,
         "n": None if small else n,
@@ -59,14 +59,14 @@ def _site(content: ReportContent, row: HospitalRow) -> dict[str, Any]:
         **_spent(content, state.epsilon_spent, state.evaluation_epsilon_spent),
     }
     if n is None or small:
-        found["n_reason"] = (
+        entry["n_reason"] = (
             f"fewer than {MIN_SHOWN} patients"
             if small
             else "cohort sizes are private; shown only with internal evaluation"
         )
     for metric in headlines():
-        found |= as_json(content.metric(metric.name, row.site_id), metric.name)
-    return found
+        entry |= as_json(content.metric(metric.name, row.site_id), metric.name)
+    return entry
 
 
 def _spent(content: ReportContent, training: float, evaluation: float) -> dict[str, Any]:
@@ -75,53 +75,53 @@ def _spent(content: ReportContent, training: float, evaluation: float) -> dict[s
     A ledger has nothing to add up for exact releases, and zero would read as perfect privacy.
     """
     facts = content.result.privacy
-    found: dict[str, Any] = {"epsilon_spent": training, "evaluation_epsilon_spent": evaluation}
+    entry: dict[str, Any] = {"epsilon_spent": training, "evaluation_epsilon_spent": evaluation}
     if facts.mode == "none":
-        found["epsilon_spent"] = None
-        found["epsilon_spent_reason"] = "updates left without noise: no epsilon bounds them"
+        entry["epsilon_spent"] = None
+        entry["epsilon_spent_reason"] = "updates left without noise: no epsilon bounds them"
     if facts.release == "internal":
-        found["evaluation_epsilon_spent"] = None
-        found["evaluation_epsilon_spent_reason"] = "exact tables left: no epsilon bounds them"
-    return found
+        entry["evaluation_epsilon_spent"] = None
+        entry["evaluation_epsilon_spent_reason"] = "exact tables left: no epsilon bounds them"
+    return entry
 
 
 def _metrics(summary: SiteSummary) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    entries: dict[str, Any] = {}
     for name, estimate in summary.metrics.items():
-        found |= as_json(estimate, name)
+        entries |= as_json(estimate, name)
     for name in (*(metric.name for metric in headlines()), "log_rank_p"):
-        if name not in found:
-            found |= {name: None, f"{name}_reason": "the study has no such endpoint"}
-    return found
+        if name not in entries:
+            entries |= {name: None, f"{name}_reason": "the study has no such endpoint"}
+    return entries
 
 
 def _headline(summary: SiteSummary) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    entry: dict[str, Any] = {}
     for metric in headlines():
         if metric.name in summary.metrics:
-            found |= as_json(summary.metrics[metric.name], metric.name)
-    return found
+            entry |= as_json(summary.metrics[metric.name], metric.name)
+    return entry
 
 
 def _baseline(baseline: Baseline) -> dict[str, Any]:
-    found: dict[str, Any] = {"what": baseline.explanation}
+    entry: dict[str, Any] = {"what": baseline.explanation}
     for name, estimate in baseline.metrics.items():
-        found |= as_json(estimate, name)
+        entry |= as_json(estimate, name)
     if baseline.per_site:
-        found["sites"] = {
+        entry["sites"] = {
             site: {k: v for name, e in metrics.items() for k, v in as_json(e, name).items()}
             for site, metrics in baseline.per_site.items()
         }
     if baseline.differences:
-        found["federated_minus_it"] = {
-            name: paired.as_dict() for name, paired in baseline.differences.items()
+        entry["federated_minus_it"] = {
+            name: difference.as_dict() for name, difference in baseline.differences.items()
         }
-    return found
+    return entry
 
 
 def _privacy(content: ReportContent) -> dict[str, Any]:
     facts = content.result.privacy
-    spent = {
+    budgets = {
         site_id: _spent(content, facts.epsilon_spent[site_id], evaluation)
         for site_id, evaluation in facts.evaluation_epsilon_spent.items()
     }
@@ -143,9 +143,9 @@ def _privacy(content: ReportContent) -> dict[str, Any]:
             for name, noise in content.evaluation_noise.items()
         },
         "evaluation_margins_epsilon": content.margin_noise,
-        "epsilon_spent": {name: told["epsilon_spent"] for name, told in spent.items()},
+        "epsilon_spent": {name: budget["epsilon_spent"] for name, budget in budgets.items()},
         "evaluation_epsilon_spent": {
-            name: told["evaluation_epsilon_spent"] for name, told in spent.items()
+            name: budget["evaluation_epsilon_spent"] for name, budget in budgets.items()
         },
         "ledger_heads": facts.ledger_heads,
     }

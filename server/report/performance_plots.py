@@ -54,12 +54,12 @@ def plot_auc_over_time(
     ax.axhline(0.5, color=GREY, lw=1, ls=":")
     ax.fill_between(months, low, high, color=BLUE, alpha=0.15, lw=0)
     ax.plot(months, value, color=BLUE, lw=2)
-    reached = np.isin(months, horizons)
-    ax.plot(months[reached], value[reached], "o", color=BLUE, ms=6)
+    at_horizon = np.isin(months, horizons)
+    ax.plot(months[at_horizon], value[at_horizon], "o", color=BLUE, ms=6)
     ax.set_xlim(0, float(months[-1]) * 1.02)
     ax.set_ylim(min(0.3, float(np.nanmin(low, initial=0.3))), 1.0)
-    marked = " (dots: horizons of the study)" if reached.any() else ""
-    ax.set_xlabel(f"months of follow-up{marked}")
+    note = " (dots: horizons of the study)" if at_horizon.any() else ""
+    ax.set_xlabel(f"months of follow-up{note}")
     ax.set_ylabel("AUC")
     ax.set_title("Discrimination between patients who died by a time and those who survived it")
     return ax
@@ -95,10 +95,10 @@ def plot_learning(
     Raises:
         ConfigError: There is no such figure.
     """
-    chosen = ROUND_METRICS.get(metric)
+    figure_of = ROUND_METRICS.get(metric)
     ax = ax or new_axes(*FLAT)[0]
-    ax.plot(*np.reshape(chosen.points(history), (-1, 2)).T, color=BLUE, lw=1.5)
-    ax.set(xlabel="round", ylabel=chosen.unit, title=chosen.title)
+    ax.plot(*np.reshape(figure_of.points(history), (-1, 2)).T, color=BLUE, lw=1.5)
+    ax.set(xlabel="round", ylabel=figure_of.unit, title=figure_of.title)
     ax.set_ylim(bottom=0)
     return ax
 

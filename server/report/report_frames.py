@@ -33,7 +33,7 @@ _LOOKS = {"all": "overall", "hospital": "site", "baseline": "baseline"}
 
 @dataclass(frozen=True)
 class Report:
-    """A finished run as its report tells it.
+    """A finished run as its report presents it.
 
     Attributes:
         content: What `report.json` holds.
@@ -58,10 +58,10 @@ class Report:
 
     @property
     def hospitals(self) -> pd.DataFrame:
-        """One row per hospital: part in the run, patients where they may be told, epsilon spent."""
+        """One row per hospital: part in the run, patients where permitted, epsilon spent."""
         rows = pd.DataFrame(self.content["sites"]).set_index("site_id")
-        shown = ("took_part", "n", "rounds", "share_of_training_patients", "epsilon_spent")
-        return rows[[*shown, "evaluation_epsilon_spent"]]
+        columns = ("took_part", "n", "rounds", "share_of_training_patients", "epsilon_spent")
+        return rows[[*columns, "evaluation_epsilon_spent"]]
 
     @property
     def learning_curve(self) -> pd.DataFrame:
@@ -187,7 +187,7 @@ def read_report(path: Path | str) -> Report:
     """Return the report of a finished run.
 
     Args:
-        path: `report.json`, or the folder it lies in.
+        path: `report.json`, or the folder it is in.
 
     Raises:
         ConfigError: There is no report, or the file is none.

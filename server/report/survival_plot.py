@@ -35,24 +35,24 @@ def plot_survival(
         ax: Where the curves go; a new figure with both by default.
         table: Where the patients at risk go, on the same x axis; nowhere if only `ax` is given.
     """
-    shown = _shown(curves)
+    groups = _shown(curves)
     if ax is None:
         ax, table = new_axes(*SIZE, heights(curves))
-    last = max(_last_time(curve) for curve in shown)
-    for curve in shown:
+    last = max(_last_time(curve) for curve in groups)
+    for curve in groups:
         _draw(ax, curve)
     ax.set_ylim(0, 1.02)
     ax.set_xlim(0, last)
     ax.set_ylabel("alive")
     split = f"Survival by predicted risk (log-rank {p_in_words(p_value)})"
-    ax.set_title(split if len(shown) > 1 else "Survival; the scores make one risk group only")
+    ax.set_title(split if len(groups) > 1 else "Survival; the scores make one risk group only")
     ax.legend(loc="lower left")
     ax.yaxis.set_major_formatter(lambda value, _at: f"{value:.0%}")
     ticks = _ticks(last)
     ax.set_xticks(ticks)
     (table or ax).set_xlabel(f"months of follow-up{'; rows: patients at risk' if table else ''}")
     if table is not None:
-        _at_risk(table, shown, ticks, exact=exact)
+        _at_risk(table, groups, ticks, exact=exact)
     return ax
 
 
@@ -128,8 +128,8 @@ def _ticks(last: float) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
 
 
 def _last_time(curve: SurvivalCurve) -> float:
-    followed = np.flatnonzero(curve.at_risk > 0)
-    index = min(int(followed[-1]) + 1 if len(followed) else 0, len(curve.time_months) - 1)
+    with_patients = np.flatnonzero(curve.at_risk > 0)
+    index = min(int(with_patients[-1]) + 1 if len(with_patients) else 0, len(curve.time_months) - 1)
     return float(curve.time_months[index])
 
 

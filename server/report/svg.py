@@ -77,9 +77,9 @@ def to_svg(
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     text = re.sub(r'\bid="([^"]+)"', rf'id="{name}-\1"', text)
     text = re.sub(r'(xlink:href="#|url\(#)', rf"\g<1>{name}-", text)
-    escaped = label.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;")
+    safe_label = label.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;")
     head = re.compile(r'<svg[^>]*?viewBox="([^"]+)"[^>]*>')
     svg = '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
     # A function, for in a template a backslash of the label would be an instruction.
-    attributes = f'role="img" aria-label="{escaped}"'
+    attributes = f'role="img" aria-label="{safe_label}"'
     return head.sub(lambda found: f'{svg} viewBox="{found[1]}" {attributes}>', text, count=1)

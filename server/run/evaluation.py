@@ -57,7 +57,7 @@ def first_request(session: RunSession, label: str, *, personal: bool = False) ->
     """Return what is asked first about a model: margins, or the tables if there is one phase.
 
     Args:
-        session: The run; all enrolled sites must allow exact tables for them to be asked for.
+        session: The run; all enrolled sites must allow exact tables for them to be requested.
         label: Name of the model in the report.
         personal: Every site evaluates its personal model beside the one given.
     """
@@ -85,7 +85,7 @@ def paired_request(session: RunSession, shared: Evaluation, own: Evaluation) -> 
     ).model_copy(update={**grid_fields(shared.grid)})
 
 
-def evaluation_of(study: Study, request: EvaluateRequest, collected: Collected) -> Evaluation:
+def evaluation_of(study: Study, request: EvaluateRequest, replies: Collected) -> Evaluation:
     """Return the tables that sites contributed to one phase of a request.
 
     Raises:
@@ -94,10 +94,10 @@ def evaluation_of(study: Study, request: EvaluateRequest, collected: Collected) 
     grid = grid_of(study, request)
     tables = {
         entry.site_id: SiteTables.from_arrays(entry.arrays, grid, request.phase)
-        for entry in collected.contributions
+        for entry in replies.contributions
     }
     noise = table_noise(study, request)
-    return Evaluation(request.label, grid, tables, collected.dropped, noise, collected.shares)
+    return Evaluation(request.label, grid, tables, replies.dropped, noise, replies.shares)
 
 
 def digest_of_models(digests: Mapping[str, str]) -> str:

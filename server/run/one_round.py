@@ -33,7 +33,7 @@ from server.session.checkpoint import VOID, Checkpoint, RoundRecord, advance, lo
 from server.session.session import RunSession
 
 MAX_VOID_ROUNDS = 3
-"""So many void rounds in a row end the run; each has cost its spend."""
+"""Number of void rounds in a row that end the run; each has cost its spend."""
 
 
 def last_checkpoint(session: RunSession) -> Checkpoint:
@@ -42,8 +42,8 @@ def last_checkpoint(session: RunSession) -> Checkpoint:
     Raises:
         RunError: The checkpoint is damaged.
     """
-    stored = load_checkpoint(session.checkpoints)
-    return stored or Checkpoint(round=0, parameters=to_arrays(build_model(session.study)))
+    checkpoint = load_checkpoint(session.checkpoints)
+    return checkpoint or Checkpoint(round=0, parameters=to_arrays(build_model(session.study)))
 
 
 def train_round(session: RunSession, exchange: Exchange, checkpoint: Checkpoint) -> Checkpoint:
@@ -52,27 +52,27 @@ def train_round(session: RunSession, exchange: Exchange, checkpoint: Checkpoint)
     Raises:
         RunError: Too few sites answer, or too many rounds in a row were void.
     """
-    started = time.monotonic()
+    start_time = time.monotonic()
     session.enter(phase="round")
     study, model = session.study, checkpoint.parameters
     shapes = {name: array.shape for name, array in model.items()}
     request = _train_request(session, checkpoint)
     everybody = dict.fromkeys((entry.site_id for entry in study.sites), request)
-    collected = exchange.collect(everybody, ExpectedUpdate(study, shapes, joint_norm(model)))
-    _check_streak(session, checkpoint.history, collected)
-    combined = aggregate(study, model, collected.contributions, checkpoint.memory)
+    replies = exchange.collect(everybody, ExpectedUpdate(study, shapes, joint_norm(model)))
+    _check_streak(session, checkpoint.history, replies)
+    aggregation = aggregate(study, model, replies.contributions, checkpoint.memory)
     record = RoundRecord(
         round=request.round,
-        attempts=collected.attempts,
-        sites=collected.sites,
-        dropped=collected.dropped,
-        loss=_mean_loss(collected.contributions),
+        attempts=replies.attempts,
+        sites=replies.sites,
+        dropped=replies.dropped,
+        loss=_mean_loss(replies.contributions),
         update_norm=0.0,
-        seconds=round(time.monotonic() - started, 3),
-        facts={VOID: collected.void} if collected.void else combined.facts,
+        seconds=round(time.monotonic() - start_time, 3),
+        facts={VOID: replies.void} if replies.void else aggregation.facts,
     )
     _warn_of_divergent_sites(session, checkpoint.history, record)
-    return advance(study, checkpoint, combined.direction, record, combined.memory)
+    return advance(study, checkpoint, aggregation.direction, record, aggregation.memory)
 
 
 def evaluate(
@@ -96,18 +96,18 @@ def evaluate(
     of_model = {id(a): {"arrays": a, "model_digest": arrays_digest(a)} for a in models.values()}
     digests = {site: str(of_model[id(a)]["model_digest"]) for site, a in models.items()}
     digest, folder = digest_of_models(digests), session.run_dir / "evaluation" / request.label
-    stored = load_evaluation(session.study, folder, digest)
-    if stored is not None:
-        return stored
+    earlier = load_evaluation(session.study, folder, digest)
+    if earlier is not None:
+        return earlier
     while True:
         # Margins are stored, too: other cuts than those that sites have answered are refused.
         place = folder / "margins" if request.phase == "margins" else folder
         evaluation = load_evaluation(session.study, place, digest)
         if evaluation is None:
             shared = {key: request.model_copy(update=update) for key, update in of_model.items()}
-            asked = {s: shared[id(models[s])] for s in session.state.enrolled if s in models}
-            collected = exchange.collect(asked, ExpectedTables(session.study, request))
-            evaluation = evaluation_of(session.study, request, collected)
+            requests = {s: shared[id(models[s])] for s in session.state.enrolled if s in models}
+            replies = exchange.collect(requests, ExpectedTables(session.study, request))
+            evaluation = evaluation_of(session.study, request, replies)
             store_evaluation(place, request, evaluation, digest)
         if request.phase != "margins":
             return evaluation
@@ -144,26 +144,26 @@ def compare_models(
         if site in shared[1] and site in personal[1]
     }
     request = paired_request(session, shared[0], personal[0])
-    paired = evaluate(session, exchange, pairs, request)
-    return compare_within_sites(paired.tables, paired.grid)
+    evaluation = evaluate(session, exchange, pairs, request)
+    return compare_within_sites(evaluation.tables, evaluation.grid)
 
 
 def _train_request(session: RunSession, checkpoint: Checkpoint) -> TrainRequest:
-    arrays, counted = dict(checkpoint.parameters), {}
+    arrays, last_counted = dict(checkpoint.parameters), {}
     if session.study.training.local.control_variates:
         arrays |= control_of(checkpoint.memory)
-        counted = {site: r.round for r in checkpoint.history for site in r.sites}
+        last_counted = {site: r.round for r in checkpoint.history for site in r.sites}
     return TrainRequest(
         run_id=session.state.run_id,
         round=checkpoint.round + 1,
         model_digest=arrays_digest(arrays),
-        counted=counted,
+        counted=last_counted,
         arrays=arrays,
     )
 
 
 def _mean_loss(contributions: Sequence[Contribution]) -> float | None:
-    """Return the patient-weighted mean loss; None where no site tells any."""
+    """Return the patient-weighted mean loss; None where no site sends one."""
     pairs = [
         (c.loss, max(c.weights.values(), default=0.0)) for c in contributions if c.loss is not None
     ]
@@ -171,15 +171,13 @@ def _mean_loss(contributions: Sequence[Contribution]) -> float | None:
     return sum(loss * weight for loss, weight in pairs) / total if total > 0 else None
 
 
-def _check_streak(
-    session: RunSession, history: Sequence[RoundRecord], collected: Collected
-) -> None:
+def _check_streak(session: RunSession, history: Sequence[RoundRecord], replies: Collected) -> None:
     recent = [VOID in record.facts for record in history[1 - MAX_VOID_ROUNDS :]]
-    if collected.void and len(recent) == MAX_VOID_ROUNDS - 1 and all(recent):
+    if replies.void and len(recent) == MAX_VOID_ROUNDS - 1 and all(recent):
         raise RunError(
             f"{MAX_VOID_ROUNDS} rounds in a row were void",
             where=session.state.run_id,
-            why=f"{collected.void}; {in_words(collected.dropped)}",
+            why=f"{replies.void}; {in_words(replies.dropped)}",
             cure="bring the sites back and run the same command again",
             code=ErrorCode.QUORUM,
         )
@@ -191,8 +189,8 @@ def _warn_of_divergent_sites(
     """Warn once about each site whose updates, summed over the rounds, oppose the others'."""
     if record.round < PATIENCE:
         return
-    warned = divergent_sites(history[-1].facts) if record.round > PATIENCE else set()
-    for site_id in sorted(divergent_sites(record.facts) - warned):
+    named_before = divergent_sites(history[-1].facts) if record.round > PATIENCE else set()
+    for site_id in sorted(divergent_sites(record.facts) - named_before):
         session.output.say(
             f"round {record.round}: the updates of {site_id}, summed over the rounds, oppose "
             "those of all other sites. Ask how it codes outcomes and features, and look "

@@ -52,7 +52,7 @@ class RunResult:
         run_id: Identifier of the run.
         run_dir: Folder with checkpoints, model and tables.
         arrays: Final model, float32.
-        history: One record a round.
+        history: One record per round.
         evaluations: Label -> tables and grid; `federated` is the final model, `personal` each
             site's own beside it, if the study has them.
         sites: What is known about every site of the roster.
@@ -148,8 +148,8 @@ def _end(session: RunSession, code: ErrorCode, what: str) -> None:
 
 def _in_short(error: TumorboardError) -> str:
     """Return what ended the run; too few sites are named with their codes."""
-    named = error.code == ErrorCode.QUORUM and error.why
-    return f"{error.what} ({error.why})" if named else error.what
+    reason = error.code == ErrorCode.QUORUM and error.why
+    return f"{error.what} ({error.why})" if reason else error.what
 
 
 def _train(session: RunSession, exchange: Exchange, checkpoint: Checkpoint) -> Checkpoint:

@@ -85,17 +85,17 @@ def advance(
         memory: What the aggregation method remembers; as before by default.
     """
     optimizer = checkpoint.optimizer
-    moved = apply_direction(checkpoint.parameters, direction, study.training.server, optimizer)
-    change = {name: moved[name] - checkpoint.parameters[name] for name in moved}
+    parameters = apply_direction(checkpoint.parameters, direction, study.training.server, optimizer)
+    change = {name: parameters[name] - checkpoint.parameters[name] for name in parameters}
     record = record.model_copy(update={"update_norm": joint_norm(change)})
     average, averaged = checkpoint.average, checkpoint.averaged
-    counted = max(1, round(study.training.rounds * study.training.average_last))
-    if record.round > study.training.rounds - counted:
-        average = {n: a.astype("float64") + average.get(n, 0.0) for n, a in moved.items()}
+    window = max(1, round(study.training.rounds * study.training.average_last))
+    if record.round > study.training.rounds - window:
+        average = {n: a.astype("float64") + average.get(n, 0.0) for n, a in parameters.items()}
         averaged += 1
     return Checkpoint(
         round=record.round,
-        parameters=moved,
+        parameters=parameters,
         optimizer=optimizer,
         average=average,
         averaged=averaged,
@@ -149,8 +149,8 @@ def load_checkpoint(folder: Path) -> Checkpoint | None:
     try:
         record = json.loads(stem.with_suffix(".json").read_text(encoding="utf-8"))
         arrays = read_arrays(stem.with_suffix(".safetensors"))
-        told = record.pop("sha256")
-        if told != sha256_hex(canonical_json(record)):
+        digest = record.pop("sha256")
+        if digest != sha256_hex(canonical_json(record)):
             raise ValueError("record")
         if arrays_digest(arrays) != record["arrays_digest"]:
             raise ValueError("arrays")

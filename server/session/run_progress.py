@@ -12,7 +12,7 @@ from typing import Any
 from server.session.run_state import RunState, load_run_state
 
 RECENT = 10
-"""So many last rounds tell the pace."""
+"""Number of last rounds that determine the pace."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def run_progress(run_dir: Path) -> RunProgress | None:
 
 
 def _history(run_dir: Path, number: int) -> list[dict[str, Any]]:
-    """Return the records of all rounds so far, as the last checkpoint tells."""
+    """Return the records of all rounds so far, as the last checkpoint states them."""
     file = run_dir / "checkpoints" / f"round_{number:06d}.json"
     try:
         return list(json.loads(file.read_text(encoding="utf-8"))["history"])

@@ -71,8 +71,8 @@ class RunState(Contract):
     def save(self, run_dir: Path) -> None:
         """Write the state durably."""
         now = datetime.now(UTC).isoformat(timespec="seconds")
-        told = self.model_copy(update={"updated": now})
-        text = json.dumps(told.model_dump(mode="json"), indent=1, sort_keys=True)
+        state = self.model_copy(update={"updated": now})
+        text = json.dumps(state.model_dump(mode="json"), indent=1, sort_keys=True)
         write_text(run_dir / STATE_FILE, text)
 
     def with_site(self, site_id: str, **changes: object) -> RunState:

@@ -29,7 +29,7 @@ STOP_FILE = "stop"
 """A file of this name in the folder of a run ends it after the round in flight."""
 
 SILENT_ROUNDS = 2
-"""After so many silent rounds in a row a site is asked, but no longer waited for."""
+"""After this many silent rounds in a row a site is asked, but no longer waited for."""
 
 
 @dataclass
@@ -70,11 +70,11 @@ class RunSession:
         """Write the state with some fields changed."""
         self.record(self.state.model_copy(update=changes))
 
-    def heard(self, site_id: str) -> None:
-        """Note that a site answered, with whatever."""
+    def note_answer(self, site_id: str) -> None:
+        """Note that a site answered, even with a refusal."""
         self.silent.pop(site_id, None)
 
-    def not_heard(self, site_id: str) -> None:
+    def note_silence(self, site_id: str) -> None:
         """Note that a site was silent in this round."""
         self.silent[site_id] = self.silent.get(site_id, 0) + 1
 
@@ -83,7 +83,7 @@ class RunSession:
         """Sites that are asked but not waited for."""
         return frozenset(s for s, rounds in self.silent.items() if rounds >= SILENT_ROUNDS)
 
-    def needed_of(self, asked: Collection[str]) -> int:
+    def needed_of(self, site_ids: Collection[str]) -> int:
         """Return how many of the asked sites must answer for the quorum.
 
         Enrolled sites that are not asked have answered before.
@@ -92,7 +92,7 @@ class RunSession:
         quorum = self.study.quorum.min_sites
         if plan.mode == "distributed":
             quorum = max(quorum, collusion_of(self.study).n_min)
-        return max(0, quorum - (len(self.state.enrolled) - len(asked)))
+        return max(0, quorum - (len(self.state.enrolled) - len(site_ids)))
 
     @property
     def release(self) -> Release:
@@ -109,7 +109,7 @@ class RunSession:
             self.state = self.state.with_site(site_id, online=site_id in here)
 
     def check_stop(self) -> None:
-        """End the run here if the coordinator has asked for it.
+        """End the run here if the coordinator has requested it.
 
         Raises:
             RunError: With code STOPPED.
@@ -165,8 +165,8 @@ def _open_state(study: Study, run_dir: Path) -> RunState:
         )
     if state.code_digest != code_digest() and state.phase != "done":
         what = "the run was started with other code"
-        failed = {"phase": "failed", "reason": f"{ErrorCode.CODE_DIGEST}: {what}"}
-        state.model_copy(update=failed).save(run_dir)  # nobody else would tell the follower
+        failure = {"phase": "failed", "reason": f"{ErrorCode.CODE_DIGEST}: {what}"}
+        state.model_copy(update=failure).save(run_dir)  # nobody else would tell the follower
         raise RunError(
             what,
             where=str(run_dir),

@@ -41,7 +41,7 @@ class SiteLink(Protocol):
         optional: Collection[str] = (),
         needed: int = 0,
     ) -> dict[str, WireMessage | Refusal]:
-        """Send one request a site and return what came back in time.
+        """Send one request per site and return what came back in time.
 
         Args:
             method: A key of `common.protocol.protocol.METHODS`.

@@ -52,24 +52,24 @@ def train_baselines(
         federated: The federated model.
         train: Training patients of all hospitals.
         held_out: Held-out patients of all hospitals.
-        work: Folder for the state of the runs; a killed run goes on from there.
+        work: Folder for the state of the runs; a killed run continues from there.
         output: Where progress is shown.
     """
-    tested = held_out.by_hospital()
-    ours = {site: predict_cohort(study, federated, group) for site, group in tested.items()}
+    test_cohorts = held_out.by_hospital()
+    ours = {site: predict_cohort(study, federated, group) for site, group in test_cohorts.items()}
     output.say("Baseline: one model over all patients in one place, without privacy")
     model = _train(study, {"pooled": train}, work / "pooled", output)
-    pooled = {site: model.predict(group) for site, group in tested.items()}
+    pooled = {site: model.predict(group) for site, group in test_cohorts.items()}
     output.say("Baseline: every hospital alone, without privacy")
     alone = {
         site: _train(study, {site: own}, work / f"alone_{site}", output).predict(group)
         for site, own in train.by_hospital().items()
-        if (group := tested.get(site)) is not None
+        if (group := test_cohorts.get(site)) is not None
     }
     return [
         _baseline("pooled", study, pooled, ours),
         _mean_over_sites("local_only", study, alone, ours),
-        _baseline("clinical_floor", study, _floor(study, train, tested, ours), ours),
+        _baseline("clinical_floor", study, _floor(study, train, test_cohorts, ours), ours),
     ]
 
 
@@ -108,9 +108,9 @@ def _baseline(
 ) -> Baseline:
     title, explanation = BASELINES[name]
     summary = exact_summary(study, theirs)
-    sites = {site: _headline(found.metrics) for site, found in summary.per_site.items()}
-    paired = paired_differences(study, theirs, ours)
-    return Baseline(name, title, explanation, _headline(summary.metrics), sites, paired)
+    sites = {site: _headline(part.metrics) for site, part in summary.per_site.items()}
+    differences = paired_differences(study, theirs, ours)
+    return Baseline(name, title, explanation, _headline(summary.metrics), sites, differences)
 
 
 def _headline(metrics: Mapping[str, Estimate]) -> dict[str, Estimate]:
@@ -134,26 +134,26 @@ def _mean_over_sites(
     for metric in (headline.name for headline in headlines()):
         known = [
             (estimate.value, len(by_site[site]))
-            for site, found in per_site.items()
-            if (estimate := found.get(metric)) is not None and estimate.value is not None
+            for site, part in per_site.items()
+            if (estimate := part.get(metric)) is not None and estimate.value is not None
         ]
         if known:
             values, sizes = zip(*known, strict=True)
             caveat = f"patient-weighted mean over {len(known)} hospitals, each with its own model"
             overall[metric] = Estimate(float(np.average(values, weights=sizes)), caveat)
-        elif any(metric in found for found in per_site.values()):
+        elif any(metric in part for part in per_site.values()):
             overall[metric] = not_estimable("no hospital alone can estimate it")
-    paired = paired_within_sites(study, by_site, {site: ours[site] for site in by_site})
-    return Baseline(name, title, explanation, overall, per_site, paired)
+    differences = paired_within_sites(study, by_site, {site: ours[site] for site in by_site})
+    return Baseline(name, title, explanation, overall, per_site, differences)
 
 
 def _floor(
-    study: Study, train: Cohort, tested: Mapping[str, Cohort], ours: Mapping[str, Predictions]
+    study: Study, train: Cohort, test_cohorts: Mapping[str, Cohort], ours: Mapping[str, Predictions]
 ) -> dict[str, Predictions]:
     grid = EvaluationGrid.for_study(study)
     ends = _interval_ends(grid)
     predictions = {}
-    for site, group in tested.items():
+    for site, group in test_cohorts.items():
         floor = fit_floor(train, group, horizons=ends)
         predictions[site] = Predictions.from_logits(
             grid,

@@ -72,8 +72,8 @@ def score_seed(scenario: Scenario, cohort: Cohort, seed: int) -> pd.DataFrame:
         single = scenario.model_copy(update={"features": [feature]})
         frames += _together(cohort, _pooled(single, cohort, fold_of, _single(feature)))
         if feature != "clinical":
-            met = Circumstances(lacking={feature: 0.5})
-            lacking = as_recorded(cohort, met, seed)
+            circumstances = Circumstances(lacking={feature: 0.5})
+            lacking = as_recorded(cohort, circumstances, seed)
             frames += _together(
                 lacking, _pooled(scenario, lacking, fold_of, f"half_lack_{feature}")
             )
@@ -171,11 +171,11 @@ def _together(cohort: Cohort, jobs: Sequence[_Job]) -> list[pd.DataFrame]:
 
 def _predicted(job: _Job, arrays: Arrays, cohort: Cohort) -> pd.DataFrame:
     test = cohort.take(job.test)
-    predicted = predict_cohort(job.study, arrays, test)
+    predictions = predict_cohort(job.study, arrays, test)
     tasks = job.study.endpoints
     return test.outcomes.assign(
         arm=job.arm,
         fold=job.fold,
-        risk=predicted.risk if tasks.survival else np.nan,
-        response_prob=predicted.response_prob if tasks.response else np.nan,
+        risk=predictions.risk if tasks.survival else np.nan,
+        response_prob=predictions.response_prob if tasks.response else np.nan,
     )

@@ -48,8 +48,8 @@ class PrivateArm:
     def name(self) -> str:
         """Name in tables and files."""
         budget = "none" if self.epsilon is None else f"{self.epsilon:g}"
-        opened = "" if self.n_min is None else f"-n{self.n_min}"
-        return f"{self.mode}{opened}-{budget}"
+        suffix = "" if self.n_min is None else f"-n{self.n_min}"
+        return f"{self.mode}{suffix}-{budget}"
 
     def plan(self, clip: float) -> PrivacyPlan:
         """Return the privacy plan of a study of this arm, clipping at `clip`."""
@@ -139,18 +139,18 @@ def _one_fold(
     cohort: Cohort,
     arms: Sequence[PrivateArm],
     clip: float,
-    tested: npt.NDArray[np.bool_],
+    in_test: npt.NDArray[np.bool_],
 ) -> pd.DataFrame:
     """Return one row per arm: arm and headline metrics over the test patients of all sites."""
-    train, test = cohort.take(np.flatnonzero(~tested)), cohort.take(np.flatnonzero(tested))
+    train, test = cohort.take(np.flatnonzero(~in_test)), cohort.take(np.flatnonzero(in_test))
     jobs = [(arm, trial) for arm in arms for trial in _trials(scenario, train, arm, clip)]
     trials = [trial for _, trial in jobs]
     patients = test.dataset(trials[0].study)
     rows: list[dict[str, object]] = []
     models = train_by_site(train.dataset(trials[0].study), trials)
     for (arm, trial), arrays in zip(jobs, models, strict=True):
-        predicted = predict_cohort(trial.study, arrays, patients)
-        scores = _score(scenario.endpoints, test, predicted.risk, predicted.response_prob)
+        predictions = predict_cohort(trial.study, arrays, patients)
+        scores = _score(scenario.endpoints, test, predictions.risk, predictions.response_prob)
         rows.append({"arm": arm.name, **scores})
     floor = fit_floor(train, test)
     scores = _score(scenario.endpoints, test, floor.risk, floor.response_prob)

@@ -27,7 +27,7 @@ def simulate_study(
     baselines: bool = True,
     output: Output | None = None,
 ) -> Report:
-    """Run a study as a consortium would and return its report; run again to go on.
+    """Run a study as a consortium would and return its report; run again to continue.
 
     Below `folder` lie `report.html`, `report.json`, `run/model.safetensors` and, as at a real
     hospital, `sites/<site_id>/private/ledger.jsonl`.
@@ -57,9 +57,9 @@ def simulate_study(
     result = run_in_process(study, agents, folder / "run", output=output)
     trained = []
     if baselines:
-        train, tested = _split(study, cohort, folder / "sites")
+        train, held_out = _split(study, cohort, folder / "sites")
         work = folder / "baselines"
-        trained = train_baselines(study, result.arrays, train, tested, work, output=output)
+        trained = train_baselines(study, result.arrays, train, held_out, work, output=output)
     _, twin = build_report(make_content(result, trained, cohort.notes), folder)
     return read_report(twin)
 
@@ -69,10 +69,10 @@ def _split(study: Study, cohort: Cohort, sites: Path) -> tuple[Cohort, Cohort]:
     policies = {site: simulated_policy(study, site, sites / site) for site in cohort.hospitals}
     keys = {s: load_or_create_split_key(policy.split_key_file) for s, policy in policies.items()}
     share = study.training.test_fraction
-    tested = np.array(
+    in_test = np.array(
         [
             is_held_out(patient, keys[str(site)], share)
             for patient, site in zip(cohort.patient_ids, cohort.hospital, strict=True)
         ]
     )
-    return cohort.take(np.flatnonzero(~tested)), cohort.take(np.flatnonzero(tested))
+    return cohort.take(np.flatnonzero(~in_test)), cohort.take(np.flatnonzero(in_test))

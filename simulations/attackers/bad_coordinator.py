@@ -85,7 +85,7 @@ def handshakes(running: Study, private: Study, signed: SignedRoster) -> Wave:
 
 
 def demands(running: Study, private: Study, run: str) -> Wave:
-    """Return what is asked for in the run under way, and in the stolen one."""
+    """Return what is requested in the run under way, and in the stolen one."""
     arrays = to_arrays(build_model(running))
     secret = to_arrays(build_model(private))
     shifted_arrays = {name: array + np.float32(0.5) for name, array in secret.items()}
@@ -150,8 +150,8 @@ def _ask(grid: Grid, nodes: list[int], wave: Wave) -> dict[str, dict[str, str]]:
     while pending and time.monotonic() < deadline:
         for reply in grid.pull_messages(list(pending)):
             name, node = pending.pop(reply.metadata.reply_to_message_id)
-            failed = reply.has_error()
-            answers[name][str(node)] = "error" if failed else _said(wave[name][0], reply)
+            is_error = reply.has_error()
+            answers[name][str(node)] = "error" if is_error else _said(wave[name][0], reply)
         time.sleep(0.1)
     return answers
 
@@ -169,8 +169,8 @@ def _said(method: str, reply: Message) -> str:
 def _train(
     run: str, number: int, arrays: Arrays, *, digest: str | None = None
 ) -> tuple[str, str, bytes]:
-    asked = TrainRequest(run_id=run, round=number, model_digest=digest or arrays_digest(arrays))
-    return _encoded("train", asked.model_copy(update={"arrays": arrays}))
+    request = TrainRequest(run_id=run, round=number, model_digest=digest or arrays_digest(arrays))
+    return _encoded("train", request.model_copy(update={"arrays": arrays}))
 
 
 def _cut(message: tuple[str, str, bytes]) -> tuple[str, str, bytes]:

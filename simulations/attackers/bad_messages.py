@@ -40,12 +40,12 @@ DEMANDS: dict[str, str] = {
     "first round, other model": ErrorCode.ALREADY_SPENT,
     "exact tables": ErrorCode.POLICY,
 }
-"""What is asked for -> code with which hospitals refuse it."""
+"""What is requested -> code with which hospitals refuse it."""
 
 STARTED = "control_called"
 
 
-def bad_bundles(stage: Stage, made: RunFolder, private: Study) -> Iterator[Attempt]:
+def bad_bundles(stage: Stage, run: RunFolder, private: Study) -> Iterator[Attempt]:
     """Yield a bundle with code, and all that a bundle without code asks for.
 
     Hospitals have allowed the digest of the first, and all but the last that of the second.
@@ -54,9 +54,9 @@ def bad_bundles(stage: Stage, made: RunFolder, private: Study) -> Iterator[Attem
     marker = stage.root / "code-ran"
     study = stage.root / "private-study.json"
     study.write_text(private.model_dump_json(), "utf-8")
-    state = made.state()
+    state = run.state()
     nodes = _nodes(stage)
-    config = {"study": str(made.study_file), "private": str(study)}
+    config = {"study": str(run.study_file), "private": str(study)}
     config["roster"] = str(folder.roster_file)
     config |= {"run": "", "nodes": ",".join(nodes.values())}
     code = str(ErrorCode.BUNDLE)

@@ -24,7 +24,7 @@ from common.privacy.plan import Mode
 from common.process.supervisor import read_supervised
 from common.study.site_policy import SitePolicy
 from common.study.study import ModelSpec, Study
-from server.operate.run_control import take_down, want_run
+from server.operate.run_control import request_run, take_down
 from server.operate.run_folder import RunFolder
 from simulations.consortium.local_consortium import (
     LocalConsortium,
@@ -87,7 +87,7 @@ class Stage:
     def begin(self, study: Study) -> RunFolder:
         """Have all consent to a study and the server start it."""
         run = self.consortium.agree(study)
-        want_run(self.consortium.folder, run)
+        request_run(self.consortium.folder, run)
         return run
 
     def faultless_model(self, study: Study) -> bytes:
@@ -110,7 +110,7 @@ def wait_for_round(run: RunFolder, number: int) -> bool:
         state = run.state()
         if state is not None and state.round >= number:
             return True
-        if not run.is_wanted:
+        if not run.is_requested:
             return False
         time.sleep(0.2)
     return False
@@ -119,14 +119,14 @@ def wait_for_round(run: RunFolder, number: int) -> bool:
 def wait_for_end(run: RunFolder) -> str:
     """Wait for the end of a run and return its phase."""
     deadline = time.monotonic() + LIMIT_S
-    while run.is_wanted and time.monotonic() < deadline:
+    while run.is_requested and time.monotonic() < deadline:
         time.sleep(0.3)
     state = run.state()
     return state.phase if state is not None else "never started"
 
 
 def superlink_away(stage: Stage, seconds: float) -> None:
-    """Take the coordinator's processes down for so long, then up again."""
+    """Take the coordinator's processes down for some seconds, then up again."""
     take_down(stage.consortium.folder)
     time.sleep(seconds)
     stage.consortium.up()

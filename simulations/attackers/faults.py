@@ -40,22 +40,22 @@ class FaultInjector:
 
     def victims(self) -> dict[str, list[int]]:
         """Return kind of process -> process ids."""
-        found: dict[str, list[int]] = {"superlink": [], "server app": []}
+        processes: dict[str, list[int]] = {"superlink": [], "server app": []}
         server = running_server(self._consortium.folder)
         for name, child in (server.children if server else {}).items():
             pid = child["pid"]
             if not isinstance(pid, int):
                 continue
             if name == "superlink":
-                found["superlink"].append(pid)
+                processes["superlink"].append(pid)
             else:
-                found["server app"] += _below(pid, SERVER_APP)
+                processes["server app"] += _below(pid, SERVER_APP)
         for home in self._consortium.sites.values():
             site = read_supervised(SitePaths.of(home).status)
             for name, child in (site.children if site else {}).items():
                 if isinstance(child["pid"], int):
-                    found.setdefault(name, []).append(child["pid"])
-        return {kind: pids for kind, pids in found.items() if pids}
+                    processes.setdefault(name, []).append(child["pid"])
+        return {kind: pids for kind, pids in processes.items() if pids}
 
     def kill_one(self) -> str:
         """Kill one process and return its kind; every kind has its turn, in random order."""
@@ -74,7 +74,7 @@ class FaultInjector:
     def kill_until_ended(
         self, run: RunFolder, *, pause_s: tuple[float, float], most: int, limit_s: float
     ) -> None:
-        """Kill again and again while a run goes on, then wait for its end.
+        """Kill again and again while a run continues, then wait for its end.
 
         Args:
             run: The run.
@@ -83,10 +83,10 @@ class FaultInjector:
             limit_s: Seconds after which to give up waiting.
         """
         deadline, kills = time.monotonic() + limit_s, 0
-        while run.is_wanted and time.monotonic() < deadline:
+        while run.is_requested and time.monotonic() < deadline:
             time.sleep(self._random.uniform(*pause_s))
             state = run.state()
-            if kills < most and run.is_wanted and state is not None:
+            if kills < most and run.is_requested and state is not None:
                 kills += bool(self.kill_one())
 
 

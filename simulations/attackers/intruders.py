@@ -16,18 +16,18 @@ from simulations.attackers.tls_tap import TlsTap
 
 
 def all_attempts(
-    stage: Stage, made: RunFolder, private: Study, tap: TlsTap, tapped: str
+    stage: Stage, run: RunFolder, private: Study, tap: TlsTap, tapped: str
 ) -> Iterator[Attempt]:
     """Yield every attempt, one after the other.
 
     Args:
         stage: The consortium.
-        made: The run under way.
+        run: The run under way.
         private: A study that hospitals have approved and nobody runs.
         tap: A proxy gone bad.
         tapped: The hospital whose line goes through it.
     """
-    yield from bad_bundles(stage, made, private)
+    yield from bad_bundles(stage, run, private)
     yield from replays(stage, tap, tapped)
     yield from interfaces(stage)
     yield from strangers(stage)

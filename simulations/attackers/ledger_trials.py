@@ -40,7 +40,7 @@ def round_entry(number: int, *, model: str = "cd" * 32) -> SpendEntry:
 
 
 def budget_for(rounds: int) -> LedgerBudgets:
-    """Return budgets that admit exactly so many rounds."""
+    """Return budgets that admit exactly this number of rounds."""
     return LedgerBudgets(hospital={"train": Cap(composed_epsilon(ROUND_COST * rounds, 1e-5), 1e-5)})
 
 
@@ -66,7 +66,7 @@ class CrashCount:
 
 
 def crash_trials(folder: Path, cuts: int, *, seed: int, rounds: int = 4) -> CrashCount:
-    """Fill ledgers to their budget under random power cuts until there were so many cuts.
+    """Fill ledgers to their budget under random power cuts until the number of cuts is reached.
 
     Args:
         folder: Empty folder to work in.
@@ -121,41 +121,41 @@ def _site(home: Path, rounds: int) -> Callable[[Callable[[str], None]], None]:
     return serve
 
 
-def _note(lines: list[str], touched: set[int], sent: dict[int, str], seen: CrashCount) -> None:
+def _note(lines: list[str], doubt: set[int], replies: dict[int, str], count: CrashCount) -> None:
     for line in lines:
         word, number, *rest = line.split()
         if word == "touched":
-            touched.add(int(number))
-        elif word == "sent" and sent.setdefault(int(number), rest[0]) != rest[0]:
-            seen.overspends += 1
-            seen.told.append(f"round {number} was answered twice")
+            doubt.add(int(number))
+        elif word == "sent" and replies.setdefault(int(number), rest[0]) != rest[0]:
+            count.overspends += 1
+            count.told.append(f"round {number} was answered twice")
 
 
 def _compare(
-    home: Path, rounds: int, touched: set[int], sent: dict[int, str], seen: CrashCount
+    home: Path, rounds: int, doubt: set[int], replies: dict[int, str], count: CrashCount
 ) -> None:
     path, state = home / "ledger.jsonl", LedgerState()
     try:
         records = read_ledger(path) if path.exists() and path.stat().st_size else []
     except LedgerError as error:
-        if touched:
-            seen.refusals += 1
-            seen.told.append(str(error))
+        if doubt:
+            count.refusals += 1
+            count.told.append(str(error))
         return
     for record in records:
         state.apply(record, str(path))
     reservations = {r.entry.round: r for r in state.reservations()}
-    seen.overspends += len(reservations) > rounds
-    seen.overspends += len(touched - set(reservations))
-    for number, digest in sent.items():
+    count.overspends += len(reservations) > rounds
+    count.overspends += len(doubt - set(reservations))
+    for number, digest in replies.items():
         reservation = reservations.get(number)
         reply = SealedReplies(home / "replies").load(("train", "trial", number, "cd" * 32))
         is_kept = (
             reservation is not None and reservation.payload_digest == digest and reply is not None
         )
         if not is_kept or reply is None or payload_digest(*reply) != digest:
-            seen.lost_commits += 1
-            seen.told.append(f"round {number} was lost")
+            count.lost_commits += 1
+            count.told.append(f"round {number} was lost")
 
 
 DAMAGES = ("byte", "truncation", "swap", "removal", "repetition", "rollback")
@@ -184,19 +184,19 @@ def damage(ledger: Path, kind: str, dice: random.Random, earlier: bytes) -> None
             after = earlier
         else:
             first, second = dice.sample(range(len(lines)), 2)
-            changed = list(lines)
+            new_lines = list(lines)
             if kind == "swap":
-                changed[first], changed[second] = changed[second], changed[first]
+                new_lines[first], new_lines[second] = new_lines[second], new_lines[first]
             elif kind == "removal":
-                del changed[first]
+                del new_lines[first]
             else:
-                changed.insert(second, changed[first])
-            after = b"".join(changed)
+                new_lines.insert(second, new_lines[first])
+            after = b"".join(new_lines)
     ledger.write_bytes(after)
 
 
 def undetected_damages(folder: Path, trials: int, *, seed: int, lines: int = 41) -> list[str]:
-    """Return the damages, of so many random ones, that a ledger did not notice.
+    """Return the random damages that a ledger did not notice.
 
     A damage counts as noticed if opening the ledger, or comparing it with the head that others
     remember, refuses.
@@ -216,7 +216,7 @@ def undetected_damages(folder: Path, trials: int, *, seed: int, lines: int = 41)
     whole, head = path.read_bytes(), ledger.head
     side = path.with_name(path.name + ".head")
     side_bytes = side.read_bytes()
-    unnoticed = []
+    misses = []
     for trial in range(trials):
         kind = DAMAGES[trial % len(DAMAGES)]
         path.write_bytes(whole)
@@ -229,8 +229,8 @@ def undetected_damages(folder: Path, trials: int, *, seed: int, lines: int = 41)
             Ledger(path, "trial-site", budget_for(lines)).require_head(head)
         except LedgerError:
             continue
-        unnoticed.append(f"trial {trial}: {kind}")
-    return unnoticed
+        misses.append(f"trial {trial}: {kind}")
+    return misses
 
 
 def _matching_head(side: Path, content: bytes) -> None:

@@ -122,13 +122,13 @@ def survive(
     """Run an action in a child that dies at its `at_call`-th call to the operating system.
 
     Args:
-        action: Called with a function that tells the parent one line at once, as a message that
+        action: Called with a function that sends the parent one line at once, as a message that
             has left the house.
         at_call: 1 = the first call; beyond the last call the action ends by itself.
         dice: Chooses what is lost.
 
     Returns:
-        (lines told before the end, whether the child was killed).
+        (lines sent before the end, whether the child was killed).
 
     Raises:
         RuntimeError: The action itself failed; the message holds its error.

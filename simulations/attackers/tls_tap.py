@@ -19,7 +19,7 @@ LOOPBACK = "127.0.0.1"
 
 
 class TlsTap:
-    """Ends TLS with the consortium's own certificate, and goes on to the SuperLink.
+    """Ends TLS with the consortium's own certificate, and connects onward to the SuperLink.
 
     Args:
         folder: The coordinator's folder.

@@ -133,7 +133,7 @@ class Cohort:
         )
 
     def _records(self, study: Study) -> list[dict[str, float | None]]:
-        """Return the clinical columns that the study's subgroups read, one record a patient."""
+        """Return the clinical columns that the study's subgroups read, one record per patient."""
         wanted = {group.variable for group in study.subgroups.values()}
         columns = [name for name in self.clinical.columns if name in wanted]
         values = self.clinical[columns].to_numpy(dtype=np.float64)

@@ -20,7 +20,7 @@ def within_hospital(cohort: Cohort, count: int, seed: int) -> IntArray:
     """Return the fold (n,) of each patient, balanced by outcome inside every hospital.
 
     Patients of each (hospital, event, response) stratum are shuffled and dealt round robin;
-    the deal goes on from stratum to stratum, so that fold sizes differ by at most one a hospital.
+    the deal goes on from stratum to stratum, so that fold sizes differ by at most one per hospital.
     """
     generator = np.random.default_rng(seed)
     fold = np.empty(len(cohort), dtype=np.int64)
@@ -48,9 +48,9 @@ def whole_hospital(cohort: Cohort, count: int, seed: int) -> IntArray:
     fold_of: dict[str, int] = {}
     for index in order:
         lightest = np.flatnonzero(load == load.min())
-        chosen = int(generator.choice(lightest))
-        fold_of[str(names[index])] = chosen
-        load[chosen] += sizes[index]
+        fold = int(generator.choice(lightest))
+        fold_of[str(names[index])] = fold
+        load[fold] += sizes[index]
     return np.array([fold_of[str(name)] for name in cohort.hospital], dtype=np.int64)
 
 

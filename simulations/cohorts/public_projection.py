@@ -37,8 +37,8 @@ class PublicProjection:
         """Return (n, k) float32 projections; what is missing counts as the public median."""
         values = table.reindex(columns=list(self.columns)).to_numpy(dtype=np.float64)
         z = np.nan_to_num((values - self.center) / self.scale, nan=0.0)
-        projected = np.clip(z, -_CLIP, _CLIP) @ self.components.T
-        return pd.DataFrame(projected.astype(np.float32), table.index)
+        scores = np.clip(z, -_CLIP, _CLIP) @ self.components.T
+        return pd.DataFrame(scores.astype(np.float32), table.index)
 
 
 def fit_projection(tables: Sequence[pd.DataFrame], components: int) -> PublicProjection:
@@ -85,5 +85,5 @@ def fit_projection(tables: Sequence[pd.DataFrame], components: int) -> PublicPro
 
 
 def _well_filled(table: pd.DataFrame) -> set[str]:
-    filled = table.notna().mean()
-    return {str(column) for column in table.columns[filled >= MINIMUM_FILLED]}
+    share = table.notna().mean()
+    return {str(column) for column in table.columns[share >= MINIMUM_FILLED]}

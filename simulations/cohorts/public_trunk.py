@@ -1,6 +1,6 @@
 """Fit a public trunk: a few frozen scores, from the cohorts other than the target.
 
-A ridge Cox model (stratified by cohort) and a ridge logistic model (one intercept a cohort) are
+A ridge Cox model (stratified by cohort) and a ridge logistic model (one intercept per cohort) are
 fitted on public patients with other diseases; what they say about a target patient is one number
 a task. Many private directions cost noise, one public score costs almost none. Nothing of the
 target cohort is read when the trunk is fitted, so it spends no privacy.
@@ -43,7 +43,7 @@ class PublicPatients:
 
 @dataclass(frozen=True)
 class PublicTrunk:
-    """x -> one score a task, each of mean 0 and SD 1 inside the public cohorts.
+    """x -> one score per task, each of mean 0 and SD 1 inside the public cohorts.
 
     Attributes:
         tasks: What each score predicts, `survival` (higher is worse) or `response`.
@@ -74,19 +74,19 @@ def fit_trunk(cohorts: Mapping[str, PublicPatients]) -> PublicTrunk:
         "survival": _survival_weights(cohorts),
         "response": _response_weights(cohorts),
     }
-    fitted = {task: weights for task, weights in columns.items() if weights is not None}
-    if not fitted:
+    weights_of = {task: weights for task, weights in columns.items() if weights is not None}
+    if not weights_of:
         raise DataError(
             "a public trunk needs public patients with outcomes",
             why=f"fewer than {MINIMUM_PATIENTS} are labelled",
             cure="give more cohorts",
         )
-    weights = np.stack(list(fitted.values()))
+    weights = np.stack(list(weights_of.values()))
     scores = [patients.inputs @ weights.T for patients in cohorts.values()]
     spread = np.sqrt(np.mean(np.concatenate([s - s.mean(axis=0) for s in scores]) ** 2, axis=0))
     weights = weights / np.where(spread > 0, spread, 1.0)[:, None]
     center = np.mean([(p.inputs @ weights.T).mean(axis=0) for p in cohorts.values()], axis=0)
-    return PublicTrunk(tuple(fitted), weights, center)
+    return PublicTrunk(tuple(weights_of), weights, center)
 
 
 def _survival_weights(cohorts: Mapping[str, PublicPatients]) -> FloatArray | None:
@@ -95,10 +95,10 @@ def _survival_weights(cohorts: Mapping[str, PublicPatients]) -> FloatArray | Non
 
     tables = []
     for name, patients in cohorts.items():
-        known = np.isfinite(patients.time_months) & np.isfinite(patients.event)
-        table = pd.DataFrame(patients.inputs[known]).add_prefix("x")
-        table["time"] = patients.time_months[known]
-        table["event"] = patients.event[known]
+        has_outcome = np.isfinite(patients.time_months) & np.isfinite(patients.event)
+        table = pd.DataFrame(patients.inputs[has_outcome]).add_prefix("x")
+        table["time"] = patients.time_months[has_outcome]
+        table["event"] = patients.event[has_outcome]
         table["cohort"] = name
         tables.append(table)
     table = pd.concat(tables, ignore_index=True)
@@ -110,24 +110,24 @@ def _survival_weights(cohorts: Mapping[str, PublicPatients]) -> FloatArray | Non
 
 
 def _response_weights(cohorts: Mapping[str, PublicPatients]) -> FloatArray | None:
-    """Return the coefficients (d,) of a ridge logistic model with an intercept a cohort."""
+    """Return the coefficients (d,) of a ridge logistic model with an intercept per cohort."""
     from sklearn.linear_model import LogisticRegression
 
-    labelled = {n: p for n, p in cohorts.items() if len(np.unique(_known(p.response))) == 2}
-    if sum(len(_known(patients.response)) for patients in labelled.values()) < MINIMUM_PATIENTS:
+    usable = {n: p for n, p in cohorts.items() if len(np.unique(_known(p.response))) == 2}
+    if sum(len(_known(patients.response)) for patients in usable.values()) < MINIMUM_PATIENTS:
         return None
     rows, intercepts, labels = [], [], []
-    for place, patients in enumerate(labelled.values()):
-        known = np.isfinite(patients.response)
-        rows.append(patients.inputs[known])
-        own = np.zeros((int(known.sum()), len(labelled)))
+    for place, patients in enumerate(usable.values()):
+        has_response = np.isfinite(patients.response)
+        rows.append(patients.inputs[has_response])
+        own = np.zeros((int(has_response.sum()), len(usable)))
         own[:, place] = 10.0  # ten times the scale: the ridge hardly holds an intercept back
         intercepts.append(own)
-        labels.append(patients.response[known])
+        labels.append(patients.response[has_response])
     x = np.hstack([np.concatenate(rows), np.concatenate(intercepts)])
-    fitted = LogisticRegression(C=LOGISTIC_C, max_iter=2000, fit_intercept=False)
-    fitted.fit(x, np.concatenate(labels))
-    return np.asarray(fitted.coef_[0, : rows[0].shape[1]], dtype=np.float64)
+    model = LogisticRegression(C=LOGISTIC_C, max_iter=2000, fit_intercept=False)
+    model.fit(x, np.concatenate(labels))
+    return np.asarray(model.coef_[0, : rows[0].shape[1]], dtype=np.float64)
 
 
 def _known(values: FloatArray) -> FloatArray:

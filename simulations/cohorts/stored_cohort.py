@@ -35,9 +35,9 @@ def read_stored_cohort(study: Study, policies: Mapping[str, SitePolicy]) -> tupl
             held_out.append(is_held_out(row.patient_id, key, study.training.test_fraction))
     cohort = _cohort(study, policies, rows)
     usable = np.array([_usable(cohort, study, i) for i in range(len(rows))])
-    tested = np.array(held_out)
-    return cohort.take(np.flatnonzero(usable & ~tested)), cohort.take(
-        np.flatnonzero(usable & tested)
+    in_test = np.array(held_out)
+    return cohort.take(np.flatnonzero(usable & ~in_test)), cohort.take(
+        np.flatnonzero(usable & in_test)
     )
 
 
@@ -69,9 +69,9 @@ def _cohort(
 
 
 def _usable(cohort: Cohort, study: Study, index: int) -> bool:
-    labelled = ("response" in study.tasks and np.isfinite(cohort.response[index])) or (
+    has_outcome = ("response" in study.tasks and np.isfinite(cohort.response[index])) or (
         "survival" in study.tasks and np.isfinite(cohort.time_months[index])
     )
-    return bool(labelled) and any(
+    return bool(has_outcome) and any(
         cohort.features[name][index] is not None for name in study.features
     )

@@ -90,8 +90,8 @@ def load_tcga(cohort: str, data: Path, *, components: int = 16, trunk: bool = Fa
 def breast_regions(data: Path) -> dict[str, str]:
     """Return tissue source site -> region, known for the breast sites."""
     table = read_csv(data / "tcga" / "tss_codes.csv")
-    known = table[table["Region"].notna()]
-    return dict(zip(known["TSS Code"], known["Region"].str.lower(), strict=True))
+    regions = table[table["Region"].notna()]
+    return dict(zip(regions["TSS Code"], regions["Region"].str.lower(), strict=True))
 
 
 def _set(modality: Modality, rows: pd.DataFrame, scaling: PublicScaling) -> FeatureSet:

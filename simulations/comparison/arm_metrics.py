@@ -43,8 +43,8 @@ class ArmMetric:
 
 def arm_metrics() -> dict[str, ArmMetric]:
     """Return everything by which arms are compared, by name."""
-    judged = [ArmMetric(metric, within) for within in (False, True) for metric in headlines()]
-    return {metric.name: metric for metric in judged}
+    metrics = [ArmMetric(metric, within) for within in (False, True) for metric in headlines()]
+    return {metric.name: metric for metric in metrics}
 
 
 def arm_scores(rows: pd.DataFrame) -> dict[str, float]:
@@ -62,9 +62,9 @@ def arm_scores(rows: pd.DataFrame) -> dict[str, float]:
     patients = Predictions.from_scores(**{name: rows.get(name) for name in columns})
     hospital = rows["hospital"].to_numpy() if "hospital" in rows else None
     return {
-        name: judged.metric.among(patients, hospital if judged.within else None)
-        for name, judged in arm_metrics().items()
-        if hospital is not None or not judged.within
+        name: metric.metric.among(patients, hospital if metric.within else None)
+        for name, metric in arm_metrics().items()
+        if hospital is not None or not metric.within
     }
 
 

@@ -61,7 +61,7 @@ def paired_difference(
     (1/k + n_test/n_train) s², not s²/k.
 
     Args:
-        arm: (k,) metric of the arm a cell; NaN cells are left out in both.
+        arm: (k,) metric of the arm per cell; NaN cells are left out in both.
         reference: (k,) metric of the reference on the same cells.
         test_share: n_test / n_train.
     """
@@ -81,12 +81,12 @@ def paired_difference(
 def holm(p_values: list[float]) -> list[float]:
     """Return Holm-adjusted p-values (Holm, 1979), NaN kept as NaN."""
     finite = [i for i, p in enumerate(p_values) if math.isfinite(p)]
-    adjusted = [math.nan] * len(p_values)
+    corrected_p = [math.nan] * len(p_values)
     running = 0.0
     for rank, i in enumerate(sorted(finite, key=lambda i: p_values[i])):
         running = max(running, min(1.0, (len(finite) - rank) * p_values[i]))
-        adjusted[i] = running
-    return adjusted
+        corrected_p[i] = running
+    return corrected_p
 
 
 def compare_arms(cells: pd.DataFrame, reference: str, *, test_share: float) -> pd.DataFrame:
@@ -110,14 +110,12 @@ def compare_arms(cells: pd.DataFrame, reference: str, *, test_share: float) -> p
             )
             for arm in others
         }
-        adjusted = dict(
-            zip(others, holm([differences[arm].p_value for arm in others]), strict=True)
-        )
+        p_of = dict(zip(others, holm([differences[arm].p_value for arm in others]), strict=True))
         for arm in wide.columns:
             row = {"metric": metric, "arm": arm, **_spread(wide[arm])}
             if arm in differences:
-                found = vars(differences[arm])
-                row |= {"difference": found["mean"]} | found | {"p_holm": adjusted[arm]}
+                difference = vars(differences[arm])
+                row |= {"difference": difference["mean"]} | difference | {"p_holm": p_of[arm]}
             rows.append(row | _spread(wide[arm]))
     return pd.DataFrame(rows)
 

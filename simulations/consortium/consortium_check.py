@@ -54,35 +54,35 @@ def check_agreement(consortium: LocalConsortium, run: RunFolder) -> list[Agreeme
     checkpoint = load_checkpoint(run.path / "checkpoints")
     history = checkpoint.history if checkpoint is not None else []
     folder = consortium.folder
-    told = [
+    log = [
         r
         for r in read_audit(folder.audit, folder.audit_public_key())
         if r.run == str(getattr(run.state(), "run_id", ""))
     ]
-    found = list(_coordinator(run, study, history, told))
+    checks = list(_coordinator(run, study, history, log))
     for site_id, home in consortium.sites.items():
-        found += _site(run, study, site_id, home, history, told)
-    return found
+        checks += _site(run, study, site_id, home, history, log)
+    return checks
 
 
 def _coordinator(
-    run: RunFolder, study: Study, history: list[RoundRecord], told: list[AuditRecord]
+    run: RunFolder, study: Study, history: list[RoundRecord], log: list[AuditRecord]
 ) -> Iterator[Agreement]:
     state = run.state()
     rounds = study.training.rounds
-    ended = f"{state.phase if state else 'no state'}, {len(history)} rounds of {rounds}"
-    done = state is not None and state.phase == "done" and state.round == rounds
-    yield Agreement("status and checkpoint", done and len(history) == rounds, ended)
-    logged = {r.round: str(r.facts["sites"]) for r in told if r.event == "round_committed"}
-    same = all(logged.get(h.round, ",".join(h.sites)) == ",".join(h.sites) for h in history)
-    started = [r for r in told if r.event == "run_started"]
-    lost = rounds - len(
-        logged
+    state_text = f"{state.phase if state else 'no state'}, {len(history)} rounds of {rounds}"
+    is_done = state is not None and state.phase == "done" and state.round == rounds
+    yield Agreement("status and checkpoint", is_done and len(history) == rounds, state_text)
+    site_lists = {r.round: str(r.facts["sites"]) for r in log if r.event == "round_committed"}
+    same = all(site_lists.get(h.round, ",".join(h.sites)) == ",".join(h.sites) for h in history)
+    starts = [r for r in log if r.event == "run_started"]
+    n_missing = rounds - len(
+        site_lists
     )  # a server killed between checkpoint and log; the next start says so
     yield Agreement(
         "coordinator's audit log and checkpoint",
-        same and lost < len(started),
-        f"{len(logged)} rounds logged, {len(started)} starts",
+        same and n_missing < len(starts),
+        f"{len(site_lists)} rounds logged, {len(starts)} starts",
     )
     report = json.loads((run.path / "report.json").read_text(encoding="utf-8"))
     same = state is not None and report["rounds"] == rounds and report["run_id"] == state.run_id
@@ -95,7 +95,7 @@ def _site(
     site_id: str,
     home: Path,
     history: list[RoundRecord],
-    told: list[AuditRecord],
+    log: list[AuditRecord],
 ) -> Iterator[Agreement]:
     policy, state = load_policy(home), run.state()
     key = public_key(load_identity(policy.identity_key))
@@ -105,36 +105,36 @@ def _site(
         for r in read_audit(policy.state.parent / "audit.jsonl", key)
         if r.run == run_id and r.facts.get("method") == "train" and not r.code
     ]
-    asked = {r.round: r.facts.get("model_digest") for r in calls}
-    counted = {h.round for h in history if site_id in h.sites}
+    digests = {r.round: r.facts.get("model_digest") for r in calls}
+    counting = {h.round for h in history if site_id in h.sites}
     yield Agreement(
         f"{site_id}: its audit log and the rounds it counts in",
-        counted <= set(asked),
-        f"{len(counted)} rounds, {len(calls)} calls",
+        counting <= set(digests),
+        f"{len(counting)} rounds, {len(calls)} calls",
     )
-    models = {(r.round or 0) + 1: r.facts["model"] for r in told if r.event == "round_committed"}
-    both = set(models) & set(asked)
+    models = {(r.round or 0) + 1: r.facts["model"] for r in log if r.event == "round_committed"}
+    both = set(models) & set(digests)
     yield Agreement(
         f"{site_id}: models it was sent and models the coordinator committed",
-        all(models[number] == asked[number] for number in both),
+        all(models[number] == digests[number] for number in both),
         f"{len(both)} models",
     )
     if study.privacy.is_private:
         yield _ledger(
-            study, site_id, home, counted, state.sites[site_id].epsilon_spent if state else 0
+            study, site_id, home, counting, state.sites[site_id].epsilon_spent if state else 0
         )
 
 
-def _ledger(study: Study, site_id: str, home: Path, counted: set[int], stated: float) -> Agreement:
+def _ledger(study: Study, site_id: str, home: Path, counting: set[int], status: float) -> Agreement:
     policy = load_policy(home)
     ledger = Ledger(policy.ledger, policy.site_id, LedgerBudgets.from_policy(policy))
     ledger.verify()
-    spent = [r.entry.round for r in ledger.reservations() if r.entry.partition == "train"]
+    spends = [r.entry.round for r in ledger.reservations() if r.entry.partition == "train"]
     epsilon = ledger.epsilon(study.digest(), "train", study.privacy.delta)
-    once = len(spent) == len(set(spent)) and counted <= set(spent)
+    once = len(spends) == len(set(spends)) and counting <= set(spends)
     within = epsilon <= study.privacy.epsilon + TOLERANCE
     return Agreement(
         f"{site_id}: its ledger, the status, and the budget",
-        once and within and abs(epsilon - stated) < 1e-6,
-        f"{len(spent)} spends, epsilon {epsilon:.6g} of {study.privacy.epsilon:g}",
+        once and within and abs(epsilon - status) < 1e-6,
+        f"{len(spends)} spends, epsilon {epsilon:.6g} of {study.privacy.epsilon:g}",
     )

@@ -9,7 +9,7 @@ from pathlib import Path
 from common.commands.cli_output import Output
 from common.errors import RunError
 from common.privacy.plan import Mode
-from server.operate.run_control import follow_run, want_run
+from server.operate.run_control import follow_run, request_run
 from server.operate.run_folder import RunFolder
 from simulations.consortium.consortium_check import Agreement, check_agreement
 from simulations.consortium.local_consortium import (
@@ -50,7 +50,7 @@ def run_local_consortium(
     Args:
         root: New folder for coordinator and hospitals.
         sites: Hospitals.
-        patients: Patients a hospital.
+        patients: Patients per hospital.
         rounds: Rounds of training.
         mode: Privacy mode of training.
         output: Where progress is shown.
@@ -76,7 +76,7 @@ def run_local_consortium(
     with running(consortium):
         clock["start processes"] = time.monotonic()
         output.say(f"3/4 {rounds} rounds in mode {mode}")
-        want_run(consortium.folder, run)
+        request_run(consortium.folder, run)
         page = follow_run(run, output)
         clock["train and evaluate"] = time.monotonic()
         agreements = _compare(consortium, run, output)

@@ -90,7 +90,7 @@ class LocalConsortium:
             ConfigError: It failed; `why` holds its message.
         """
         entry = "from common.commands.cli import main; main()"
-        done = subprocess.run(
+        process = subprocess.run(
             [sys.executable, "-c", entry, *arguments],
             env={**os.environ, "OMP_NUM_THREADS": "1", **self.environment},
             stdin=subprocess.DEVNULL,
@@ -99,14 +99,14 @@ class LocalConsortium:
             timeout=timeout_s,
             check=False,
         )
-        if done.returncode != 0:
+        if process.returncode != 0:
             raise ConfigError(
                 f"`tumorboard {' '.join(arguments[:2])}` failed",
                 where=" ".join(arguments),
-                why=(done.stderr or done.stdout).strip(),
+                why=(process.stderr or process.stdout).strip(),
                 cure="fix what it reports",
             )
-        return done.stdout
+        return process.stdout
 
     def end(self) -> None:
         """End everything, whatever its state."""
@@ -188,8 +188,8 @@ def write_site(home: Path, site_id: str, cohort: Cohort) -> None:
         allowed_modes=["none", "local", "distributed"],
         allow_internal_evaluation=True,
     )
-    stated = rules.model_dump(mode="json", exclude={"approvals"}, exclude_defaults=True)
-    write_text(home / "site.yaml", yaml.safe_dump({**stated, "site_id": site_id}))
+    rules_json = rules.model_dump(mode="json", exclude={"approvals"}, exclude_defaults=True)
+    write_text(home / "site.yaml", yaml.safe_dump({**rules_json, "site_id": site_id}))
     rows = cohort.outcomes.drop(columns="hospital").astype({"response": "Int64", "event": "Int64"})
     write_text(home / "manifest.csv", rows.to_csv(index=False))
     for name, bags in cohort.features.items():

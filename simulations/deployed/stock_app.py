@@ -52,7 +52,7 @@ class TimedFedAvg(FedAvg):
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        """Note the time, then go on as FedAvg does."""
+        """Note the time, then continue as FedAvg does."""
         self.began.append(time.monotonic())
         return super().configure_train(server_round, arrays, config, grid)
 

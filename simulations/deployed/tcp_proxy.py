@@ -57,12 +57,12 @@ class TcpProxy:
         threading.Thread(target=self._accept, daemon=True).start()
 
     def cut(self, seconds: float) -> None:
-        """Break all connections and refuse new ones for so long."""
+        """Break all connections and refuse new ones for some seconds."""
         self._closed_until = time.monotonic() + seconds
         self._drop_all()
 
     def silence(self, seconds: float) -> None:
-        """Deliver nothing for so long, without breaking any connection."""
+        """Deliver nothing for some seconds, without breaking any connection."""
         self._silent_until = time.monotonic() + seconds
 
     def redirect(self, port: int) -> None:

@@ -58,32 +58,32 @@ class Circumstances(Contract):
         return self.dropout > 0 or self.straggle > 0
 
 
-def as_recorded(cohort: Cohort, met: Circumstances, seed: int) -> Cohort:
+def as_recorded(cohort: Cohort, setup: Circumstances, seed: int) -> Cohort:
     """Return the cohort as its hospitals' equipment records it, in training and in use."""
     sites = list(cohort.hospitals)
     features = dict(cohort.features)
-    for name, share in met.lacking.items():
+    for name, share in setup.lacking.items():
         without = set(_chosen(sites, share, seed, name))
         features[name] = [
             None if hospital in without else bag
             for hospital, bag in zip(cohort.hospital, features[name], strict=True)
         ]
-    if met.scanner_shift:
-        features = {n: _shifted(cohort, n, bags, met, seed) for n, bags in features.items()}
+    if setup.scanner_shift:
+        features = {n: _shifted(cohort, n, bags, setup, seed) for n, bags in features.items()}
     return replace(cohort, features=features)
 
 
-def as_trained(groups: Mapping[str, Cohort], met: Circumstances, seed: int) -> dict[str, Cohort]:
+def as_trained(groups: Mapping[str, Cohort], setup: Circumstances, seed: int) -> dict[str, Cohort]:
     """Return the training patients of each hospital after label shift and label errors."""
-    found = dict(groups)
-    if met.label_shift:
+    result = dict(groups)
+    if setup.label_shift:
         for place, site in enumerate(sorted(groups)):
             rng = _stream(seed, site, "label_shift")
-            found[site] = _thinned(groups[site], place % 2, met.label_shift, rng)
-    if met.poison is not None and met.poison.kind == "labels":
-        liar = poisoned_site(groups, met.poison)
-        found[liar] = _mislabelled(found[liar])
-    return found
+            result[site] = _thinned(groups[site], place % 2, setup.label_shift, rng)
+    if setup.poison is not None and setup.poison.kind == "labels":
+        liar = poisoned_site(groups, setup.poison)
+        result[liar] = _mislabelled(result[liar])
+    return result
 
 
 def poisoned_site(groups: Mapping[str, Cohort], poison: Poison) -> str:
@@ -113,14 +113,14 @@ def _shifted(
     cohort: Cohort,
     name: str,
     bags: Sequence[npt.NDArray[np.float32] | None],
-    met: Circumstances,
+    setup: Circumstances,
     seed: int,
 ) -> list[npt.NDArray[np.float32] | None]:
     values = np.concatenate([bag for bag in bags if bag is not None])
     spread = values.std(axis=0)
     offset = {
         site: (
-            met.scanner_shift * spread * _stream(seed, site, name).normal(size=len(spread))
+            setup.scanner_shift * spread * _stream(seed, site, name).normal(size=len(spread))
         ).astype(np.float32)
         for site in cohort.hospitals
     }
@@ -132,8 +132,8 @@ def _shifted(
 
 def _thinned(cohort: Cohort, place: int, share: float, rng: np.random.Generator) -> Cohort:
     outcome = np.where(np.isfinite(cohort.response), cohort.response, cohort.event)
-    lost = (outcome == place) & (rng.random(len(cohort)) < share)
-    return cohort if lost.all() else cohort.take(np.flatnonzero(~lost))
+    drop = (outcome == place) & (rng.random(len(cohort)) < share)
+    return cohort if drop.all() else cohort.take(np.flatnonzero(~drop))
 
 
 def _mislabelled(cohort: Cohort) -> Cohort:

@@ -40,14 +40,14 @@ def many_sites_study(n_sites: int, *, rounds: int) -> Study:
 
 
 def many_cohorts(study: Study, *, seed: int = 11) -> dict[str, Cohort]:
-    """Return 64 patients a site whose outcome follows one direction of their features."""
+    """Return 64 patients per site whose outcome follows one direction of their features."""
     rng = np.random.default_rng(seed)
     truth = {name: rng.normal(size=WIDTH) / WIDTH for name in FEATURES}
     return {entry.site_id: _cohort(entry.site_id, truth, rng) for entry in study.sites}
 
 
 def many_agents(study: Study, folder: Path) -> dict[str, AgentApi]:
-    """Return one real site agent a hospital, with its private files below `folder`."""
+    """Return one real site agent per hospital, with its private files below `folder`."""
     return memory_agents(study, many_cohorts(study), folder)
 
 

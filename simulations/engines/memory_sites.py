@@ -33,7 +33,7 @@ class MemoryCohort:
 
 
 def memory_agents(study: Study, groups: Mapping[str, Cohort], folder: Path) -> dict[str, AgentApi]:
-    """Return one site agent a hospital, each with its own folder, ledger and consent.
+    """Return one site agent per hospital, each with its own folder, ledger and consent.
 
     Every simulated hospital consents to the study as it stands; a real one decides itself.
 
@@ -63,12 +63,12 @@ def own_models(
     plan = study.training
     if plan.personal is None and not plan.stay_local:
         return {}
-    found = {}
+    models = {}
     for site_id, cohort in groups.items():
         policy = simulated_policy(study, site_id, folder / site_id)
         run = load_run(policy, run_id, MemoryCohort(cohort))
-        found[site_id] = own_model(run, arrays, personal=plan.personal is not None)
-    return found
+        models[site_id] = own_model(run, arrays, personal=plan.personal is not None)
+    return models
 
 
 def simulated_policy(study: Study, site_id: str, folder: Path) -> SitePolicy:

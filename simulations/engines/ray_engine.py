@@ -107,10 +107,10 @@ def _start(ray: Any) -> None:
 
 
 def _call_in_worker(ray: Any, agents: Mapping[str, AgentApi]) -> Call:
-    stored = [(site_id, ray.put(agents[site_id])) for site_id in sorted(agents)]
+    references = [(site_id, ray.put(agents[site_id])) for site_id in sorted(agents)]
 
     def call(context: Context, method: str, header: str, payload: bytes) -> tuple[str, bytes]:
-        site_id, reference = stored[int(context.node_config["partition-id"])]
+        site_id, reference = references[int(context.node_config["partition-id"])]
         if site_id not in _AGENTS:
             torch.set_num_threads(1)
             _AGENTS[site_id] = ray.get(reference)

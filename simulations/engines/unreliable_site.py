@@ -73,12 +73,12 @@ def poisoned(arrays: Arrays, poison: Poison) -> Arrays:
 
 
 def unreliable(
-    agents: Mapping[str, AgentApi], groups: Mapping[str, Cohort], met: Circumstances, seed: int
+    agents: Mapping[str, AgentApi], groups: Mapping[str, Cohort], setup: Circumstances, seed: int
 ) -> dict[str, AgentApi]:
     """Return the agents as the server meets them under these circumstances."""
-    liar = None if met.poison is None else poisoned_site(groups, met.poison)
+    liar = None if setup.poison is None else poisoned_site(groups, setup.poison)
     sites = tuple(sorted(agents))
     return {
-        site: cast(AgentApi, UnreliableSite(agent, site, sites, met, site == liar, seed))
+        site: cast(AgentApi, UnreliableSite(agent, site, sites, setup, site == liar, seed))
         for site, agent in agents.items()
     }

@@ -39,13 +39,13 @@ def run(
     arms: ArmsOption = None,
     json_output: JsonOption = False,
 ) -> None:
-    """Run all arms of a scenario on real multi-hospital data; run again to go on."""
+    """Run all arms of a scenario on real multi-hospital data; run again to continue."""
     from simulations.scenario.scenario_report import scenario_json
 
-    chosen = _chosen(scenario, seeds, arms)
-    folder = out or Path("runs") / chosen.name
+    choice = _chosen(scenario, seeds, arms)
+    folder = out or Path("runs") / choice.name
     output = Output(json_output)
-    comparison = _compare([(chosen, folder)], data, folder, workers, output)
+    comparison = _compare([(choice, folder)], data, folder, workers, output)
     output.result(scenario_json(comparison.results[0]))
 
 
@@ -64,14 +64,14 @@ def compare(
     arms: ArmsOption = None,
     json_output: JsonOption = False,
 ) -> None:
-    """Run several scenarios and rank their arms over all hospitals; run again to go on."""
+    """Run several scenarios and rank their arms over all hospitals; run again to continue."""
     from simulations.scenario.scenario_report import scenario_json
 
-    chosen = [_chosen(name, seeds, arms) for name in scenarios]
-    if len({s.name for s in chosen}) < len(chosen):
+    choices = [_chosen(name, seeds, arms) for name in scenarios]
+    if len({s.name for s in choices}) < len(choices):
         raise ConfigError("a scenario is named twice", where=", ".join(scenarios))
     output = Output(json_output)
-    comparison = _compare([(s, out / s.name) for s in chosen], data, out, workers, output)
+    comparison = _compare([(s, out / s.name) for s in choices], data, out, workers, output)
     for metric, ranking in comparison.rankings.items():
         title = f"Mean ranks by {metric} over {ranking.n_blocks} hospitals, "
         title += f"critical difference {ranking.critical_difference:.2f}"
@@ -96,18 +96,18 @@ def list_scenarios(
 
     output = Output(json_output)
     if scenario is not None:
-        shown = load_scenario(scenario)
-        rows = [[arm.name, arm.kind, arm.special or "-"] for arm in shown.arms]
-        output.table(shown.title or shown.name, ["arm", "kind", "what is special"], rows)
-        output.result(_facts(shown))
+        entry = load_scenario(scenario)
+        rows = [[arm.name, arm.kind, arm.special or "-"] for arm in entry.arms]
+        output.table(entry.title or entry.name, ["arm", "kind", "what is special"], rows)
+        output.result(_facts(entry))
         return
-    found = [load_scenario(path) for path in shipped_scenarios()]
+    entries = [load_scenario(path) for path in shipped_scenarios()]
     cells = [
-        [s.name, s.title, len(s.arms), len(s.seeds) * s.folds.count * len(s.arms)] for s in found
+        [s.name, s.title, len(s.arms), len(s.seeds) * s.folds.count * len(s.arms)] for s in entries
     ]
     output.table("Scenarios", ["name", "title", "arms", "cells"], cells)
     output.say("Arms of one: tumorboard simulate list NAME")
-    output.result({"scenarios": [_facts(s) for s in found]})
+    output.result({"scenarios": [_facts(s) for s in entries]})
 
 
 @app.command(epilog="Example: tumorboard simulate consortium --out consortium-run")
@@ -128,16 +128,16 @@ def consortium(
     from simulations.consortium.consortium_demo import run_local_consortium
 
     output = Output(json_output)
-    done = run_local_consortium(
+    result = run_local_consortium(
         out, sites=sites, patients=patients, rounds=rounds, mode=mode, output=output
     )
-    output.say("Seconds: " + ", ".join(f"{k} {v:.0f}" for k, v in done.seconds.items()))
-    output.say(f"Report (SYNTHETIC patients): {done.page}")
+    output.say("Seconds: " + ", ".join(f"{k} {v:.0f}" for k, v in result.seconds.items()))
+    output.say(f"Report (SYNTHETIC patients): {result.page}")
     output.result(
         {
-            "report": str(done.page),
-            "seconds": done.seconds,
-            "agreements": {a.what: a.holds for a in done.agreements},
+            "report": str(result.page),
+            "seconds": result.seconds,
+            "agreements": {a.what: a.holds for a in result.agreements},
         }
     )
 
@@ -145,10 +145,10 @@ def consortium(
 def _chosen(name: str, seeds: int | None, arms: str | None) -> Scenario:
     from simulations.scenario.scenario import load_scenario
 
-    chosen = load_scenario(name)
+    choice = load_scenario(name)
     if seeds is not None:
-        chosen = chosen.model_copy(update={"seeds": chosen.seeds[:seeds]})
-    return chosen if arms is None else chosen.with_arms([arm.strip() for arm in arms.split(",")])
+        choice = choice.model_copy(update={"seeds": choice.seeds[:seeds]})
+    return choice if arms is None else choice.with_arms([arm.strip() for arm in arms.split(",")])
 
 
 def _compare(

@@ -66,7 +66,7 @@ def run_demo(
         folder: For everything.
         mode: Privacy mode of training.
         epsilon: Budget of training, where the mode is private.
-        patients: Patients a hospital.
+        patients: Patients per hospital.
         rounds: Rounds; the study template's own where None.
         workers: Processes for writing and extraction.
         engine: In-process transport, or Flower's Ray simulation.
@@ -127,7 +127,7 @@ class _Clock:
 def _extract_all(
     study: Study, policies: Mapping[str, SitePolicy], workers: int, output: Output
 ) -> None:
-    failed = []
+    failures = []
     for site_id, policy in policies.items():
         output.say(f"  {site_id}")
         summary = run_extraction(
@@ -137,13 +137,13 @@ def _extract_all(
             workers=workers,
             output=output,
         )
-        failed += [f"{site_id}: {line}" for line in summary.lines() if summary.failed]
+        failures += [f"{site_id}: {line}" for line in summary.lines() if summary.failed]
         for line in check_cohort(policy, study).lines():
             output.say(f"    {line}")
-    if failed:
+    if failures:
         raise ExtractionError(
-            f"{len(failed)} items could not be extracted",
-            where="; ".join(failed[:3]),
+            f"{len(failures)} items could not be extracted",
+            where="; ".join(failures[:3]),
             why="synthetic files are expected to be readable",
             cure="run the same command again; what is done is kept",
         )
@@ -157,12 +157,12 @@ def _baselines(
     output: Output,
 ) -> list[Baseline]:
     train, held_out = read_stored_cohort(study, policies)
-    trained = train_baselines(
+    baselines = train_baselines(
         study, result.arrays, train, held_out, result.run_dir / "baselines", output=output
     )
     patients = [patient.split("/", 1)[1] for patient in held_out.patient_ids]
     oracle = oracle_metrics(consortium.folder, patients)
-    return [*trained, oracle_baseline(oracle, "too few outcomes among the held-out patients")]
+    return [*baselines, oracle_baseline(oracle, "too few outcomes among the held-out patients")]
 
 
 def _explain(
@@ -173,12 +173,12 @@ def _explain(
     output: Output,
 ) -> None:
     for site_id, policy in policies.items():
-        done = predict_patients(policy, study, result.run_dir / MODEL_FILE)
-        richest = sorted(done.predictions, key=lambda p: (len(p.missing), p.patient_id))
-        chosen = predict_patients(
+        predictions = predict_patients(policy, study, result.run_dir / MODEL_FILE)
+        richest = sorted(predictions.predictions, key=lambda p: (len(p.missing), p.patient_id))
+        selection = predict_patients(
             policy,
             study,
             result.run_dir / MODEL_FILE,
             [p.patient_id for p in richest[:EXPLAINED_PER_SITE]],
         )
-        explain_patients(chosen, folder / "explained" / site_id, output=output)
+        explain_patients(selection, folder / "explained" / site_id, output=output)

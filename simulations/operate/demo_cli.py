@@ -39,7 +39,7 @@ def demo(
     from simulations.operate.demo import run_demo
 
     output = Output(json_output)
-    done = run_demo(
+    result = run_demo(
         out,
         mode=mode,
         epsilon=epsilon,
@@ -50,6 +50,6 @@ def demo(
         explain=explain,
         output=output,
     )
-    output.say("Seconds: " + ", ".join(f"{k} {v:.0f}" for k, v in done.seconds.items()))
-    output.say(f"Report (SYNTHETIC patients): {done.page.resolve()}")
-    output.result(json.loads(done.twin.read_text(encoding="utf-8")))
+    output.say("Seconds: " + ", ".join(f"{k} {v:.0f}" for k, v in result.seconds.items()))
+    output.say(f"Report (SYNTHETIC patients): {result.page.resolve()}")
+    output.result(json.loads(result.twin.read_text(encoding="utf-8")))

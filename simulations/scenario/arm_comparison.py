@@ -59,13 +59,13 @@ class ArmComparison:
         Raises:
             ConfigError: No arm has this metric in this scenario.
         """
-        chosen = scenario or self.results[0].scenario.name
-        here = (self.table["metric"] == metric) & (self.table["scenario"] == chosen)
+        name = scenario or self.results[0].scenario.name
+        here = (self.table["metric"] == metric) & (self.table["scenario"] == name)
         if not here.any():
-            known = self.table[["scenario", "metric"]].drop_duplicates().to_numpy().tolist()
+            pairs = self.table[["scenario", "metric"]].drop_duplicates().to_numpy().tolist()
             raise ConfigError(
-                f"no arm of '{chosen}' has the metric '{metric}'",
-                cure="one of: " + ", ".join(f"{m} of {s}" for s, m in known),
+                f"no arm of '{name}' has the metric '{metric}'",
+                cure="one of: " + ", ".join(f"{m} of {s}" for s, m in pairs),
             )
         low_first = arm_metrics()[metric].metric.scale.direction == "lower"
         return self.table[here].sort_values("mean", ascending=low_first, kind="stable")
@@ -85,11 +85,11 @@ class ArmComparison:
             for row in rows.to_dict("records")
         ]
         ends = pd.concat([rows["mean"] - rows["sd"].fillna(0), rows["mean"] + rows["sd"].fillna(0)])
-        judged = arm_metrics()[metric]
-        middle = judged.metric.no_skill
+        arm_metric = arm_metrics()[metric]
+        middle = arm_metric.metric.no_skill
         limits = min(middle, ends.min()) - 0.02, max(middle, ends.max()) + 0.02
         scale = ForestScale(middle, AXIS, limits)
-        return plot_forest(shown, title=judged.title, scale=scale, ax=ax)
+        return plot_forest(shown, title=arm_metric.title, scale=scale, ax=ax)
 
     def plot_ranks(self, metric: str = "c_index", *, ax: Axes | None = None) -> Axes:
         """Draw the mean ranks of the arms; bars join arms that do not differ at 5 %.

@@ -79,8 +79,8 @@ class Arm(Contract):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        met = self.circumstances
-        active = met.has_silence or met.poison is not None
+        circumstances = self.circumstances
+        active = circumstances.has_silence or circumstances.poison is not None
         if active and self.kind != "federated":
             raise ValueError(f"arm '{self.name}': absent or lying sites need kind: federated")
         return self
@@ -128,8 +128,8 @@ class Scenario(Contract):
                 f"scenario '{self.name}' has no arm {', '.join(unknown)}",
                 cure=f"choose among: {', '.join(arm.name for arm in self.arms)}",
             )
-        kept = [arm for arm in self.arms if arm.name in {*names, self.reference}]
-        return self.model_copy(update={"arms": kept})
+        arms = [arm for arm in self.arms if arm.name in {*names, self.reference}]
+        return self.model_copy(update={"arms": arms})
 
 
 def load_scenario(name_or_path: str | Path) -> Scenario:
@@ -145,13 +145,13 @@ def load_scenario(name_or_path: str | Path) -> Scenario:
     path = Path(name_or_path)
     if path.is_file():
         return Scenario.from_yaml(path)
-    shipped = {file.stem: file for file in shipped_scenarios()}
-    if path.stem in shipped:
-        return Scenario.from_yaml(shipped[path.stem])
+    file_of = {file.stem: file for file in shipped_scenarios()}
+    if path.stem in file_of:
+        return Scenario.from_yaml(file_of[path.stem])
     raise ConfigError(
         f"no scenario '{name_or_path}'",
         where=str(name_or_path),
-        cure=f"give a YAML file, or one of: {', '.join(sorted(shipped))}",
+        cure=f"give a YAML file, or one of: {', '.join(sorted(file_of))}",
     )
 
 

@@ -87,7 +87,7 @@ def run_scenario(
 ) -> ScenarioResult:
     """Run what is not yet done, then compare all arms.
 
-    A cell's predictions are written whole when it ends; a killed run goes on with the missing
+    A cell's predictions are written whole when it ends; a killed run continues with the missing
     cells and gives the same table.
 
     Args:
@@ -227,4 +227,4 @@ def _train(scenario: Scenario, cell: Cell, groups: Mapping[str, Cohort], work: P
         seed=cell.seed,
         sizes=sizes,
     )
-    return train_in_memory(study, groups, work, met=cell.arm.circumstances, seed=cell.seed)
+    return train_in_memory(study, groups, work, setup=cell.arm.circumstances, seed=cell.seed)

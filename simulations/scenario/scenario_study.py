@@ -43,11 +43,11 @@ def load_cohort(scenario: Scenario, data: Path | str) -> Cohort:
     else:
         cohort = load_fed_tcga_brca(data, standardise_age=scenario.cohort.standardise_age)
     rule = scenario.hospitals
-    placed = group_small_hospitals(
+    hospitals = group_small_hospitals(
         cohort.hospital, minimum=rule.minimum, rest=rule.rest, region=region
     )
-    cohort = replace(cohort, hospital=placed)
-    return cohort.with_features(scenario.needed_features).take((placed != "").nonzero()[0])
+    cohort = replace(cohort, hospital=hospitals)
+    return cohort.with_features(scenario.needed_features).take((hospitals != "").nonzero()[0])
 
 
 def arm_study(
@@ -80,10 +80,10 @@ def arm_study(
     updates: dict[str, object] = {"seed": seed, "test_fraction": 0.0}
     if "nominal_patients" not in plan.model_fields_set:
         updates["nominal_patients"] = n_train
-    met = arm.circumstances
-    reliable = not met.has_silence and met.poison is None
+    circumstances = arm.circumstances
+    reliable = not circumstances.has_silence and circumstances.poison is None
     quorum = Quorum(min_sites=len(sites)) if reliable else Quorum(min_sites=1)
-    if met.has_silence:
+    if circumstances.has_silence:
         quorum = Quorum(min_sites=1, round_timeout_s=SILENT_ROUND_S)
     study = Study(
         study_id=f"{scenario.name}-{arm.name}",

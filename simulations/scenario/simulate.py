@@ -46,7 +46,7 @@ def simulate(
         epsilon: Budgets of training; one private federated arm each, `<mode>_eps<epsilon>`.
         folds: Number of folds inside every hospital, or a `Folds` that holds hospitals out.
         seeds: Number of repeats with other folds and initial weights, or the seeds themselves.
-        folder: Where results stay and a killed simulation goes on; gone at the end by default.
+        folder: Where results stay and a killed simulation continues; gone at the end by default.
         workers: Processes; None uses every core. A script that asks for more than one must
             stand under `if __name__ == "__main__":`, a notebook need not.
         output: Where progress is shown; on standard error by default.
@@ -62,8 +62,8 @@ def simulate(
     """
     study = study or draft_study(cohort)
     cohort = replace(cohort.with_features(list(study.features)), specs=dict(study.features))
-    chosen = [arm if isinstance(arm, Arm) else Arm(name=arm, kind=arm) for arm in arms]
-    chosen += _private_arms(study, mode, epsilon)
+    arm_list = [arm if isinstance(arm, Arm) else Arm(name=arm, kind=arm) for arm in arms]
+    arm_list += _private_arms(study, mode, epsilon)
     scenario = Scenario(
         name=study.study_id,
         title=study.title,
@@ -74,8 +74,8 @@ def simulate(
         training=study.training,
         folds=Folds(count=folds) if isinstance(folds, int) else folds,
         seeds=list(range(seeds)) if isinstance(seeds, int) else list(seeds),
-        reference=chosen[0].name,
-        arms=chosen,
+        reference=arm_list[0].name,
+        arms=arm_list,
     )
     with nullcontext(folder) if folder else TemporaryDirectory(prefix="tumorboard-") as place:
         return run_scenario(scenario, cohort, Path(place), workers=workers, output=output)
@@ -84,16 +84,16 @@ def simulate(
 def _private_arms(
     study: Study, mode: Literal["local", "distributed"] | None, epsilon: float | Iterable[float]
 ) -> list[Arm]:
-    plan, chosen = study.privacy, mode or "local"
+    plan, private_mode = study.privacy, mode or "local"
     budgets = [epsilon] if isinstance(epsilon, int | float) else list(epsilon)
     if plan.mode != "none":
-        chosen, budgets = mode or plan.mode, [plan.epsilon, *budgets]
+        private_mode, budgets = mode or plan.mode, [plan.epsilon, *budgets]
     exact = EvaluationRelease(release="internal")
     return [
         Arm(
-            name=f"{chosen}_eps{budget:g}",
+            name=f"{private_mode}_eps{budget:g}",
             privacy=PrivacyPlan.model_validate(
-                {**plan.model_dump(), "mode": chosen, "epsilon": budget, "evaluation": exact}
+                {**plan.model_dump(), "mode": private_mode, "epsilon": budget, "evaluation": exact}
             ),
         )
         for budget in dict.fromkeys(budgets)

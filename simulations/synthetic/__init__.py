@@ -9,7 +9,7 @@ outcomes (`spec.Signal`)::
     logit P(response) = -0.3 + 1.3 z_path - 1.0 z_rad  + 1.2 z_gen - 0.9 z_clin
     log hazard ratio  =       -0.6 z_path + 0.75 z_rad - 0.6 z_gen + 0.85 z_clin
 
-with a Weibull baseline (rate 0.022 a month, shape 1.15), uniform end of study and random loss to
+with a Weibull baseline (rate 0.022 per month, shape 1.15), uniform end of study and random loss to
 follow-up. A model that knew all four factors would reach an AUC of about 0.88 and a C-index of
 about 0.80; the best single factor about 0.70 and 0.67. `oracle.oracle_metrics` gives the figures
 of the patients at hand, also for a model that knows only the factors of present modalities.

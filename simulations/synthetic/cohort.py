@@ -95,8 +95,8 @@ def _draw_survival(
     death = (generator.exponential(size=n) / np.exp(risk)) ** (1 / signal.shape) / signal.rate
     end_of_study = generator.uniform(*spec.follow_up_months, size=n)
     draws = generator.exponential(size=n)
-    lost = draws / spec.loss_to_follow_up if spec.loss_to_follow_up else np.full(n, np.inf)
-    censored = np.minimum(end_of_study, lost)
+    loss_times = draws / spec.loss_to_follow_up if spec.loss_to_follow_up else np.full(n, np.inf)
+    censored = np.minimum(end_of_study, loss_times)
     time = np.maximum(np.minimum(death, censored), 0.1)
     return np.round(time, 2), (death <= censored).astype(np.float64)
 
@@ -131,10 +131,10 @@ def attainable(
         (n,) probability of response and (n,) risk, given the observed factors.
     """
     towards = weights(signal.response)
-    known = np.where(present, latent * towards, 0.0).sum(axis=1)
+    evidence = np.where(present, latent * towards, 0.0).sum(axis=1)
     spread = np.sqrt(np.where(present, 0.0, towards**2).sum(axis=1))
     nodes, mass = _QUADRATURE
-    logits = signal.intercept + known[:, None] + spread[:, None] * nodes
+    logits = signal.intercept + evidence[:, None] + spread[:, None] * nodes
     probability = (expit(logits) * mass).sum(axis=1) / mass.sum()
     risk = np.where(present, latent * weights(signal.survival), 0.0).sum(axis=1)
     return probability, risk

@@ -115,15 +115,15 @@ def _is_complete(folder: Path, stamp: dict[str, object]) -> bool:
     path = folder / _STAMP
     if not folder.exists() or not any(folder.iterdir()):
         return False
-    found: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
-    if {key: found.get(key) for key in stamp} != stamp:
+    marker: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
+    if {key: marker.get(key) for key in stamp} != stamp:
         raise ConfigError(
             "the folder holds something else",
             where=str(folder),
             why="a synthetic consortium of another seed, size or version, or other files",
             cure="choose an empty folder, or remove this one",
         )
-    if found["complete"]:
+    if marker["complete"]:
         return True
     for name in ("sites", "truth", "public"):
         shutil.rmtree(folder / name, ignore_errors=True)

@@ -70,8 +70,8 @@ def write_rtstruct(
         for plane, image in zip(mask, series, strict=True)
         for outline in slice_contours(plane > 0)
     ]
-    drawn = _item(ROIDisplayColor=[255, 0, 0], ReferencedROINumber=1, ContourSequence=contours)
-    dataset.ROIContourSequence = [drawn]
+    roi = _item(ROIDisplayColor=[255, 0, 0], ReferencedROINumber=1, ContourSequence=contours)
+    dataset.ROIContourSequence = [roi]
     observation = _item(
         ObservationNumber=1, ReferencedROINumber=1, RTROIInterpretedType="GTV", ROIInterpreter=""
     )
@@ -170,7 +170,7 @@ def write_seg(
 
 def _fix_dates_and_uids(dataset: Any, identity: SeriesIdentity) -> None:
     """Replace the clock readings and random identifiers the library put in."""
-    made: dict[str, str] = {}
+    uid_of: dict[str, str] = {}
 
     def settle(_parent: Any, element: Any) -> None:
         if element.VR == "DA" and element.value:
@@ -180,8 +180,8 @@ def _fix_dates_and_uids(dataset: Any, identity: SeriesIdentity) -> None:
         elif element.VR == "DT" and element.value:
             element.value = DATE + TIME
         elif element.tag == 0x00209164:  # DimensionOrganizationUID
-            name = str(len(made))
+            name = str(len(uid_of))
             fixed = uid(identity.patient_id, identity.sequence, "dimension", name)
-            element.value = made.setdefault(str(element.value), fixed)
+            element.value = uid_of.setdefault(str(element.value), fixed)
 
     dataset.walk(settle)

@@ -88,8 +88,8 @@ def transcriptome() -> Transcriptome:
     start = 0
     for column, (name, size) in enumerate(zip(PATHWAYS, sizes.tolist(), strict=True)):
         own = order[start : start + size]
-        borrowed = generator.choice(order[:start], 2, replace=False) if start else own[:0]
-        members = np.sort(np.concatenate([own, borrowed]))
+        overlap = generator.choice(order[:start], 2, replace=False) if start else own[:0]
+        members = np.sort(np.concatenate([own, overlap]))
         loading[own, column] = generator.uniform(0.6, 0.9, size)
         pathways[name] = [genes[member] for member in members.tolist()]
         start += size
@@ -139,9 +139,9 @@ def pathway_tokens(expression: FloatArray, mean: FloatArray, sd: FloatArray) -> 
     """
     biology = transcriptome()
     column = {gene: index for index, gene in enumerate(biology.genes)}
-    scored = np.clip((expression - mean) / sd, -5, 5)
+    z_scores = np.clip((expression - mean) / sd, -5, 5)
     widest = max(len(genes) for genes in biology.pathways.values())
     tokens = np.zeros((len(biology.pathways), widest))
     for row, genes in enumerate(biology.pathways.values()):
-        tokens[row, : len(genes)] = scored[[column[gene] for gene in genes]]
+        tokens[row, : len(genes)] = z_scores[[column[gene] for gene in genes]]
     return tokens

@@ -137,9 +137,9 @@ def _tiles(spec: ConsortiumSpec, shape: FeatureShape, cohort: SiteCohort, index:
     n_informative = max(2, round(count * generator.uniform(*shape.informative)))
     bag = 0.4 * generator.standard_normal((count, dim))
     bag[:, :] -= 1.0 * _direction("tumour tissue", dim)
-    shown = cohort.factor("pathology")[index]
+    factor = cohort.factor("pathology")[index]
     bag[:n_informative] += 3.0 * _direction("tumour tissue", dim)
-    bag[:n_informative] += 1.4 * shown * _direction("lymphocytes", dim)
+    bag[:n_informative] += 1.4 * factor * _direction("lymphocytes", dim)
     generator.shuffle(bag)
     return bag.astype(np.float32) + _offset(spec, shape, cohort.site.site_id, "tiles", dim)
 
@@ -161,9 +161,9 @@ def _radiomics(
     patient, dim = cohort.patient_ids[index], shape.radiomics_dim
     row = stream(spec.seed, patient, "radiomics-features").standard_normal((1, dim))
     sign = np.where(np.arange(dim) % 2 == 0, 1.0, -1.0)
-    shown = cohort.factor("radiology")[index]
+    factor = cohort.factor("radiology")[index]
     telling = np.arange(dim) < dim // 4
-    row = np.where(telling, 0.55 * row + 0.8 * sign * shown, row)
+    row = np.where(telling, 0.55 * row + 0.8 * sign * factor, row)
     return row.astype(np.float32) + _offset(spec, shape, cohort.site.site_id, "radiomics", dim)
 
 

@@ -47,7 +47,7 @@ def raw_feature_sets(scaling: Mapping[str, PublicScaling] | None = None) -> dict
     Args:
         scaling: Public constants of the sets in `SCALED_BY_REFERENCE`; none leaves them raw.
     """
-    given = scaling or {}
+    scalings = scaling or {}
     sequences: dict[str, JsonValue] = {
         "sequences": [*SEQUENCES],
         "preprocess": {"n4": {"shrink": 4, "max_voxels": 2000, "iterations": [12, 12]}},
@@ -57,14 +57,14 @@ def raw_feature_sets(scaling: Mapping[str, PublicScaling] | None = None) -> dict
             modality="pathology",
             dim=ENCODER_DIM,
             max_tokens=48,
-            scaling=given.get("tiles", PublicScaling()),
+            scaling=scalings.get("tiles", PublicScaling()),
             extractor=ExtractorSpec(kind="tiles"),
         ),
         "slices": FeatureSpec(
             modality="radiology",
             dim=ENCODER_DIM,
             max_tokens=len(SEQUENCES) * (2 * SLICES_EACH_SIDE + 1),
-            scaling=given.get("slices", PublicScaling()),
+            scaling=scalings.get("slices", PublicScaling()),
             extractor=ExtractorSpec(
                 kind="slices", params={**sequences, "choice": {"context": SLICES_EACH_SIDE}}
             ),
@@ -74,7 +74,7 @@ def raw_feature_sets(scaling: Mapping[str, PublicScaling] | None = None) -> dict
             dim=RADIOMICS_FEATURES + len(SEQUENCES),
             max_tokens=len(SEQUENCES),
             pool="flatten",
-            scaling=given.get("radiomics", PublicScaling()),
+            scaling=scalings.get("radiomics", PublicScaling()),
             extractor=ExtractorSpec(
                 kind="radiomics", params={**sequences, "transform": "signed_log"}
             ),
@@ -85,7 +85,7 @@ def raw_feature_sets(scaling: Mapping[str, PublicScaling] | None = None) -> dict
             modality="clinical",
             dim=SENTENCE_DIM,
             max_tokens=len(SENTENCES),
-            scaling=given.get("clinical_text", PublicScaling()),
+            scaling=scalings.get("clinical_text", PublicScaling()),
             extractor=ExtractorSpec(kind="clinical_text", params={"templates": [*SENTENCES]}),
         ),
     }

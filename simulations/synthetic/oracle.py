@@ -21,7 +21,7 @@ TRUTH_FILE = Path("truth") / "truth.parquet"
 
 
 def truth_table(cohorts: Collection[SiteCohort], signal: Signal) -> pd.DataFrame:
-    """Return one row a patient: factors, true scores, attainable scores, recorded outcomes."""
+    """Return one row per patient: factors, true scores, attainable scores, recorded outcomes."""
     frames = []
     for cohort in cohorts:
         probability, risk = attainable(signal, cohort.latent, cohort.present)
@@ -79,12 +79,12 @@ def oracle_metrics(
     table = read_truth(truth) if isinstance(truth, Path) else truth
     if patient_ids is not None:
         table = table[table["patient_id"].isin(set(patient_ids))]
-    found: dict[str, float | int | None] = {}
+    metrics: dict[str, float | int | None] = {}
     for prefix in ("", "attainable_"):
         risk, prob = table[f"{prefix}risk"], table[f"{prefix}response_probability"]
         for name, value in arm_scores(table.assign(risk=risk, response_prob=prob)).items():
-            found[prefix + name] = value if math.isfinite(value) else None
-    found["n"] = len(table)
-    found["n_response"] = int(table["response"].notna().sum())
-    found["n_events"] = int(table["event"][table["time_months"].notna()].sum())
-    return found
+            metrics[prefix + name] = value if math.isfinite(value) else None
+    metrics["n"] = len(table)
+    metrics["n_response"] = int(table["response"].notna().sum())
+    metrics["n_events"] = int(table["event"][table["time_months"].notna()].sum())
+    return metrics

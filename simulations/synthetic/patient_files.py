@@ -162,7 +162,7 @@ def _damaged(spec: ConsortiumSpec, site: SiteSpec, cohort: SiteCohort, index: in
 
 
 def _limit_threads() -> None:
-    """One thread a worker: workers are the parallelism."""
+    """One thread per worker: workers are the parallelism."""
     require("cv2", extra="pathology").setNumThreads(1)
     threads = require("SimpleITK", extra="radiology").ProcessObject
     threads.SetGlobalDefaultNumberOfThreads(1)

@@ -172,12 +172,12 @@ def _scan(
     clean: Volume, place: list[Volume], shift: SiteShift, generator: np.random.Generator
 ) -> npt.NDArray[np.int16]:
     """Return what the scanner stores: blur, receive field, Rician noise, gain, integers."""
-    blurred = ndimage.gaussian_filter(clean, (0, 0.55, 0.55), truncate=3.0)
+    image = ndimage.gaussian_filter(clean, (0, 0.55, 0.55), truncate=3.0)
     slope = generator.standard_normal(3) * shift.mr_bias
     field = np.exp(sum(s * axis / 60 for s, axis in zip(slope, place, strict=True)))
     real, imaginary = (
         generator.standard_normal((2, *clean.shape), dtype=np.float32) * shift.mr_noise
     )
-    magnitude = np.hypot(blurred * field + real, imaginary)
+    magnitude = np.hypot(image * field + real, imaginary)
     gain = shift.mr_gain * float(np.exp(0.1 * generator.standard_normal()))
     return np.asarray(np.clip(np.rint(magnitude * gain), 0, 32_000), np.int16)

@@ -55,8 +55,8 @@ def reference_scaling() -> dict[str, PublicScaling]:
 
 def _stored() -> dict[str, dict[str, Any]]:
     try:
-        stored: dict[str, Any] = json.loads(REFERENCE_FILE.read_text(encoding="utf-8"))
-        features: dict[str, dict[str, Any]] = stored["features"]
+        reference: dict[str, Any] = json.loads(REFERENCE_FILE.read_text(encoding="utf-8"))
+        features: dict[str, dict[str, Any]] = reference["features"]
         complete = all({"center", "scale", "fingerprint"} <= set(e) for e in features.values())
     except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
         raise _damaged(" ".join(str(error).split())) from error
@@ -94,7 +94,7 @@ def public_hazards(signal: Signal, edges_months: list[float]) -> list[float]:
 
 
 def public_consortium() -> ConsortiumSpec:
-    """Return the public laboratories, one a file format, nothing missing."""
+    """Return the public laboratories, one per file format, nothing missing."""
     sites = [
         SiteSpec(site_id="synthetic-public-a", patients=PUBLIC_PATIENTS),
         SiteSpec(
@@ -130,11 +130,11 @@ def measure_reference(folder: Path, *, workers: int, output: Output) -> str:
             tokens[name] += [read_features(path).features for path in files]
     features = {}
     for name, spec in specs.items():
-        stacked = np.concatenate(tokens[name]).astype(np.float64)
-        scale = np.maximum(stacked.std(axis=0), 1e-3)
+        rows = np.concatenate(tokens[name]).astype(np.float64)
+        scale = np.maximum(rows.std(axis=0), 1e-3)
         features[name] = {
             "fingerprint": create_extractor(name, spec).fingerprint,
-            "center": [float(f"{value:.4g}") for value in stacked.mean(axis=0)],
+            "center": [float(f"{value:.4g}") for value in rows.mean(axis=0)],
             "scale": [float(f"{value:.4g}") for value in scale],
         }
     return canonical_json({"patients": 2 * PUBLIC_PATIENTS, "features": features}) + "\n"

@@ -79,7 +79,7 @@ def write_pyramid(
         level = pixels if factor == 1 else cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
         offsets, counts = _append_tiles(body, level)
         resolution = None if um_per_px is None else um_per_px * factor
-        tags = _tags(size, offsets, counts, resolution, description, reduced=factor != 1)
+        tags = _tags(size, offsets, counts, resolution, description, is_reduced=factor != 1)
         link = _append_directory(body, tags, link)
     path.write_bytes(bytes(body))
 
@@ -96,10 +96,10 @@ def _append_tiles(
             below, right = TILE - tile.shape[0], TILE - tile.shape[1]
             if below or right:
                 tile = np.pad(tile, ((0, below), (0, right), (0, 0)), mode="edge")
-            encoded = cv2.imencode(".jpg", cv2.cvtColor(tile, cv2.COLOR_RGB2BGR), options)[1]
+            jpeg = cv2.imencode(".jpg", cv2.cvtColor(tile, cv2.COLOR_RGB2BGR), options)[1]
             offsets.append(len(body))
-            counts.append(len(encoded))
-            body += encoded.tobytes()
+            counts.append(len(jpeg))
+            body += jpeg.tobytes()
             body += b"\0" * (len(body) % 2)
     return tuple(offsets), tuple(counts)
 
@@ -111,10 +111,10 @@ def _tags(
     um_per_px: float | None,
     description: str,
     *,
-    reduced: bool,
+    is_reduced: bool,
 ) -> list[_Tag]:
     tags = [
-        _Tag(254, _LONG, (int(reduced),)),  # NewSubfileType: 1 = reduced-resolution copy
+        _Tag(254, _LONG, (int(is_reduced),)),  # NewSubfileType: 1 = reduced-resolution copy
         _Tag(256, _LONG, (size[0],)),
         _Tag(257, _LONG, (size[1],)),
         _Tag(258, _SHORT, (8, 8, 8)),

@@ -33,8 +33,8 @@ def clinical_records(
     records = []
     for index, patient in enumerate(cohort.patient_ids):
         generator = stream(spec.seed, patient, "clinical")
-        drawn = draw_record(float(latent[index]), spec.missing_cell, generator)
-        records.append(drawn if cohort.has("clinical")[index] else empty_record())
+        record = draw_record(float(latent[index]), spec.missing_cell, generator)
+        records.append(record if cohort.has("clinical")[index] else empty_record())
     return records
 
 
@@ -55,7 +55,7 @@ def rna_table(spec: ConsortiumSpec, cohort: SiteCohort) -> pd.DataFrame:
 
 
 def manifest_table(spec: ConsortiumSpec, cohort: SiteCohort) -> pd.DataFrame:
-    """Return the manifest: one row a patient, empty cells where something is missing."""
+    """Return the manifest: one row per patient, empty cells where something is missing."""
     rows = []
     records = clinical_records(spec, cohort)
     for index, patient in enumerate(cohort.patient_ids):
@@ -78,16 +78,16 @@ def _cell(value: str | float | None) -> str | float | None:
 def _outcome(cohort: SiteCohort, index: int) -> dict[str, object]:
     """Return the outcome columns in the hospital's own unit of time."""
     unit, months = cohort.site.time_unit, float(cohort.time_months[index])
-    known = not np.isnan(months)
+    is_known = not np.isnan(months)
     response = cohort.response[index]
     columns: dict[str, object] = {"response": None if np.isnan(response) else int(response)}
     if unit == "months":
-        columns["time_months"] = months if known else None
+        columns["time_months"] = months if is_known else None
     else:
-        value = months / MONTHS_PER_UNIT[unit] if known else None
+        value = months / MONTHS_PER_UNIT[unit] if is_known else None
         columns["time"] = None if value is None else f"{value:.{0 if unit == 'days' else 3}f}"
-        columns["time_unit"] = unit if known else None
-    columns["event"] = int(cohort.event[index]) if known else None
+        columns["time_unit"] = unit if is_known else None
+    columns["event"] = int(cohort.event[index]) if is_known else None
     return columns
 
 

@@ -125,11 +125,11 @@ def demo_spec(
         >>> [site.site_id for site in demo_spec().sites]
         ['synthetic-alder', 'synthetic-birch', 'synthetic-cedar']
     """
-    made = [_demo_site(index, patients, complete=complete) for index in range(sites)]
+    site_specs = [_demo_site(index, patients, complete=complete) for index in range(sites)]
     gaps: dict[str, float] = dict.fromkeys(
         ("missing_modality", "missing_response", "missing_survival", "missing_cell"), 0.0
     )
-    return ConsortiumSpec(seed=seed, sites=made, **(gaps if complete else {}))
+    return ConsortiumSpec(seed=seed, sites=site_specs, **(gaps if complete else {}))
 
 
 def _demo_site(index: int, patients: int, *, complete: bool) -> SiteSpec:

@@ -144,11 +144,11 @@ def _draw_tumour_nuclei(
     ticks = np.arange(step / 2, plane.shape[0] - 1, step)
     centres = np.stack(np.meshgrid(ticks, ticks), axis=-1).reshape(-1, 2)
     centres = centres + generator.uniform(-0.3, 0.3, centres.shape) * step
-    kept = _inside(centres, region)
-    n = len(kept)
+    positions = _inside(centres, region)
+    n = len(positions)
     size = radius_px * np.exp(0.12 * generator.standard_normal((n, 2)))
     dark = 0.55 * np.exp(0.2 * generator.standard_normal(n))
-    _draw_ellipses(plane, kept, size, generator.uniform(0, 180, n), dark)
+    _draw_ellipses(plane, positions, size, generator.uniform(0, 180, n), dark)
 
 
 def _draw_spindle_nuclei(
@@ -159,13 +159,13 @@ def _draw_spindle_nuclei(
 ) -> None:
     """Draw thin fibroblast nuclei, about 700 in a square millimetre of stroma."""
     side = plane.shape[0]
-    kept = _inside(
+    positions = _inside(
         generator.uniform(0, side, (int(700 * (side * um_per_px / 1000) ** 2), 2)), region
     )
-    n = len(kept)
+    n = len(positions)
     size = np.stack([generator.uniform(5, 9, n), generator.uniform(1.1, 1.8, n)], axis=1)
     dark = generator.uniform(0.5, 0.9, n)
-    _draw_ellipses(plane, kept, size / um_per_px, generator.normal(40, 35, n), dark)
+    _draw_ellipses(plane, positions, size / um_per_px, generator.normal(40, 35, n), dark)
 
 
 def _draw_lymphocytes(
@@ -177,16 +177,16 @@ def _draw_lymphocytes(
 ) -> None:
     """Draw small, round, dark nuclei, half of them in clusters."""
     side = plane.shape[0]
-    scattered = generator.uniform(0, side, (int(count * 1.3), 2))
+    background = generator.uniform(0, side, (int(count * 1.3), 2))
     hearts = generator.uniform(0, side, (max(3, count // 60), 2))
-    owner = generator.integers(0, len(hearts), len(scattered))
-    clustered = hearts[owner] + generator.standard_normal(scattered.shape) * radius_px * 9
-    centres = np.where(generator.random((len(scattered), 1)) < 0.5, clustered, scattered)
-    kept = _inside(centres, region)[:count]
-    n = len(kept)
+    owner = generator.integers(0, len(hearts), len(background))
+    clusters = hearts[owner] + generator.standard_normal(background.shape) * radius_px * 9
+    centres = np.where(generator.random((len(background), 1)) < 0.5, clusters, background)
+    positions = _inside(centres, region)[:count]
+    n = len(positions)
     size = radius_px * np.exp(0.08 * generator.standard_normal((n, 2)))
     dark = 1.35 * np.exp(0.12 * generator.standard_normal(n))
-    _draw_ellipses(plane, kept, size, generator.uniform(0, 180, n), dark)
+    _draw_ellipses(plane, positions, size, generator.uniform(0, 180, n), dark)
 
 
 def _inside(
@@ -196,8 +196,8 @@ def _inside(
     x, y = centres.astype(np.int64).T
     side = region.shape[0]
     within = (x >= 0) & (y >= 0) & (x < side) & (y < side)
-    kept = centres[within]
-    return np.asarray(kept[region[y[within], x[within]]])
+    inside = centres[within]
+    return np.asarray(inside[region[y[within], x[within]]])
 
 
 def _draw_ellipses(

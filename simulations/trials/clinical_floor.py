@@ -51,14 +51,14 @@ def _prepare(train: pd.DataFrame, test: pd.DataFrame) -> tuple[pd.DataFrame, pd.
     median = train.median().fillna(0.0)
     frames = []
     for table in (train, test):
-        filled = table.fillna(median)
+        complete = table.fillna(median)
         for column in train.columns[train.isna().any()]:
-            filled[f"{column}_missing"] = table[column].isna().astype(float)
-        frames.append(filled.astype(np.float64).reset_index(drop=True))
+            complete[f"{column}_missing"] = table[column].isna().astype(float)
+        frames.append(complete.astype(np.float64).reset_index(drop=True))
     spread = frames[0].std(ddof=0)
-    kept = [column for column in frames[0].columns if spread[column] > 1e-9]
-    mean = frames[0][kept].mean()
-    return (frames[0][kept] - mean) / spread[kept], (frames[1][kept] - mean) / spread[kept]
+    names = [column for column in frames[0].columns if spread[column] > 1e-9]
+    mean = frames[0][names].mean()
+    return (frames[0][names] - mean) / spread[names], (frames[1][names] - mean) / spread[names]
 
 
 def _cox(
@@ -67,24 +67,24 @@ def _cox(
     from lifelines import CoxPHFitter
 
     time_months, event = train.time_months, train.event
-    known = np.isfinite(time_months) & np.isfinite(event)
-    if np.nansum(event[known]) < MINIMUM_EVENTS or x.shape[1] == 0:
+    has_outcome = np.isfinite(time_months) & np.isfinite(event)
+    if np.nansum(event[has_outcome]) < MINIMUM_EVENTS or x.shape[1] == 0:
         return np.full(len(z), np.nan), np.full((len(z), len(horizons)), np.nan)
-    table = x[known].assign(time=time_months[known], event=event[known])
-    fitted: Any = CoxPHFitter(penalizer=COX_PENALTY).fit(table, "time", "event")
-    risk = np.asarray(fitted.predict_log_partial_hazard(z), dtype=np.float64)
+    table = x[has_outcome].assign(time=time_months[has_outcome], event=event[has_outcome])
+    model: Any = CoxPHFitter(penalizer=COX_PENALTY).fit(table, "time", "event")
+    risk = np.asarray(model.predict_log_partial_hazard(z), dtype=np.float64)
     survival = np.empty((len(z), 0))
     if horizons:
-        survival = fitted.predict_survival_function(z, times=list(horizons)).to_numpy().T
+        survival = model.predict_survival_function(z, times=list(horizons)).to_numpy().T
     return risk, np.asarray(survival, dtype=np.float64)
 
 
 def _logistic(x: pd.DataFrame, response: FloatArray, z: pd.DataFrame) -> FloatArray:
     from sklearn.linear_model import LogisticRegression
 
-    known = np.isfinite(response)
-    classes = np.unique(response[known])
+    has_outcome = np.isfinite(response)
+    classes = np.unique(response[has_outcome])
     if len(classes) < 2 or x.shape[1] == 0:
         return np.full(len(z), np.nan)
-    fitted = LogisticRegression(C=1.0, max_iter=1000).fit(x[known], response[known])
-    return np.asarray(fitted.predict_proba(z)[:, 1], dtype=np.float64)
+    model = LogisticRegression(C=1.0, max_iter=1000).fit(x[has_outcome], response[has_outcome])
+    return np.asarray(model.predict_proba(z)[:, 1], dtype=np.float64)

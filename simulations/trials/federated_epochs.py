@@ -35,11 +35,11 @@ def train_federated_epochs(study: Study, sites: Mapping[str, PatientDataset]) ->
         updates = []
         for site_id, patients in sites.items():
             load_arrays(model, checkpoint.parameters)
-            found = train_epochs(model, patients, study, round=number, device=torch.device("cpu"))
-            here = {block for block, weight in found.weights.items() if weight > 0}
-            delta = {n: d for n, d in found.delta.items() if block_of(n) in here}
-            updates.append(Contribution(site_id, delta, found.weights))
-        combined = aggregate(study, checkpoint.parameters, updates, checkpoint.memory)
+            result = train_epochs(model, patients, study, round=number, device=torch.device("cpu"))
+            here = {block for block, weight in result.weights.items() if weight > 0}
+            delta = {n: d for n, d in result.delta.items() if block_of(n) in here}
+            updates.append(Contribution(site_id, delta, result.weights))
+        aggregation = aggregate(study, checkpoint.parameters, updates, checkpoint.memory)
         record = RoundRecord(round=number, sites=sorted(sites), update_norm=0.0)
-        checkpoint = advance(study, checkpoint, combined.direction, record, combined.memory)
+        checkpoint = advance(study, checkpoint, aggregation.direction, record, aggregation.memory)
     return final_model(checkpoint)

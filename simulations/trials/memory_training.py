@@ -43,8 +43,8 @@ class Trained:
 
     def scores(self, cohort: Cohort, site: str = "") -> tuple[FloatArray, FloatArray]:
         """Return (risk, probability of response) of patients, by the model that `site` uses."""
-        predicted = self.predict(cohort, site)
-        return predicted.risk, predicted.response_prob
+        predictions = self.predict(cohort, site)
+        return predictions.risk, predictions.response_prob
 
 
 def train_in_memory(
@@ -52,17 +52,17 @@ def train_in_memory(
     groups: Mapping[str, Cohort],
     folder: Path,
     *,
-    met: Circumstances | None = None,
+    setup: Circumstances | None = None,
     seed: int = 0,
     output: Output | None = None,
 ) -> Trained:
-    """Train, or go on training, a study; every hospital consents to it as it stands.
+    """Train, or continue training, a study; every hospital consents to it as it stands.
 
     Args:
         study: The study; in mode distributed identities are made for its sites.
         groups: Site -> its patients.
-        folder: For the state of run and sites; a killed run goes on from there.
-        met: What the sites live with; only silence and a lying site matter here.
+        folder: For the state of run and sites; a killed run continues from there.
+        setup: What the sites live with; only silence and a lying site matter here.
         seed: Seed of those circumstances.
         output: Where progress is shown; nowhere by default.
 
@@ -72,8 +72,8 @@ def train_in_memory(
     if study.privacy.mode == "distributed":
         study = with_identities(study, folder / "sites")
     agents = memory_agents(study, groups, folder / "sites")
-    if met is not None and (met.has_silence or met.poison is not None):
-        agents = unreliable(agents, groups, met, seed)
+    if setup is not None and (setup.has_silence or setup.poison is not None):
+        agents = unreliable(agents, groups, setup, seed)
     run = run_in_process(study, agents, folder / "run", output=output or Output(json_mode=True))
     own = own_models(study, groups, folder / "sites", run.run_id, run.arrays)
     return Trained(study, run.arrays, own)

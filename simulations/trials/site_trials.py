@@ -81,7 +81,7 @@ def train_by_site(patients: PatientDataset, trials: Sequence[SiteTrial]) -> list
     shapes = expected_shapes(model)
     owners = [(i, site) for i, trial in enumerate(trials) for site in sorted(trial.sites)]
     rows = [trials[i].sites[site] for i, site in owners]
-    seen = [patients.select(own).modalities for own in rows]
+    modalities = [patients.select(own).modalities for own in rows]
     gradients = _TrialGradients(model, study, patients, rows)
     plans = [trials[i].study.privacy for i, _ in owners]
     clips = [plan.clip if plan.is_private else None for plan in plans]
@@ -89,10 +89,10 @@ def train_by_site(patients: PatientDataset, trials: Sequence[SiteTrial]) -> list
     for number in range(1, study.training.rounds + 1):
         sums = gradients.sums([states[i].parameters for i, _ in owners], clips)
         replies: list[list[Contribution]] = [[] for _ in trials]
-        for (i, site), total, present in zip(owners, sums, seen, strict=True):
-            sent = _sent(trials[i], site, unflatten(total, shapes), present)
-            if trials[i].poison is None or _accepted(trials[i].study, site, sent, states[i]):
-                replies[i].append(Contribution(site, sent, _told_weights(trials[i], site)))
+        for (i, site), total, present in zip(owners, sums, modalities, strict=True):
+            update = _sent(trials[i], site, unflatten(total, shapes), present)
+            if trials[i].poison is None or _accepted(trials[i].study, site, update, states[i]):
+                replies[i].append(Contribution(site, update, _told_weights(trials[i], site)))
         states = [
             _next(trial.study, state, reply, number)
             for trial, state, reply in zip(trials, states, replies, strict=True)
@@ -134,8 +134,8 @@ def _sent(trial: SiteTrial, site: str, arrays: Arrays, present: Sequence[Modalit
         encoding = encoding_of(trial.study, shapes)
         shares = len(trial.study.sites) / len(trial.sites)
         variance = encoding.share_variance * shares
-        noised = encoding.encode(flatten(arrays)) + skellam(encoding.dimension, variance)
-        arrays = dict(unflatten(encoding.decode(noised), shapes))
+        integers = encoding.encode(flatten(arrays)) + skellam(encoding.dimension, variance)
+        arrays = dict(unflatten(encoding.decode(integers), shapes))
     if plan.mode != "distributed":
         arrays = {name: array.astype(np.float32) for name, array in arrays.items()}
     if site == trial.liar and trial.poison is not None:
@@ -144,18 +144,18 @@ def _sent(trial: SiteTrial, site: str, arrays: Arrays, present: Sequence[Modalit
 
 
 def _told_weights(trial: SiteTrial, site: str) -> dict[str, float]:
-    """Return the number of patients that a site tells in mode none, and no other mode."""
+    """Return the number of patients that a site sends, in mode none only."""
     if trial.study.privacy.is_private:
         return {}
     return {"heads": float(len(trial.sites[site]))}
 
 
-def _accepted(study: Study, site: str, sent: Arrays, state: Checkpoint) -> bool:
+def _accepted(study: Study, site: str, update: Arrays, state: Checkpoint) -> bool:
     """Return whether the server would take this update: finite, and no longer than possible."""
-    shapes = {name: array.shape for name, array in sent.items()}
+    shapes = {name: array.shape for name, array in update.items()}
     bound = ExpectedUpdate(study, shapes, joint_norm(state.parameters)).norm_bound
-    length = joint_norm(sent)
-    size = sum(array.size for array in sent.values())
+    length = joint_norm(update)
+    size = sum(array.size for array in update.values())
     return bool(np.isfinite(length)) and length <= bound(size, site)
 
 
@@ -163,17 +163,17 @@ def _next(
     study: Study, state: Checkpoint, updates: Sequence[Contribution], number: int
 ) -> Checkpoint:
     if study.privacy.mode == "distributed":  # the server sees the opened sum alone
-        opened = descent(study, state.parameters, gradient_sum(updates))
-        combined = Aggregated(opened, dict(state.memory))
+        direction = descent(study, state.parameters, gradient_sum(updates))
+        aggregation = Aggregated(direction, dict(state.memory))
     else:
-        combined = aggregate(study, state.parameters, updates, state.memory)
+        aggregation = aggregate(study, state.parameters, updates, state.memory)
     record = RoundRecord(
         round=number,
         sites=[update.site_id for update in updates],
         update_norm=0.0,
-        facts=combined.facts,
+        facts=aggregation.facts,
     )
-    following = advance(study, state, combined.direction, record, combined.memory)
+    following = advance(study, state, aggregation.direction, record, aggregation.memory)
     del following.history[:-1]
     return following
 
@@ -193,11 +193,11 @@ class _TrialGradients:
         self._shapes = expected_shapes(model)
         self._names = list(trainable(model))
         objective = PatientObjective(model, study)
-        trained = {f"model.{name}" for name in self._names}
+        prefixed_names = {f"model.{name}" for name in self._names}
         frozen = {
             name: tensor.detach()
             for name, tensor in objective.named_parameters()
-            if name not in trained
+            if name not in prefixed_names
         }
 
         def loss_of(parameters: dict[str, Tensor], patient: PatientBatch) -> Tensor:
@@ -211,11 +211,11 @@ class _TrialGradients:
         self, models: Sequence[Arrays], clips: Sequence[float | None]
     ) -> list[npt.NDArray[np.float64]]:
         """Return the flat clipped sum (d,) of every group of patients at its own model."""
-        stacked = {
+        columns = {
             f"model.{name}": torch.from_numpy(np.stack([arrays[name] for arrays in models]))
             for name in self._names
         }
-        each = {name: values[self._owner] for name, values in stacked.items()}
+        each = {name: values[self._owner] for name, values in columns.items()}
         gradients, losses = self._of_all(each, self._batch)
         rows = torch.cat([gradients[f"model.{n}"].flatten(1) for n in self._names], dim=1).detach()
         sums = []

@@ -117,13 +117,13 @@ class ClinicalTableExtractor(CheckedExtractor[ClinicalTableParams]):
     def input_names(spec: FeatureSpec, file: FeatureFile, kept: Kept) -> InputNames:
         """Name the columns by variable and level."""
         params = dict(spec.extractor.params) if spec.extractor else {}
-        checked = ClinicalTableParams.from_mapping(params, where="extractor.params")
-        return InputNames(columns=checked.columns)
+        settings = ClinicalTableParams.from_mapping(params, where="extractor.params")
+        return InputNames(columns=settings.columns)
 
     def values(self, row: PatientRow) -> Mapping[str, JsonValue]:
         """Return the known declared variables; empty if the patient has none."""
-        named = {v.name: row.clinical.get(v.name) for v in self.params.variables}
-        return {name: value for name, value in named.items() if value is not None}
+        cells = {v.name: row.clinical.get(v.name) for v in self.params.variables}
+        return {name: value for name, value in cells.items() if value is not None}
 
     def extract(self, row: PatientRow) -> FeatureFile:
         """Return the vector of a patient.
@@ -140,10 +140,10 @@ class ClinicalTableExtractor(CheckedExtractor[ClinicalTableParams]):
 
 def _columns(variable: Variable) -> list[str]:
     if isinstance(variable, Categorical):
-        named = [f"{variable.name}={category}" for category in variable.categories]
+        columns = [f"{variable.name}={category}" for category in variable.categories]
     else:
-        named = [variable.name]
-    return [*named, f"{variable.name}?missing"]
+        columns = [variable.name]
+    return [*columns, f"{variable.name}?missing"]
 
 
 def _encode(variable: Variable, value: Value, patient_id: str) -> list[float]:
@@ -187,7 +187,7 @@ def _level(
             variable.name,
             text,
             patient_id,
-            f"the study knows {', '.join(repr(known) for known in levels)}",
+            f"the study knows {', '.join(repr(name) for name in levels)}",
             "use one of these, leave the cell empty, or agree on an alias in the study",
         )
     return level

@@ -1,6 +1,6 @@
 """Encode clinical columns as sentences, one token each, through a sentence encoder.
 
-One template a variable (more paraphrases did not help in the published ablation of SurvPGC). A
+One template per variable (more paraphrases did not help in the published ablation of SurvPGC). A
 variable that is not known gives no token; no blank is ever put into a sentence.
 """
 
@@ -125,11 +125,11 @@ class ClinicalTextExtractor(CheckedExtractor[ClinicalTextParams]):
 
     def sentences(self, row: PatientRow) -> dict[str, str]:
         """Return variable -> sentence for each known variable, in token order."""
-        known = self._known(row)
+        words = self._known(row)
         return {
-            template.variable: template.sentence.replace(SLOT, known[template.variable])
+            template.variable: template.sentence.replace(SLOT, words[template.variable])
             for template in self.params.templates
-            if template.variable in known
+            if template.variable in words
         }
 
     def extract(self, row: PatientRow) -> FeatureFile:
@@ -154,10 +154,10 @@ class ClinicalTextExtractor(CheckedExtractor[ClinicalTextParams]):
         return FeatureFile(features, None, attrs)
 
     def _known(self, row: PatientRow) -> dict[str, str]:
-        said = {}
+        words = {}
         for name in self.params.variables:
             value = row.clinical.get(name)
             text = "" if value is None else plain_text(value).strip()
             if text and text.lower() not in self.params.unknown:
-                said[name] = self.params.words.get(name, {}).get(text, text)
-        return said
+                words[name] = self.params.words.get(name, {}).get(text, text)
+        return words

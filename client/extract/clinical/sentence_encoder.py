@@ -62,7 +62,7 @@ class MiniLm:
 class HashedNgrams:
     """Bags of hashed words, word pairs and character trigrams; no language model at all.
 
-    For sites without the weights: it tells sentences apart but knows no synonyms. Feature
+    For sites without the weights: it distinguishes sentences but knows no synonyms. Feature
     hashing with signs after Weinberger et al., ICML 2009.
     """
 

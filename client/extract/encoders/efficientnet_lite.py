@@ -75,8 +75,8 @@ class InvertedBottleneck(nn.Module):
             x = functional.relu6(self._bn0(self._expand_conv(x)))
         x = functional.relu6(self._bn1(self._depthwise_conv(x)))
         x = self._bn2(self._project_conv(x))
-        added: Tensor = x + inputs if self.has_skip else x
-        return added
+        output: Tensor = x + inputs if self.has_skip else x
+        return output
 
 
 class EfficientNetLite0(nn.Module):

@@ -1,7 +1,7 @@
 """Registry of image encoders: input size, normalisation, width, licence, source of weights.
 
 One encoder is embedded (installed with pip). The others are not ours to ship: a hospital gets
-the weights from their authors and puts one ONNX file on its disk, whose SHA-256 stands in the
+the weights from their authors and puts one ONNX file on its disk, whose SHA-256 is in the
 study (`extractor.params.sha256`), so that no two hospitals can mix encoders.
 
 The form required of such a file, for every encoder alike:

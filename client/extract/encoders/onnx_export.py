@@ -39,7 +39,7 @@ def cache_folder() -> Path:
 def cached_efficientnet_lite0(weights_sha256: str, folder: Path | None = None) -> Path:
     """Return the ONNX file of the installed weights, exporting it when it is not cached yet.
 
-    Its name ends with its own digest, so that a damaged copy is noticed and written anew.
+    Its name ends with its own digest, so that a damaged copy is noticed and replaced.
 
     Args:
         weights_sha256: SHA-256 of the weights file, in hex; names the cached file.

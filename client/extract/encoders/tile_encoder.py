@@ -49,7 +49,7 @@ def resolve_device(device: Device = "auto") -> Literal["cpu", "cuda"]:
     """Return the device to use; `auto` takes CUDA where there is one.
 
     Raises:
-        ConfigError: CUDA is asked for and there is none.
+        ConfigError: CUDA is requested and there is none.
     """
     name = _preferred[0] if device == "auto" else device
     has_driver = Path("/dev/nvidiactl").exists() or Path("/dev/dxg").exists()
@@ -106,7 +106,7 @@ def load_encoder(
 
 
 class OnnxEncoder:
-    """An encoder run by ONNX Runtime; the form of the file is told in `encoder_registry`."""
+    """An encoder run by ONNX Runtime; `encoder_registry` states the form of the file."""
 
     def __init__(
         self, entry: EncoderEntry, path: Path, sha256: str, *, device: str, threads: int

@@ -20,7 +20,7 @@ GeneSets = dict[str, list[str]]
 def read_gene_sets(path: Path) -> GeneSets:
     """Return the gene sets of a file.
 
-    GMT: one set a line, tab-separated: name, description, genes. CSV: one set a column, name in
+    GMT: one set per line, tab-separated: name, description, genes. CSV: one set per column, name in
     the header, genes below, ragged. A gene named twice in a set counts once.
 
     Args:
@@ -41,18 +41,18 @@ def read_gene_sets(path: Path) -> GeneSets:
     return clean_gene_sets(sets, where=str(path))
 
 
-def clean_gene_sets(named: Sequence[tuple[str, Sequence[str]]], *, where: str) -> GeneSets:
+def clean_gene_sets(gene_sets: Sequence[tuple[str, Sequence[str]]], *, where: str) -> GeneSets:
     """Return gene sets without blanks and repeats, order kept.
 
     Raises:
         ConfigError: There is no set, or one is empty or named twice.
     """
     sets: GeneSets = {}
-    for raw_name, raw_genes in named:
+    for raw_name, raw_genes in gene_sets:
         name = raw_name.strip()
         genes = list(dict.fromkeys(gene.strip() for gene in raw_genes if gene.strip()))
         if not name or not genes or name in sets:
-            problem = "stands twice" if name in sets else "has no gene" if name else "has no name"
+            problem = "occurs twice" if name in sets else "has no gene" if name else "has no name"
             raise _refused(where, f"gene set '{name}' {problem}", "correct the gene sets")
         sets[name] = genes
     if not sets:

@@ -58,10 +58,10 @@ class PathwayExtractor(CheckedExtractor[PathwayParams]):
         position = {gene: index for index, gene in enumerate(self.genes)}
         self._index = [np.array([position[g] for g in genes]) for genes in self.sets.values()]
         self.clip = self.params.clip or (3.0 if self.params.input_scale == "zscore" else 5.0)
-        kept = {"input_scale", "min_coverage", "min_pathway_coverage"}
+        settings = {"input_scale", "min_coverage", "min_pathway_coverage"}
         self.fingerprint = fingerprint_of(
             self.kind,
-            self.params.model_dump(mode="json", include=kept) | {"clip": self.clip},
+            self.params.model_dump(mode="json", include=settings) | {"clip": self.clip},
             code_version=_CODE_VERSION,
             weights={"gene_sets": self.sets_sha256, "gene_stats": stats_digest},
         )
@@ -108,45 +108,45 @@ class PathwayExtractor(CheckedExtractor[PathwayParams]):
                 cure="add the row, or empty the cell `rna` in the manifest",
             )
         expression = self._expression(table, row.patient_id)
-        covered = np.isfinite(expression)
+        has_value = np.isfinite(expression)
         where = f"{row.rna}, patient '{row.patient_id}'"
-        lowest = self._check_coverage(covered, where)
-        self._check_scale(expression[covered], where)
+        lowest = self._check_coverage(has_value, where)
+        self._check_scale(expression[has_value], where)
         scaled = np.clip((expression - self._mean) / self._sd, -self.clip, self.clip)
         tokens = np.zeros((len(self.sets), self._dim), dtype=np.float32)
         for token, index in zip(tokens, self._index, strict=True):
-            token[: len(index)] = np.where(covered, scaled, 0.0)[index]
+            token[: len(index)] = np.where(has_value, scaled, 0.0)[index]
         return FeatureFile(
             tokens,
             None,
             {
                 "gene_sets_sha256": self.sets_sha256,
                 "input_scale": self.params.input_scale,
-                "n_genes": int(covered.sum()),
-                "coverage": float(covered.mean()),
+                "n_genes": int(has_value.sum()),
+                "coverage": float(has_value.mean()),
                 "lowest_pathway_coverage": lowest,
             },
         )
 
     def _expression(self, table: RnaTable, patient_id: str) -> npt.NDArray[np.float64]:
         """Return (G,) raw values in the order of `genes`; NaN where the table has none."""
-        found = dict(zip(table.genes, table.values(patient_id), strict=True))
-        return np.array([found.get(gene, np.nan) for gene in self.genes])
+        value_of = dict(zip(table.genes, table.values(patient_id), strict=True))
+        return np.array([value_of.get(gene, np.nan) for gene in self.genes])
 
-    def _check_coverage(self, covered: npt.NDArray[np.bool_], where: str) -> float:
+    def _check_coverage(self, has_value: npt.NDArray[np.bool_], where: str) -> float:
         """Return the lowest coverage of a set, or refuse."""
         shares = {
-            name: float(covered[index].mean())
+            name: float(has_value[index].mean())
             for name, index in zip(self.sets, self._index, strict=True)
         }
         floor = self.params.min_pathway_coverage
         poor = [f"{name} {share:.2f}" for name, share in shares.items() if share < floor]
-        if covered.mean() < self.params.min_coverage or poor:
-            missing = [g for g, known in zip(self.genes, covered, strict=True) if not known]
+        if has_value.mean() < self.params.min_coverage or poor:
+            missing = [g for g, has in zip(self.genes, has_value, strict=True) if not has]
             raise ExtractionError(
-                f"too few genes: {int(covered.sum())} of {len(covered)}",
+                f"too few genes: {int(has_value.sum())} of {len(has_value)}",
                 where=where,
-                why=f"coverage {covered.mean():.2f}, floor {self.params.min_coverage}; "
+                why=f"coverage {has_value.mean():.2f}, floor {self.params.min_coverage}; "
                 + (f"sets below {floor}: {', '.join(poor[:5])}; " if poor else "")
                 + f"missing e.g. {', '.join(missing[:5])}",
                 cure="name genes by the symbols of the gene sets, or agree on sets all cover",

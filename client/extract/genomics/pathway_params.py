@@ -79,8 +79,8 @@ def load_sets(params: PathwayParams, *, where: str) -> GeneSets:
     if params.gene_sets is not None:
         sets = read_gene_sets(Path(params.gene_sets))
     else:
-        named = [(each.name, each.genes) for each in params.sets or []]
-        sets = clean_gene_sets(named, where=f"{where}.sets")
+        gene_sets = [(each.name, each.genes) for each in params.sets or []]
+        sets = clean_gene_sets(gene_sets, where=f"{where}.sets")
     if params.pathways is not None:
         unknown = [name for name in params.pathways if name not in sets]
         if unknown or len(set(params.pathways)) != len(params.pathways):
@@ -105,7 +105,7 @@ def check_spec(spec: FeatureSpec, sets: GeneSets, where: str) -> None:
     """Refuse a feature set whose sizes or names are not those of the gene sets.
 
     Raises:
-        ConfigError: With the right sizes in the cure.
+        ConfigError: With the right sizes in the fix.
     """
     longest = max(len(genes) for genes in sets.values())
     if (spec.dim, spec.max_tokens) != (longest, len(sets)):

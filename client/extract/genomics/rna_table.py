@@ -20,8 +20,8 @@ class RnaTable:
         genes: Wanted genes that the table holds.
     """
 
-    def __init__(self, path: Path, wanted: Sequence[str]) -> None:
-        frame = _read_frame(path, wanted)
+    def __init__(self, path: Path, genes: Sequence[str]) -> None:
+        frame = _read_frame(path, genes)
         ids = frame.iloc[:, 0].astype(str).str.strip()
         if ids.duplicated().any():
             twice = str(ids[ids.duplicated()].iloc[0])

@@ -103,7 +103,7 @@ class Extractor(Protocol):
         Raises:
             NothingToExtract: The files hold nothing usable, e.g. no tissue.
             ExtractionError: A file is unreadable or lacks what is needed; the reason is
-                recorded and the others go on.
+                recorded and the others continue.
         """
         ...
 
@@ -122,15 +122,15 @@ class CheckedExtractor(Generic[Params]):
     params_class: type[Params]
 
     def __init__(self, feature_name: str, spec: FeatureSpec) -> None:
-        given = spec.extractor.params if spec.extractor else {}
+        values = spec.extractor.params if spec.extractor else {}
         self.feature_name, self.where = feature_name, f"features.{feature_name}"
         self.params = self.params_class.from_mapping(
-            dict(given), where=f"{self.where}.extractor.params"
+            dict(values), where=f"{self.where}.extractor.params"
         )
         self.fingerprint = ""
 
     def inputs(self, row: PatientRow) -> list[Path]:
-        """Return no raw file: everything stands in the manifest itself."""
+        """Return no raw file: everything is in the manifest itself."""
         return []
 
     def values(self, row: PatientRow) -> Mapping[str, JsonValue]:
@@ -166,8 +166,8 @@ def create_extractor(name: str, spec: FeatureSpec) -> Extractor:
         ConfigError: As `extractor_class`; or an optional library is not installed, or the
             parameters are wrong.
     """
-    built: Extractor = extractor_class(name, spec)(name, spec)
-    return built
+    extractor: Extractor = extractor_class(name, spec)(name, spec)
+    return extractor
 
 
 def row_values(extractor: Extractor, row: PatientRow) -> Mapping[str, JsonValue]:

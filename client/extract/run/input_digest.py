@@ -2,7 +2,7 @@
 
 Files up to 64 MiB are hashed whole. Larger ones (slides of gigabytes, often on a network drive)
 are hashed by their size and 64 samples of 1 MiB, spread evenly and with both ends. Scanners and
-converters write compressed slides anew from end to end, so any re-scan, re-export or truncation
+converters rewrite compressed slides from end to end, so any re-scan, re-export or truncation
 changes size or samples; what could slip through is a change of single bytes between samples,
 which no program makes. Names, folders and modification times are left out, so that a cohort can
 be moved or copied without losing its features.

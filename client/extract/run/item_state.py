@@ -1,6 +1,6 @@
 """Record what happened to each item (patient and feature set): attempts, outcomes, reasons.
 
-One JSON file an item in `<feature store>/.extraction/<feature>/<patient>.json`, written whole or
+One JSON file per item in `<feature store>/.extraction/<feature>/<patient>.json`, written whole or
 not at all. An attempt is recorded as `running` before it starts, so that a killed process
 leaves a trace.
 """

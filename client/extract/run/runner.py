@@ -1,7 +1,7 @@
 """Extract a whole manifest in parallel; resumable item by item, never stopped by one failure.
 
 An item is a patient and a feature set. It is skipped when its feature file was made from the
-same raw input by the same extractor, so the same command goes on where a killed one stopped.
+same raw input by the same extractor, so the same command continues where a killed one stopped.
 """
 
 from __future__ import annotations
@@ -53,12 +53,12 @@ def run_extraction(
             states; nothing was extracted.
         ExtractionError: Another extraction into this store is running, or workers cannot start.
     """
-    wanted = {name: spec for name, spec in features.items() if spec.extractor is not None}
-    extractors = {name: _checked_extractor(name, spec) for name, spec in wanted.items()}
+    extracted_sets = {name: spec for name, spec in features.items() if spec.extractor is not None}
+    extractors = {name: _checked_extractor(name, spec) for name, spec in extracted_sets.items()}
     with held_alone(StateStore(store).folder / "lock", _running_already(store)):
         plan = _Plan(store, extractors)
         plan.make(manifest, workers, output)
-        specs = {name: spec.model_dump_json() for name, spec in wanted.items()}
+        specs = {name: spec.model_dump_json() for name, spec in extracted_sets.items()}
         setup = WorkerSetup(store, specs, device)
         with output.progress(len(plan.items), "extracting") as progress:
             for item, result in _results(plan, setup, workers):

@@ -2,7 +2,7 @@
 
 When a worker dies (out of memory, a crash in a native library), the standard pool gives up all
 its work. Here the items that were running are tried once more, each alone in a fresh process;
-one that kills its process again is given up by name, and everything else goes on.
+one that kills its process again is abandoned by name, and everything else continues.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ _MIN_PIXELS = 1000
 
 
 def fit_macenko(tiles: NDArray[np.uint8]) -> StainNormaliser | None:
-    """Return the normaliser of one slide, or None where too little is stained to tell.
+    """Return the normaliser of one slide, or None where too little is stained to decide.
 
     Args:
         tiles: (N, H, W, 3) RGB uint8 of the slide; about a million pixels suffice.

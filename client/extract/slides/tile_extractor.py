@@ -59,7 +59,7 @@ class TileParams(Contract):
 
 
 class TileExtractor(CheckedExtractor[TileParams]):
-    """One bag a patient: rows of all its slides, with the corner of each tile.
+    """One bag per patient: rows of all its slides, with the corner of each tile.
 
     Args:
         feature_name: Key in `Study.features`.

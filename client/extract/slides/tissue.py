@@ -25,7 +25,7 @@ _SHARE_OF_SLIDE = 0.005
 
 
 class TissueParams(Contract):
-    """How tissue is told from glass; the defaults are those published for TCGA slides."""
+    """How tissue is distinguished from glass; the defaults are those published for TCGA slides."""
 
     threshold: int | Literal["otsu"] = Field(
         default=8, description="saturation, 0..255, above which a pixel is tissue"

@@ -75,7 +75,7 @@ class SlideReader:
     ) -> NDArray[np.uint8]:
         """Return an area as RGB (rows, columns, 3) uint8, averaged down to `size`.
 
-        The coarsest level that is still at least as fine as asked for is read and shrunk by
+        The coarsest level that is still at least as fine as requested is read and shrunk by
         area averaging. Outside the slide and where nothing was scanned it is white.
 
         Args:

@@ -134,16 +134,16 @@ def _image(
     return image
 
 
-def _onto_grid(drawn: Any, volume: Volume) -> tuple[npt.NDArray[np.bool_], float]:
+def _onto_grid(segmentation: Any, volume: Volume) -> tuple[npt.NDArray[np.bool_], float]:
     """Return the mask (K, J, I) and the share of voxels that fell outside.
 
     Voxel by voxel where both grids share their centres; otherwise resampled.
     """
-    ijk = np.argwhere(sitk().GetArrayViewFromImage(drawn))[:, ::-1]
+    ijk = np.argwhere(sitk().GetArrayViewFromImage(segmentation))[:, ::-1]
     array = np.zeros(volume.image.GetSize()[::-1], dtype=bool)
     if not len(ijk):
         return array, 0.0
-    matrix = index_to_point(drawn)
+    matrix = index_to_point(segmentation)
     indices = to_index(volume.image, ijk @ matrix[:3, :3].T + matrix[:3, 3])
     voxels = np.round(indices).astype(np.int64)
     inside = ((voxels >= 0) & (voxels < volume.image.GetSize())).all(axis=1)
@@ -152,5 +152,5 @@ def _onto_grid(drawn: Any, volume: Volume) -> tuple[npt.NDArray[np.bool_], float
     steps = np.abs(np.linalg.solve(index_to_point(volume.image)[:3, :3], matrix[:3, :3]))
     same_steps = np.abs(steps.sum(axis=0) - 1).max() < GRID_TOLERANCE / 10
     if np.abs(indices - voxels).max() > GRID_TOLERANCE or not same_steps:
-        array = resample_mask(drawn, volume.image)
+        array = resample_mask(segmentation, volume.image)
     return array, float(1 - inside.mean())

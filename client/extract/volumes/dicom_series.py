@@ -72,18 +72,18 @@ def read_series(folder: Path, *, series_uids: Collection[str] = ()) -> Volume:
 
 
 def _choose(
-    series: Mapping[str, Sequence[SliceHeader]], wanted: Collection[str], folder: Path
+    series: Mapping[str, Sequence[SliceHeader]], series_uids: Collection[str], folder: Path
 ) -> Sequence[SliceHeader]:
     if len(series) == 1:
         return next(iter(series.values()))
-    uids = [uid for uid in series if uid in wanted]
+    uids = [uid for uid in series if uid in series_uids]
     if len(uids) == 1:
         return series[uids[0]]
     raise ExtractionError(
         f"the folder holds {len(series)} DICOM series",
         where=str(folder),
         why="it is not known which is meant; "
-        + (f"the mask refers to {len(uids)} of them" if wanted else "no mask says so"),
+        + (f"the mask refers to {len(uids)} of them" if series_uids else "no mask says so"),
         cure="keep one series per folder. Found: "
         + ", ".join(f"{uid} ({len(headers)} slices)" for uid, headers in sorted(series.items())),
     )

@@ -54,8 +54,8 @@ def check_nifti(path: Path) -> None:
 
 
 def _opened(path: Path) -> IO[bytes]:
-    compressed = path.name.lower().endswith(".gz")
-    return cast("IO[bytes]", gzip.open(path)) if compressed else path.open("rb")
+    is_gzip = path.name.lower().endswith(".gz")
+    return cast("IO[bytes]", gzip.open(path)) if is_gzip else path.open("rb")
 
 
 def _damaged(path: Path, why: str) -> ExtractionError:

@@ -103,7 +103,7 @@ class RadiomicsExtractor(RadiologyExtractor[RadiomicsParams]):
         )
 
     def extract(self, row: PatientRow) -> FeatureFile:
-        """Return one token a sequence present, (S, features + sequences) float32.
+        """Return one token per sequence present, (S, features + sequences) float32.
 
         Raises:
             ExtractionError: A volume or mask is unusable, or a feature is not finite.
@@ -125,8 +125,8 @@ class RadiomicsExtractor(RadiologyExtractor[RadiomicsParams]):
         if settings.preprocess.spacing_mm is not None:
             image, mask = resample_around(volume, sequence.mask, settings.preprocess.spacing_mm)
         where = f"sequence '{sequence.name}', {sequence.volume.source}"
-        found = radiomic_features(image, mask, settings.pyradiomics, where=where)
-        values = np.array([found[name] for name in self._names])
+        features = radiomic_features(image, mask, settings.pyradiomics, where=where)
+        values = np.array([features[name] for name in self._names])
         if self.params.transform == "signed_log":
             values = np.sign(values) * np.log1p(np.abs(values))
         flags = np.zeros(len(self.params.sequences))
@@ -143,9 +143,9 @@ def feature_names(params: Mapping[str, Any]) -> list[str]:
     Raises:
         ConfigError: Parameters are wrong, or sequences do not share one list of features.
     """
-    checked = RadiomicsParams.from_mapping(dict(params), where="extractor.params")
-    names = _vector_names(load_settings(checked))
-    return [*names, *(f"sequence_{name}" for name in checked.sequences)]
+    settings = RadiomicsParams.from_mapping(dict(params), where="extractor.params")
+    names = _vector_names(load_settings(settings))
+    return [*names, *(f"sequence_{name}" for name in settings.sequences)]
 
 
 def radiomic_features(
@@ -164,7 +164,7 @@ def radiomic_features(
     """
     extractor = _pyradiomics(canonical_json(dict(parameters)))
     try:
-        found = extractor.execute(image, mask)
+        output = extractor.execute(image, mask)
     except (ValueError, RuntimeError, IndexError) as error:
         raise ExtractionError(
             "PyRadiomics refuses the region",
@@ -172,7 +172,7 @@ def radiomic_features(
             why=" ".join(str(error).split()),
             cure="a region needs several voxels in at least two dimensions: check the mask",
         ) from error
-    values = {str(k): float(v) for k, v in found.items() if not str(k).startswith("diagnostics_")}
+    values = {str(k): float(v) for k, v in output.items() if not str(k).startswith("diagnostics_")}
     bad = sorted(name for name, value in values.items() if not math.isfinite(value))
     if bad:
         raise ExtractionError(
@@ -211,8 +211,8 @@ def _names_for(parameters: str) -> tuple[str, ...]:
     region = np.zeros((16, 16, 16), dtype=np.uint8)
     region[4:12, 4:12, 4:12] = 1
     image, mask = sitk().GetImageFromArray(noise), sitk().GetImageFromArray(region)
-    found = _pyradiomics(parameters).execute(image, mask)
-    return tuple(str(name) for name in found if not str(name).startswith("diagnostics_"))
+    features = _pyradiomics(parameters).execute(image, mask)
+    return tuple(str(name) for name in features if not str(name).startswith("diagnostics_"))
 
 
 def _vector_names(settings: Mapping[str, SequenceSettings]) -> tuple[str, ...]:

@@ -81,8 +81,8 @@ def read_contours(dataset: Any, source: Path, roi: str | None) -> dict[str, list
             kind = str(contour.get("ContourGeometricType", ""))
             points = np.array(contour.get("ContourData", []), dtype=np.float64)
             if kind in _CLOSED and points.size >= 9 and points.size % 3 == 0:
-                closed = Contour(points.reshape(-1, 3), kind == "CLOSEDPLANAR_XOR")
-                contours.setdefault(str(name), []).append(closed)
+                outline = Contour(points.reshape(-1, 3), kind == "CLOSEDPLANAR_XOR")
+                contours.setdefault(str(name), []).append(outline)
     if not contours:
         raise ExtractionError(
             "the chosen region holds no closed contour",

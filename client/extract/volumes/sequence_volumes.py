@@ -22,7 +22,7 @@ _FOLDER = Path(__file__).with_name("params")
 
 
 class RadiologyParams(Contract):
-    """What every radiology extractor is told."""
+    """Parameters of every radiology extractor."""
 
     sequences: list[str] = Field(min_length=1, description="in this order, e.g. [t1, t2, t1c]")
     settings: dict[str, str] = Field(
@@ -115,14 +115,14 @@ def fingerprint_params(
         settings: Sequence -> what of its parameter file the features depend on, plain values.
         leave_out: Keys of `params` that do not matter or stand elsewhere.
     """
-    dumped = params.model_dump(mode="json", exclude={"settings", "preprocess", *leave_out})
-    return dumped | {"settings": dict(settings)}
+    values = params.model_dump(mode="json", exclude={"settings", "preprocess", *leave_out})
+    return values | {"settings": dict(settings)}
 
 
 def sequence_names(spec: FeatureSpec) -> list[str]:
     """Return the sequences that a feature set's parameters name, in order."""
-    named = spec.extractor.params.get("sequences", []) if spec.extractor else []
-    return [str(name) for name in named] if isinstance(named, list) else []
+    names = spec.extractor.params.get("sequences", []) if spec.extractor else []
+    return [str(name) for name in names] if isinstance(names, list) else []
 
 
 class RadiologyExtractor(CheckedExtractor[Params]):

@@ -44,7 +44,7 @@ class SlicesParams(RadiologyParams):
 
 
 class SlicesExtractor(RadiologyExtractor[SlicesParams]):
-    """Feature set of kind `slices`: one token a slice, sequence after sequence.
+    """Feature set of kind `slices`: one token per slice, sequence after sequence.
 
     Coordinates are (slice number, position of the sequence in `params.sequences`).
 
@@ -107,7 +107,7 @@ class SlicesExtractor(RadiologyExtractor[SlicesParams]):
         )
 
     def extract(self, row: PatientRow) -> FeatureFile:
-        """Return one token a slice, (S, dim) float32.
+        """Return one token per slice, (S, dim) float32.
 
         Raises:
             ExtractionError: A volume or mask is unusable, or the patient has no sequence.

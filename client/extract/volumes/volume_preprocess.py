@@ -100,8 +100,8 @@ def body_mask(image: Any) -> Any:
     parts, _ = ndimage.label(array > low + 0.1 * (high - low))
     sizes = np.bincount(parts.ravel())
     sizes[0] = 0
-    filled = _without_holes(parts == sizes.argmax()) if sizes.any() else array > low
-    body = sitk().GetImageFromArray(filled.astype(np.uint8))
+    mask = _without_holes(parts == sizes.argmax()) if sizes.any() else array > low
+    body = sitk().GetImageFromArray(mask.astype(np.uint8))
     body.CopyInformation(image)
     return body
 
@@ -146,7 +146,7 @@ def correct_bias(image: Any, body: Any, settings: BiasCorrection) -> Any:
 
 
 def _shrink_factors(image: Any, settings: BiasCorrection) -> list[int]:
-    """Return factors per axis; the fit takes about 50 microseconds a voxel kept."""
+    """Return factors per axis; the fit takes about 50 microseconds per voxel kept."""
     size = np.array(image.GetSize())
     spacing = np.array(image.GetSpacing())
     factors = np.clip(size // 16, 1, settings.shrink)

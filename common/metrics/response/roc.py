@@ -51,9 +51,9 @@ def average_precision(table: FloatArray) -> FloatArray:
     """Return the area under precision-recall of tables (..., 2, R), from the highest score."""
     falling = np.flip(table.astype(np.float64), -1)
     true = np.cumsum(falling[..., 1, :], -1)
-    called = np.cumsum(falling.sum(-2), -1)
+    n_positive = np.cumsum(falling.sum(-2), -1)
     with np.errstate(invalid="ignore", divide="ignore"):
-        precision = np.where(called > 0, true / called, 0.0)
+        precision = np.where(n_positive > 0, true / n_positive, 0.0)
         return np.asarray((precision * falling[..., 1, :]).sum(-1) / true[..., -1])
 
 
@@ -73,13 +73,13 @@ def shown_roc(table: FloatArray, *, exact: bool) -> tuple[list[float], list[floa
     if table.sum(-1).min() <= 0 or (exact and table.sum() < MIN_SHOWN):
         return None
     if exact:
-        falling, steps, held = np.flip(table, -1), [], np.zeros(2)
+        falling, steps, counts = np.flip(table, -1), [], np.zeros(2)
         for column in falling.T:
-            held = held + column
-            if held.sum() >= MIN_SHOWN:
-                steps.append(held)
-                held = np.zeros(2)
-        steps[-1] = steps[-1] + held
+            counts = counts + column
+            if counts.sum() >= MIN_SHOWN:
+                steps.append(counts)
+                counts = np.zeros(2)
+        steps[-1] = steps[-1] + counts
         table = np.flip(np.array(steps).T, -1)
     x, y = roc_points(table)
     return x.tolist(), y.tolist()

@@ -36,13 +36,13 @@ def fixed_point(sums: FloatArray) -> IntArray:
 
 def moments(terms: FloatArray) -> FloatArray:
     """Return the sum and the sum of squares over patients, (2, ...); NaN counts as absent."""
-    known = np.nan_to_num(terms)
-    return np.stack([known.sum(0), np.square(known).sum(0)])
+    values = np.nan_to_num(terms)
+    return np.stack([values.sum(0), np.square(values).sum(0)])
 
 
-def response_losses(known: Predictions) -> FloatArray:
+def response_losses(predictions: Predictions) -> FloatArray:
     """Return (2, 2) sums and sums of squares of squared error and log-loss (at most 50)."""
-    p, y = known.response_prob, known.response
+    p, y = predictions.response_prob, predictions.response
     with np.errstate(divide="ignore"):
         nll = -np.where(y > 0.5, np.log(p), np.log1p(-p))
     return moments(np.column_stack([np.square(p - y), np.minimum(nll, MAX_LOSS)]))
@@ -81,7 +81,7 @@ def censoring_at(grid: EvaluationGrid, time_months: FloatArray) -> FloatArray:
     return np.asarray(np.exp(np.interp(time_months, edges, log_curve)), np.float64)
 
 
-def brier_terms(known: Predictions, grid: EvaluationGrid) -> FloatArray:
+def brier_terms(predictions: Predictions, grid: EvaluationGrid) -> FloatArray:
     """Return (n, 9) weighted squared errors at the grid's `brier_times`, last their mean over time.
 
     A patient who died by t has target 0 and weight 1 / G(T-); one still followed at t has target
@@ -90,32 +90,32 @@ def brier_terms(known: Predictions, grid: EvaluationGrid) -> FloatArray:
     the first and the last time; summed over patients it is the integrated Brier score.
     """
     t = grid.brier_times[None, :]
-    own = 1 / np.maximum(censoring_at(grid, known.time_months), MIN_CENSORING)[:, None]
+    own = 1 / np.maximum(censoring_at(grid, predictions.time_months), MIN_CENSORING)[:, None]
     at = 1 / np.maximum(censoring_at(grid, grid.brier_times), MIN_CENSORING)[None, :]
-    followed = known.time_months[:, None] > t
-    died = (known.event[:, None] > 0.5) & ~followed
-    weight = np.where(followed, at, np.where(died, own, 0.0))
-    terms = weight * np.square(followed - known.survival)
+    is_followed = predictions.time_months[:, None] > t
+    died = (predictions.event[:, None] > 0.5) & ~is_followed
+    weight = np.where(is_followed, at, np.where(died, own, 0.0))
+    terms = weight * np.square(is_followed - predictions.survival)
     span = grid.brier_times[-1] - grid.brier_times[0]
     mean = (terms[:, 1:] + terms[:, :-1]) / 2 @ np.diff(grid.brier_times) / span
     return np.column_stack([terms, mean])
 
 
-def brier_sums(known: Predictions, grid: EvaluationGrid) -> IntArray:
+def brier_sums(predictions: Predictions, grid: EvaluationGrid) -> IntArray:
     """Return (2, 9) fixed-point sums and sums of squares of `brier_terms` over patients."""
-    return fixed_point(moments(brier_terms(known, grid)))
+    return fixed_point(moments(brier_terms(predictions, grid)))
 
 
-def d_calibration_sums(known: Predictions) -> IntArray:
+def d_calibration_sums(predictions: Predictions) -> IntArray:
     """Return (10,) fixed-point patients a tenth of S_i(T_i) (Haider et al., JMLR 2020).
 
     A death counts 1 in the tenth of its predicted survival; a censored patient with S = s is
     spread evenly over [0, s], because its death will lie there.
     """
     edges = np.linspace(0, 1, N_CALIBRATION_BINS + 1)
-    usable = np.isfinite(known.survival_at_time)
-    s = np.clip(known.survival_at_time[usable], 1e-12, 1.0)[:, None]
-    died = known.event[usable, None] > 0.5
+    usable = np.isfinite(predictions.survival_at_time)
+    s = np.clip(predictions.survival_at_time[usable], 1e-12, 1.0)[:, None]
+    died = predictions.event[usable, None] > 0.5
     inside = np.clip(s - edges[:-1], 0, np.diff(edges))
     tenth = np.clip(np.ceil(s * N_CALIBRATION_BINS) - 1, 0, N_CALIBRATION_BINS - 1)
     whole = tenth == np.arange(N_CALIBRATION_BINS)

@@ -40,15 +40,15 @@ def with_bootstrap(
     """
     metrics = dict(overall.metrics)
     for task in grid.tasks:
-        counts = [found for t in tables if (found := t.counts(task)) is not None]
+        counts = [table for t in tables if (table := t.counts(task)) is not None]
         if not counts:
             continue
         total = np.sum(counts, axis=0)
         statistic = rank_statistic(task, total, grid)
         metrics |= point_estimates(statistic(total))
-        drawn = bootstrap(counts, statistic, n_replicates, seed)
-        for name in drawn.keys() & metrics.keys():
-            metrics[name] = metrics[name].with_interval(*percentile_interval(drawn[name]))
+        replicates = bootstrap(counts, statistic, n_replicates, seed)
+        for name in replicates.keys() & metrics.keys():
+            metrics[name] = metrics[name].with_interval(*percentile_interval(replicates[name]))
     return replace(overall, metrics=metrics)
 
 
@@ -116,29 +116,29 @@ def sampling_sd(table: FloatArray, statistic: Statistic, seed: int) -> dict[str,
 
     Only here, where no value is estimated, are cells clipped.
     """
-    clipped = np.rint(np.maximum(table, 0.0))
-    if clipped.sum() < 1:
+    counts = np.rint(np.maximum(table, 0.0))
+    if counts.sum() < 1:
         return {}
-    drawn = bootstrap([clipped], statistic, 200, seed)
+    replicates = bootstrap([counts], statistic, 200, seed)
     return {
         name: float(np.std(values[np.isfinite(values)])) if np.isfinite(values).any() else np.nan
-        for name, values in drawn.items()
+        for name, values in replicates.items()
     }
 
 
 def _widened(
     metrics: Mapping[str, Estimate], spread: Mapping[str, float], sampling: Mapping[str, float]
 ) -> dict[str, Estimate]:
-    found = dict(metrics)
+    results = dict(metrics)
     for name, noise_sd in spread.items():
-        estimate = found.get(name)
+        estimate = results.get(name)
         if estimate is None or estimate.value is None or not np.isfinite(noise_sd):
             continue
         half = Z95 * float(np.hypot(noise_sd, sampling.get(name, 0.0)))
         low, high = np.clip([estimate.value - half, estimate.value + half], 0.0, 1.0)
-        widened = replace(estimate, noise_sd=noise_sd, ci_low=None, ci_high=None)
-        found[name] = widened.with_interval(float(low), float(high))
-    return found
+        wider = replace(estimate, noise_sd=noise_sd, ci_low=None, ci_high=None)
+        results[name] = wider.with_interval(float(low), float(high))
+    return results
 
 
 def _noisy_log_rank(

@@ -49,11 +49,9 @@ class Comparison:
 
     def reverse(self) -> Comparison:
         """Return first model minus second."""
-        told = self.difference
-        value, low, high = (
-            None if x is None else -x for x in (told.value, told.ci_high, told.ci_low)
-        )
-        return replace(self, difference=replace(told, value=value, ci_low=low, ci_high=high))
+        gap = self.difference
+        value, low, high = (None if x is None else -x for x in (gap.value, gap.ci_high, gap.ci_low))
+        return replace(self, difference=replace(gap, value=value, ci_low=low, ci_high=high))
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
@@ -107,14 +105,14 @@ def compare(
 
     Metrics: the headlines. With six sites or more, sites are drawn too.
     """
-    found = {}
+    comparisons = {}
     for metric in headlines():
         name = joint_name(metric.task)
         tables = [table for site in per_site if (table := site.counts(name)) is not None]
         if tables:
-            value, drawn = _resampled(tables, _rank(metric, grid), n_replicates, seed)
-            found[metric.name] = _comparison(value, drawn)
-    return found
+            value, replicates = _resampled(tables, _rank(metric, grid), n_replicates, seed)
+            comparisons[metric.name] = _comparison(value, replicates)
+    return comparisons
 
 
 def compare_within_sites(
@@ -129,7 +127,7 @@ def compare_within_sites(
     For models that differ from site to site, whose scores share no scale. Patients are drawn
     inside their site; sites where either model has no figure are left out and named.
     """
-    found = {}
+    result = {}
     for metric in headlines():
         name, rank = joint_name(metric.task), _rank(metric, grid)
         tables = {s: table for s, t in per_site.items() if (table := t.counts(name)) is not None}
@@ -140,29 +138,29 @@ def compare_within_sites(
             for number, (site, table) in enumerate(sorted(tables.items()))
             if table.sum()
         }
-        known = {site: part for site, part in parts.items() if np.isfinite(part[1])}
-        if not known:
-            found[metric.name] = Comparison(not_estimable("no hospital alone can estimate both"))
+        usable = {site: part for site, part in parts.items() if np.isfinite(part[1])}
+        if not usable:
+            result[metric.name] = Comparison(not_estimable("no hospital alone can estimate both"))
             continue
-        sizes, values, drawn = (np.array(column) for column in zip(*known.values(), strict=True))
+        sizes, values, draws = (np.array(column) for column in zip(*usable.values(), strict=True))
         weight = sizes / sizes.sum()
-        left_out = sorted(tables.keys() - known.keys())
+        left_out = sorted(tables.keys() - usable.keys())
         caveat = f"without {', '.join(left_out)}: not estimable there" if left_out else None
-        found[metric.name] = _comparison(float(weight @ values), weight @ drawn, caveat)
-    return found
+        result[metric.name] = _comparison(float(weight @ values), weight @ draws, caveat)
+    return result
 
 
 def _rank(metric: Headline, grid: EvaluationGrid) -> Callable[[FloatArray], FloatArray]:
     return lambda tables: metric.statistic(RankCounts(tables, grid))
 
 
-def _comparison(value: float, drawn: FloatArray, caveat: str | None = None) -> Comparison:
+def _comparison(value: float, replicates: FloatArray, caveat: str | None = None) -> Comparison:
     if not np.isfinite(value):
         return Comparison(not_estimable("one of the models has no estimable figure"))
-    known = drawn[np.isfinite(drawn)]
-    spread = float(np.std(known, ddof=1)) if len(known) > 1 else 0.0
+    finite = replicates[np.isfinite(replicates)]
+    spread = float(np.std(finite, ddof=1)) if len(finite) > 1 else 0.0
     p_value = float(2 * norm.sf(abs(value) / spread)) if spread > 0 else float(value == 0)
-    low, high = percentile_interval(drawn)
+    low, high = percentile_interval(replicates)
     if not np.isfinite(low):
         caveats = [caveat] if caveat else []
         caveat = "; ".join([*caveats, "too few patients to draw an interval"])

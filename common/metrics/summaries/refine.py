@@ -45,6 +45,6 @@ def refined(
 
 
 def _with_cut(cuts: FloatArray, at: float) -> FloatArray:
-    moved = cuts.copy()
-    moved[int(np.argmin(np.abs(cuts - at)))] = at
-    return moved
+    new_cuts = cuts.copy()
+    new_cuts[int(np.argmin(np.abs(cuts - at)))] = at
+    return new_cuts

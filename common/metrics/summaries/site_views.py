@@ -81,14 +81,14 @@ def worst_sites(per_site: Mapping[str, SiteSummary]) -> dict[str, tuple[str, Est
     """
     worst: dict[str, tuple[str, Estimate]] = {}
     for headline in headlines():
-        found = [
+        candidates = [
             (headline.scale.merit(metric.value), site_id, metric)
             for site_id, summary in per_site.items()
             if (metric := summary.metrics.get(headline.name)) is not None
             and metric.value is not None
             and metric.reason is None
         ]
-        if len(found) > 1:
-            _, site_id, metric = min(found, key=lambda entry: entry[:2])
+        if len(candidates) > 1:
+            _, site_id, metric = min(candidates, key=lambda entry: entry[:2])
             worst[headline.name] = (site_id, metric)
     return worst

@@ -97,7 +97,7 @@ def subgroup_summaries(
         noise: Noise of each array at a site; empty for exact tables.
         n_shares: Full noises in the sum.
     """
-    found = {}
+    summaries = {}
     for name, levels in grid.subgroups:
         summary = SubgroupSummary({x: {} for x in levels}, {x: {} for x in levels}, {})
         for metric in headlines():
@@ -109,14 +109,14 @@ def subgroup_summaries(
                 spreads = [(not_estimable(NO_BUDGET), float("nan"))] * len(levels)
             else:
                 spreads = [_level(metric, counts, grid, own, n_shares) for counts in table]
-            shown = _shown_counts(whole, table, noisy=own is not None) or [None] * len(levels)
-            for level, (estimate, _), count in zip(levels, spreads, shown, strict=True):
+            n_shown = _shown_counts(whole, table, noisy=own is not None) or [None] * len(levels)
+            for level, (estimate, _), count in zip(levels, spreads, n_shown, strict=True):
                 summary.levels[level][metric.name] = estimate
                 summary.n_patients[level][metric.name] = count
             by_level = dict(zip(levels, spreads, strict=True))
             summary.gaps[metric.name] = gap_of(by_level, metric.scale.merit)
-        found[name] = summary
-    return found
+        summaries[name] = summary
+    return summaries
 
 
 def gap_of(
@@ -128,25 +128,25 @@ def gap_of(
         levels: Level -> its estimate and the standard deviation of it, noise included.
         merit: Larger for a better value.
     """
-    known = {
+    usable = {
         name: (estimate, estimate.value, sd)
         for name, (estimate, sd) in levels.items()
         if estimate.value is not None and np.isfinite(sd)
     }
-    if len(known) < 2:
+    if len(usable) < 2:
         return Gap("", "", not_estimable("fewer than two levels can be estimated"))
-    best, worst = (pick(known, key=lambda name: merit(known[name][1])) for pick in (max, min))
-    value = known[best][1] - known[worst][1]
-    n_pairs = len(known) * (len(known) - 1) // 2
-    half = float(norm.ppf(1 - 0.025 / n_pairs)) * float(np.hypot(known[best][2], known[worst][2]))
-    picked = f"largest of {n_pairs} differences; the interval allows for all of them"
-    noise = [sd for name in (best, worst) if (sd := known[name][0].noise_sd) is not None]
+    best, worst = (pick(usable, key=lambda name: merit(usable[name][1])) for pick in (max, min))
+    value = usable[best][1] - usable[worst][1]
+    n_pairs = len(usable) * (len(usable) - 1) // 2
+    half = float(norm.ppf(1 - 0.025 / n_pairs)) * float(np.hypot(usable[best][2], usable[worst][2]))
+    caveat = f"largest of {n_pairs} differences; the interval allows for all of them"
+    noise = [sd for name in (best, worst) if (sd := usable[name][0].noise_sd) is not None]
     difference = Estimate(
         value,
-        picked if n_pairs > 1 else None,
+        caveat if n_pairs > 1 else None,
         noise_sd=float(np.linalg.norm(noise)) if noise else None,
     ).with_interval(value - half, value + half)
-    return Gap(best, worst, difference, _p_equal([(v, sd) for _, v, sd in known.values()]))
+    return Gap(best, worst, difference, _p_equal([(v, sd) for _, v, sd in usable.values()]))
 
 
 def _p_equal(levels: list[tuple[float, float]]) -> float | None:
@@ -202,7 +202,7 @@ def _level(
 def _shown_counts(
     whole: FloatArray, table: FloatArray | None, *, noisy: bool
 ) -> list[int | None] | None:
-    """Return patients a level, or None where a small one could be found by subtraction."""
+    """Return patients per level, or None where a small one could be found by subtraction."""
     if table is None:
         return None
     counts = table.reshape(len(table), -1).sum(1)

@@ -115,8 +115,8 @@ def summarise(
         noise = noise_plan(grid, "tables", two_phases=grid.two_phases)
     n_shares = float(len(per_site)) if shares is None else shares
     one = {name: spec.variance for name, spec in noise.items()}
-    summed = {name: variance * n_shares for name, variance in one.items()}
-    overall = site_summary("all", total, grid, summed)
+    total_variance = {name: variance * n_shares for name, variance in one.items()}
+    overall = site_summary("all", total, grid, total_variance)
     if grid.release == "dp":
         overall = with_noise(overall, total, grid, noise, n_shares, seed=SEED)
     elif n_replicates:
@@ -133,7 +133,7 @@ def summarise(
         auc_curve=auc_curve,
         roc=None if total.response is None else shown_roc(total.response, exact=exact),
         per_site=sites,
-        leave_one_out=leave_one_out(per_site, grid, summed) if several else {},
+        leave_one_out=leave_one_out(per_site, grid, total_variance) if several else {},
         worst_site=worst_sites(sites) if exact else {},
         reliability=_reliability(total, grid) if exact else {},
         subgroups=subgroup_summaries(total, grid, noise, n_shares),
@@ -170,21 +170,21 @@ RISK_STRIDE = 4
 
 
 def _reliability(total: SiteTables, grid: EvaluationGrid) -> dict[str, Reliability]:
-    found: dict[str, Reliability] = {}
+    result: dict[str, Reliability] = {}
     response, answers = total.response, total.sums("response_bin_sums")
     if response is not None and answers is not None:
-        found["response"] = Reliability("Response", response_reliability(response, answers[0]))
+        result["response"] = Reliability("Response", response_reliability(response, answers[0]))
     table, sums = total.survival, total.sums("survival_bin_sums")
     if table is None or sums is None:
-        return found
+        return result
     last = last_followed_edge(table, grid)
     for months in grid.horizons:
         edge = grid.edge_of(float(months))
         if edge <= last:
             column = int(abs(grid.brier_times - months).argmin())
             groups = survival_reliability(table, sums[0, column], edge, grid.time_edges)
-            found[f"survival_{months:g}m"] = Reliability(f"Death by {months:g} months", groups)
-    return found
+            result[f"survival_{months:g}m"] = Reliability(f"Death by {months:g} months", groups)
+    return result
 
 
 def _caveats(
@@ -194,15 +194,15 @@ def _caveats(
     for metric in headlines():
         if metric.name not in overall.metrics:
             continue
-        concerned: dict[str, list[str]] = {}
+        metrics_of: dict[str, list[str]] = {}
         for site_id, summary in sites.items():
             estimate = summary.metrics[metric.name]
             if estimate.reason is not None:
                 state = "not estimable" if estimate.value is None else "hardly informative"
-                concerned.setdefault(f"{state}: {estimate.reason}", []).append(site_id)
+                metrics_of.setdefault(f"{state}: {estimate.reason}", []).append(site_id)
         lines += [
             f"{metric.short[0].upper()}{metric.short[1:]} of {', '.join(s)} {what}."
-            for what, s in concerned.items()
+            for what, s in metrics_of.items()
         ]
     if grid.release == "dp":
         lines.append(

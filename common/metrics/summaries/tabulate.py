@@ -69,13 +69,13 @@ def tabulate(predictions: Predictions, grid: EvaluationGrid, phase: Phase = "tab
 
 def scored(predictions: Predictions, task: Task, grid: EvaluationGrid) -> ScoredPatients:
     """Return the patients whose outcome of a task was both predicted and observed."""
-    known = predictions.select(predictions.has(task))
+    patients = predictions.select(predictions.has(task))
     if task == "survival":
-        score = risk_score(known.risk, grid.n_intervals)
-        outcome = (known.event, grid.time_index(known.time_months))
-        return ScoredPatients(known, grid, score, outcome, grid.survival_index(score))
-    score = response_score(known.response_prob)
-    return ScoredPatients(known, grid, score, (known.response,), grid.response_index(score))
+        score = risk_score(patients.risk, grid.n_intervals)
+        outcome = (patients.event, grid.time_index(patients.time_months))
+        return ScoredPatients(patients, grid, score, outcome, grid.survival_index(score))
+    score = response_score(patients.response_prob)
+    return ScoredPatients(patients, grid, score, (patients.response,), grid.response_index(score))
 
 
 def histogram(shape: Shape, *index: npt.ArrayLike) -> IntArray:

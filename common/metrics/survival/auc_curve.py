@@ -45,7 +45,7 @@ def split_curve(
         table: (2, T, S) counts; None without a survival endpoint.
         grid: The grid.
     """
-    named = {name: found for name, found in metrics.items() if not name.startswith(AUC_EDGE)}
+    others = {name: value for name, value in metrics.items() if not name.startswith(AUC_EDGE)}
     points = []
     for name, estimate in metrics.items():
         if not name.startswith(AUC_EDGE) or table is None or estimate.value is None:
@@ -54,7 +54,7 @@ def split_curve(
         cases, controls = table[1, :edge].sum(), table[:, edge:].sum()
         if grid.release == "dp" or min(cases, controls) >= MIN_SHOWN:
             points.append(AucPoint(float(grid.time_edges[edge]), estimate))
-    return named, sorted(points, key=lambda point: point.months)
+    return others, sorted(points, key=lambda point: point.months)
 
 
 def point_estimates(values: Mapping[str, FloatArray]) -> dict[str, Estimate]:

@@ -68,19 +68,19 @@ def recalibration(
     """
     n = positive + negative
     if positive.sum() <= 0 or negative.sum() <= 0:
-        refused = not_estimable("only one outcome occurs")
-        return refused, refused
+        refusal = not_estimable("only one outcome occurs")
+        return refusal, refusal
     if np.ptp(logit[n > 0]) < 1e-9:
-        refused = not_estimable("all predictions are equal")
-        return refused, refused
+        refusal = not_estimable("all predictions are equal")
+        return refusal, refusal
     design = np.column_stack([np.ones_like(logit), logit])
     beta = np.array([0.0, 1.0])
     for _ in range(MAX_STEPS):
         p = 1 / (1 + np.exp(-np.clip(design @ beta, -30, 30)))
         information = design.T @ (design * (n * p * (1 - p))[:, None])
         if np.linalg.cond(information) > MAX_CONDITION or np.abs(beta).max() > MAX_SLOPE:
-            refused = not_estimable("the outcomes are separated by the score")
-            return refused, refused
+            refusal = not_estimable("the outcomes are separated by the score")
+            return refusal, refusal
         step = np.linalg.solve(information, design.T @ (positive - n * p))
         beta = beta + np.clip(step, -5, 5)
         if np.abs(step).max() < 1e-10:
@@ -111,12 +111,12 @@ def score_groups(counts: FloatArray, n_groups: int = N_GROUPS) -> list[slice]:
     if counts.sum() < MIN_SHOWN:
         return []
     size = max(float(MIN_SHOWN), counts.sum() / n_groups)
-    groups, start, held = [], 0, 0.0
+    groups, start, n_group = [], 0, 0.0
     for index, count in enumerate(counts):
-        held += count
-        if held >= size and counts[index + 1 :].sum() >= MIN_SHOWN:
+        n_group += count
+        if n_group >= size and counts[index + 1 :].sum() >= MIN_SHOWN:
             groups.append(slice(start, index + 1))
-            start, held = index + 1, 0.0
+            start, n_group = index + 1, 0.0
     groups.append(slice(start, len(counts)))
     return groups
 

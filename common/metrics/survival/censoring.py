@@ -17,9 +17,9 @@ def censoring_curve(died: FloatArray, censored: FloatArray) -> FloatArray:
 
     The open last interval keeps the value at its start: nothing is known beyond.
     """
-    exposed = at_risk_at_start(died, censored) - died / 2
+    at_risk = at_risk_at_start(died, censored) - died / 2
     with np.errstate(invalid="ignore", divide="ignore"):
-        leaves = np.where(exposed > 0, censored / exposed, 0.0)
+        leaves = np.where(at_risk > 0, censored / at_risk, 0.0)
     stays = 1 - np.clip(leaves, 0.0, 1.0)
     stays[..., -1] = 1.0
     ones = np.ones((*stays.shape[:-1], 1))

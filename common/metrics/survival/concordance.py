@@ -79,13 +79,13 @@ class PairCounts:
         discordant; N of P pairs are known. Never above (S1 / 2 + 3 S2 / 4) / comparable, S2 the
         event-censoring pairs sharing both bins and S1 all others sharing one.
         """
-        known = self.concordant + self.discordant
+        n_decided = self.concordant + self.discordant
         free = self.same_score + self.two_events + self.censored_same_score
         up, down = free + self.censored_concordant, free + self.censored_discordant
         with np.errstate(invalid="ignore", divide="ignore"):
             # A pair that pulls the other way drops out where it may not be comparable.
-            highest = (self.concordant + up) / (known + up)
-            lowest = self.concordant / (known + down)
+            highest = (self.concordant + up) / (n_decided + up)
+            lowest = self.concordant / (n_decided + down)
         value = self.c_index()
         # Undefined where nothing can pull that way: then every pair agrees with the value.
         rise, fall = np.nan_to_num(highest - value), np.nan_to_num(value - lowest)

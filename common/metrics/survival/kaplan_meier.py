@@ -55,9 +55,9 @@ def at_risk_at_start(died: FloatArray, censored: FloatArray) -> FloatArray:
 
 def hazards(died: FloatArray, censored: FloatArray, censored_share: float) -> FloatArray:
     """Return the share that dies in each interval, (..., T), in [0, 1]; 0 with nobody at risk."""
-    exposed = at_risk_at_start(died, censored) - censored_share * censored
+    at_risk = at_risk_at_start(died, censored) - censored_share * censored
     with np.errstate(invalid="ignore", divide="ignore"):
-        return np.asarray(np.clip(np.where(exposed > 0, died / exposed, 0.0), 0.0, 1.0))
+        return np.asarray(np.clip(np.where(at_risk > 0, died / at_risk, 0.0), 0.0, 1.0))
 
 
 def survival_at_edges(died: FloatArray, censored: FloatArray, censored_share: float) -> FloatArray:
@@ -82,10 +82,10 @@ def survival_curve(
         censored_share: See the module.
     """
     n = at_risk_at_start(died, censored)
-    exposed = n - censored_share * censored
+    at_risk = n - censored_share * censored
     survival = survival_at_edges(died, censored, censored_share)
     with np.errstate(invalid="ignore", divide="ignore"):
-        greenwood = np.cumsum(np.where(died > 0, died / (exposed * (exposed - died)), 0.0))
+        greenwood = np.cumsum(np.where(died > 0, died / (at_risk * (at_risk - died)), 0.0))
     low, high = _log_log_band(survival, greenwood)
     finite = slice(0, len(died) - 1)
     return SurvivalCurve(

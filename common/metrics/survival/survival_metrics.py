@@ -93,9 +93,9 @@ def restricted_mean_of(view: SurvivalView, group: Literal["everybody", "low", "h
 
 def calibration_line(view: SurvivalView, months: float) -> tuple[Estimate, Estimate]:
     """Return slope and intercept of the outcome at a horizon on the predicted log-odds."""
-    refused = view.refusal(months)
-    if refused:
-        return not_estimable(refused), not_estimable(refused)
+    refusal = view.refusal(months)
+    if refusal:
+        return not_estimable(refusal), not_estimable(refusal)
     counts = view.table.sum((0, 1))
     log_odds = view.sums("survival_bin_sums")[1, view.moment(months)]
     logit = np.where(counts > 0, -log_odds / np.where(counts > 0, counts, 1), 0.0)
@@ -104,9 +104,9 @@ def calibration_line(view: SurvivalView, months: float) -> tuple[Estimate, Estim
 
 def observed_over_expected(view: SurvivalView, months: float) -> Estimate:
     """Return observed over expected deaths at a horizon."""
-    refused = view.refusal(months)
-    if refused:
-        return not_estimable(refused)
+    refusal = view.refusal(months)
+    if refusal:
+        return not_estimable(refusal)
     survival = view.sums("survival_bin_sums")[0, view.moment(months)]
     return observed_to_expected(view.table, survival, view.grid.edge_of(months))
 

@@ -22,8 +22,8 @@ def auc_at_edges(table: FloatArray, edges: IntArray) -> FloatArray:
     weight = _inverse_censoring(table)
     cases = np.cumsum(table[..., 1, :, :] * weight[..., None], -2)
     total = table.sum(-3)
-    followed = np.flip(np.cumsum(np.flip(total, -2), -2), -2)
-    case, control = cases[..., edges - 1, :], followed[..., edges, :]
+    survivors = np.flip(np.cumsum(np.flip(total, -2), -2), -2)
+    case, control = cases[..., edges - 1, :], survivors[..., edges, :]
     below = np.cumsum(control, -1) - control / 2
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.asarray((case * below).sum(-1) / (case.sum(-1) * control.sum(-1)))
@@ -62,9 +62,9 @@ def uno_c(table: FloatArray, last_edge: int, pairs: PairCounts | None = None) ->
 def last_followed_edge(table: FloatArray, grid: EvaluationGrid) -> int:
     """Return the edge of the last horizon that somebody outlives, 0 if there is none."""
     total = table.sum((0, 2))
-    followed = np.flip(np.cumsum(np.flip(total)))
-    reached = [grid.edge_of(float(h)) for h in grid.horizons]
-    return max((edge for edge in reached if followed[edge] >= 1), default=0)
+    survivors = np.flip(np.cumsum(np.flip(total)))
+    horizon_edges = [grid.edge_of(float(h)) for h in grid.horizons]
+    return max((edge for edge in horizon_edges if survivors[edge] >= 1), default=0)
 
 
 def _inverse_censoring(table: FloatArray) -> FloatArray:

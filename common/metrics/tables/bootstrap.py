@@ -36,11 +36,11 @@ def resample(
     values = [table.ravel()[index] for table, index in zip(sites, cells, strict=True)]
     for start in range(0, n_replicates, per_chunk):
         count = min(per_chunk, n_replicates - start)
-        drawn = rng.multinomial(len(sites), np.full(len(sites), 1 / len(sites)), size=count)
+        picks = rng.multinomial(len(sites), np.full(len(sites), 1 / len(sites)), size=count)
         chunk = np.zeros((count, int(np.prod(shape))))
         for k, (index, value) in enumerate(zip(cells, values, strict=True)):
             if len(index):
-                n = (drawn[:, k] * int(value.sum())).astype(np.int64)
+                n = (picks[:, k] * int(value.sum())).astype(np.int64)
                 chunk[:, index] += rng.multinomial(n, value / value.sum())
         yield chunk.reshape(count, *shape)
 
@@ -64,8 +64,8 @@ def bootstrap(
 
 def percentile_interval(replicates: FloatArray) -> tuple[float, float]:
     """Return the 2.5 % and 97.5 % points; NaN where more than a tenth is not estimable."""
-    known = replicates[np.isfinite(replicates)]
-    if len(known) < 0.9 * len(replicates) or not len(known):
+    finite = replicates[np.isfinite(replicates)]
+    if len(finite) < 0.9 * len(replicates) or not len(finite):
         return float("nan"), float("nan")
-    low, high = np.quantile(known, [0.025, 0.975])
+    low, high = np.quantile(finite, [0.025, 0.975])
     return float(low), float(high)

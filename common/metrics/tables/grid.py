@@ -108,17 +108,17 @@ class EvaluationGrid:
         survival = study.endpoints.survival
         horizons = np.unique(np.asarray(survival.horizons_months if survival else [], np.float64))
         edges = time_edges(size.times, horizons, release)
-        given = dict(score_cuts or {})
+        cuts = dict(score_cuts or {})
         return cls(
             release=release,
             size=size,
             tasks=study.tasks,
             time_edges=edges,
             survival_cuts=_checked_cuts(
-                given.get("survival"), default_survival_cuts(survival, size.scores), "survival"
+                cuts.get("survival"), default_survival_cuts(survival, size.scores), "survival"
             ),
             response_cuts=_checked_cuts(
-                given.get("response"), default_response_cuts(study, size.response), "response"
+                cuts.get("response"), default_response_cuts(study, size.response), "response"
             ),
             horizons=horizons,
             brier_times=brier_times(horizons),
@@ -237,10 +237,10 @@ def default_response_cuts(study: Study, n_bins: int) -> FloatArray:
     return default_cuts(n_bins, float(np.log(p / (1 - p))), 1.5)
 
 
-def _checked_cuts(given: Sequence[float] | None, default: FloatArray, task: str) -> FloatArray:
-    if given is None:
+def _checked_cuts(values: Sequence[float] | None, default: FloatArray, task: str) -> FloatArray:
+    if values is None:
         return default
-    cuts = np.asarray(given, np.float64)
+    cuts = np.asarray(values, np.float64)
     if cuts.shape != default.shape or not np.isfinite(cuts).all() or (np.diff(cuts) <= 0).any():
         raise ConfigError(
             f"the score cuts for {task} are not {len(default)} increasing finite numbers",
@@ -251,10 +251,10 @@ def _checked_cuts(given: Sequence[float] | None, default: FloatArray, task: str)
     return cuts
 
 
-def _checked_censoring(given: Sequence[float] | None, n_edges: int) -> FloatArray | None:
-    if given is None:
+def _checked_censoring(values: Sequence[float] | None, n_edges: int) -> FloatArray | None:
+    if values is None:
         return None
-    curve = np.asarray(given, np.float64)
+    curve = np.asarray(values, np.float64)
     inside = np.isfinite(curve).all() and (curve >= 0).all() and (curve <= 1).all()
     if curve.shape != (n_edges,) or not inside or (np.diff(curve) > 0).any():
         raise ConfigError(

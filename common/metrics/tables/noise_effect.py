@@ -45,10 +45,10 @@ def noise_spread(
     denominator near zero makes a few draws absurd.
     """
     rng = np.random.default_rng(seed)
-    drawn = table + draw_noise((N_DRAWS, *table.shape), noise, n_shares, rng)
+    tables = table + draw_noise((N_DRAWS, *table.shape), noise, n_shares, rng)
     spreads = {}
-    for name, values in statistic(drawn).items():
-        known = values[np.isfinite(values)]
-        middle = np.subtract(*np.quantile(known, [0.75, 0.25])) if len(known) else np.nan
+    for name, values in statistic(tables).items():
+        finite = values[np.isfinite(values)]
+        middle = np.subtract(*np.quantile(finite, [0.75, 0.25])) if len(finite) else np.nan
         spreads[name] = float(middle) / 1.349
     return spreads

@@ -79,8 +79,8 @@ class Predictions:
         Raises:
             DataError: Lengths disagree, K is not the study's, or an outcome is impossible.
         """
-        given = (response_logit, hazard_logits, response, time_months, event)
-        n = max((len(np.asarray(value)) for value in given if value is not None), default=0)
+        arrays = (response_logit, hazard_logits, response, time_months, event)
+        n = max((len(np.asarray(value)) for value in arrays if value is not None), default=0)
         times, events = _column(time_months, n, "time_months"), _column(event, n, "event")
         logit = _column(response_logit, n, "response_logit")
         prob = np.where(np.isnan(logit), np.nan, 1 / (1 + np.exp(-np.clip(logit, -700, 700))))
@@ -92,12 +92,12 @@ class Predictions:
             risk = -np.exp(log_survival[:, 1:]).sum(1)
             shared = np.broadcast_to(grid.brier_times, (n, len(grid.brier_times)))
             curve = survival_at_own_times(log_survival, grid.hazard_edges, shared)
-            known = np.where(np.isnan(times), 0.0, times)
-            own = survival_at_own_times(log_survival, grid.hazard_edges, known[:, None])[:, 0]
+            finite = np.where(np.isnan(times), 0.0, times)
+            own = survival_at_own_times(log_survival, grid.hazard_edges, finite[:, None])[:, 0]
             nll = _discrete_nll(log_survival, grid.hazard_edges, times, events)
-        observed = _column(response, n, "response")
-        _check_outcomes(observed, times, events)
-        return cls(prob, risk, curve, own, nll, observed, times, events, dict(subgroups or {}))
+        labels = _column(response, n, "response")
+        _check_outcomes(labels, times, events)
+        return cls(prob, risk, curve, own, nll, labels, times, events, dict(subgroups or {}))
 
     @classmethod
     def from_scores(
@@ -110,8 +110,8 @@ class Predictions:
         event: npt.ArrayLike | None = None,
     ) -> Self:
         """Return predictions that only rank patients, with no curve; what is None is unknown."""
-        given = (response_prob, risk, response, time_months, event)
-        n = max((len(np.asarray(value)) for value in given if value is not None), default=0)
+        arrays = (response_prob, risk, response, time_months, event)
+        n = max((len(np.asarray(value)) for value in arrays if value is not None), default=0)
         empty = np.full(n, np.nan)
         return cls(
             _column(response_prob, n, "response_prob"),
@@ -127,11 +127,11 @@ class Predictions:
     @classmethod
     def from_outputs(cls, outputs: Outputs, batch: PatientBatch, grid: EvaluationGrid) -> Self:
         """Return predictions from a model's outputs; labels not observed become NaN."""
-        seen = {task: mask.cpu().numpy() for task, mask in batch.observed.items()}
+        masks = {task: mask.cpu().numpy() for task, mask in batch.observed.items()}
         n = len(batch)
         nobody = np.zeros(n, bool)
-        observed_response = seen.get("response", nobody)
-        observed_survival = seen.get("survival", nobody)
+        observed_response = masks.get("response", nobody)
+        observed_survival = masks.get("survival", nobody)
 
         def label(values: npt.NDArray[np.float32], observed: npt.NDArray[np.bool_]) -> FloatArray:
             return np.where(observed, np.asarray(values, np.float64), np.nan)
@@ -211,8 +211,8 @@ def _discrete_nll(
     log_survival: FloatArray, edges: FloatArray, times: FloatArray, events: FloatArray
 ) -> FloatArray:
     """Return -log P(death in the interval), or -log S at its right end if censored; (n,)."""
-    known = np.nan_to_num(times)[:, None]
-    k = np.clip(np.searchsorted(edges, known, side="right") - 1, 0, len(edges) - 1)
+    finite_times = np.nan_to_num(times)[:, None]
+    k = np.clip(np.searchsorted(edges, finite_times, side="right") - 1, 0, len(edges) - 1)
     left = np.take_along_axis(log_survival, k, axis=1)[:, 0]
     right = np.take_along_axis(log_survival, k + 1, axis=1)[:, 0]
     with np.errstate(divide="ignore"):

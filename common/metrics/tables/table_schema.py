@@ -186,10 +186,10 @@ def noise_plan(grid: EvaluationGrid, phase: Phase, *, two_phases: bool) -> dict[
     if grid.release != "dp":
         return {}
     phases: set[Phase] = {phase, "margins", "tables"} if two_phases else {phase, "tables"}
-    released = [table for part in phases for table in tables_of(grid, part).values()]
+    schemas = [table for part in phases for table in tables_of(grid, part).values()]
 
     def epsilon(table: Table) -> float:
-        whole = sum(other.share for other in released if other.budget == table.budget)
+        whole = sum(other.share for other in schemas if other.budget == table.budget)
         return grid.plan.epsilon_of(table.budget) * table.share / whole
 
     return {

@@ -34,13 +34,13 @@ class SiteTables:
 
     def counts(self, name: str) -> FloatArray | None:
         """Return a count array as float64, or None where the site did not send it."""
-        found = self.arrays.get(name)
-        return None if found is None else found.astype(np.float64)
+        array = self.arrays.get(name)
+        return None if array is None else array.astype(np.float64)
 
     def sums(self, name: str) -> FloatArray | None:
         """Return a fixed-point array as real sums, or None where the site did not send it."""
-        found = self.counts(name)
-        return None if found is None else found / FIXED_POINT
+        counts = self.counts(name)
+        return None if counts is None else counts / FIXED_POINT
 
     @property
     def survival(self) -> FloatArray | None:
@@ -71,14 +71,14 @@ class SiteTables:
             ProtocolError: A name is missing or unknown, a shape or dtype is wrong, or an exact
                 count is negative.
         """
-        expected, exact = tables_of(grid, phase), grid.release == "internal"
-        problems = [f"{name}: missing" for name in expected.keys() - arrays.keys()]
-        problems += [f"{name}: not part of the release" for name in arrays.keys() - expected.keys()]
-        for name in expected.keys() & arrays.keys():
-            array, shape = arrays[name], expected[name].shape(grid)
+        schemas, exact = tables_of(grid, phase), grid.release == "internal"
+        problems = [f"{name}: missing" for name in schemas.keys() - arrays.keys()]
+        problems += [f"{name}: not part of the release" for name in arrays.keys() - schemas.keys()]
+        for name in schemas.keys() & arrays.keys():
+            array, shape = arrays[name], schemas[name].shape(grid)
             if array.dtype != np.int64 or array.shape != shape:
                 problems.append(f"{name}: {array.dtype} {array.shape}, expected int64 {shape}")
-            elif exact and expected[name].kind == "count" and np.less(array, 0).any():
+            elif exact and schemas[name].kind == "count" and np.less(array, 0).any():
                 problems.append(f"{name}: negative count")
         if problems:
             raise ProtocolError(
@@ -88,7 +88,7 @@ class SiteTables:
                 cure="all sites and the server must run the same study and version",
                 code=ErrorCode.PAYLOAD,
             )
-        return cls({name: np.asarray(arrays[name], np.int64) for name in sorted(expected)})
+        return cls({name: np.asarray(arrays[name], np.int64) for name in sorted(schemas)})
 
 
 def merge(tables: Sequence[SiteTables]) -> SiteTables:

@@ -32,14 +32,14 @@ def build_model(study: Study) -> FusedModel:
 
 
 def create_model(
-    study: Study, name: str, given: Mapping[str, JsonValue], where: str
+    study: Study, name: str, values: Mapping[str, JsonValue], where: str
 ) -> tuple[FusedModel, ModelOptions]:
     """Return a model by name, its weights drawn from the global random state, and its options.
 
     Args:
         study: Endpoints and feature sets.
         name: Name in the catalogue.
-        given: Options as written.
+        values: Options as written.
         where: Key of the study that holds name and options.
 
     Raises:
@@ -57,7 +57,7 @@ def create_model(
             code=ErrorCode.PLUGIN,
         )
     options = kind.options.from_mapping(
-        {"modalities": list(entry.reads) or None, **given}, where=f"{where}.options"
+        {"modalities": list(entry.reads) or None, **values}, where=f"{where}.options"
     )
     return kind(study, options), options
 

@@ -222,9 +222,9 @@ def _gradient_reaches_others(model: FusedModel, batch: PatientBatch) -> bool:
 
 def _changes_with_others(model: FusedModel, batch: PatientBatch, shift: int) -> bool:
     """Return whether one patient is judged otherwise when the rest are replaced."""
-    rolled = pytree.tree_map(lambda values: values.roll(shift, 0), batch)
-    own = _speech(model, rolled)[0]
-    others = [_speech(model, _replace_others(rolled, factor))[0] for factor in (3.0, -3.0)]
+    other_order = pytree.tree_map(lambda values: values.roll(shift, 0), batch)
+    own = _speech(model, other_order)[0]
+    others = [_speech(model, _replace_others(other_order, factor))[0] for factor in (3.0, -3.0)]
     return not all(torch.allclose(own, other, rtol=1e-4, atol=1e-4) for other in others)
 
 

@@ -78,7 +78,7 @@ def survival_at(hazard_logits: Tensor, edges: Tensor, times: Tensor) -> Tensor:
     """
     widths = edges.diff()
     widths = torch.cat([widths, widths[-1:]])
-    elapsed = ((times.unsqueeze(-1) - edges) / widths).clamp(min=0.0)
+    share = ((times.unsqueeze(-1) - edges) / widths).clamp(min=0.0)
     last = torch.arange(len(edges), device=edges.device) == len(edges) - 1
-    fraction = torch.where(last, elapsed, elapsed.clamp(max=1.0))
+    fraction = torch.where(last, share, share.clamp(max=1.0))
     return torch.exp(-functional.softplus(hazard_logits) @ fraction.to(hazard_logits.dtype).T)

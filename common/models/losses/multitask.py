@@ -66,8 +66,8 @@ class PatientObjective(nn.Module):
         """Return what the model prepares of patients as the dataset gives them."""
         return self.model.prepare(batch)
 
-    def forward(self, prepared: PatientBatch) -> Tensor:
+    def forward(self, batch: PatientBatch) -> Tensor:
         """Return the loss of each patient, (B,), from a batch of `model.prepare`."""
-        outputs, extra = self.model.training_outputs(prepared)
-        loss = patient_loss(outputs, prepared, self._study)
+        outputs, extra = self.model.training_outputs(batch)
+        loss = patient_loss(outputs, batch, self._study)
         return loss if extra is None else loss + extra

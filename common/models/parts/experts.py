@@ -16,7 +16,7 @@ from common.study.study import Task
 
 
 class MultiGateExperts(nn.Module):
-    """E experts Linear-GELU-Linear-GELU, mixed by one softmax gate a task.
+    """E experts Linear-GELU-Linear-GELU, mixed by one softmax gate per task.
 
     Args:
         width: Width F of the input.

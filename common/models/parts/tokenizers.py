@@ -54,7 +54,7 @@ class PathwayRowTokens(Tokenizer):
 
 
 class ColumnTokens(Tokenizer):
-    """A table to one token a column, x_j w_j + b_j (Gorishniy et al., NeurIPS 2021)."""
+    """A table to one token per column, x_j w_j + b_j (Gorishniy et al., NeurIPS 2021)."""
 
     def __init__(self, spec: FeatureSpec, width: int) -> None:
         super().__init__()

@@ -10,7 +10,7 @@ from common.study.study import Study
 
 
 class Towers(nn.Module):
-    """Linear-ReLU-Linear a task; the last weights start at 0, the last biases at the baseline.
+    """Linear-ReLU-Linear per task; the last weights start at 0, the last biases at the baseline.
 
     Args:
         study: Endpoints.

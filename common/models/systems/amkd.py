@@ -124,21 +124,21 @@ class AmkdStudent(FusedModel):
         return slides & batch.present[self._genes]
 
     def _distil(
-        self, outputs: Outputs, told: Outputs, batch: PatientBatch
+        self, outputs: Outputs, teacher: Outputs, batch: PatientBatch
     ) -> tuple[Tensor, Tensor]:
         """Return the trust in the teacher and the distillation of all tasks, both (B,)."""
         distances, distilled = [], torch.zeros_like(outputs.response_logit)
         for task in self._study.tasks:
-            wanted, given = (
-                predicted_distribution(told, task),
+            target, logit = (
+                predicted_distribution(teacher, task),
                 predicted_distribution(outputs, task),
             )
-            distances.append(0.5 * (wanted - given).abs().sum(-1))
-            distilled = distilled + divergence(wanted, given, TEMPERATURE)
+            distances.append(0.5 * (target - logit).abs().sum(-1))
+            distilled = distilled + divergence(target, logit, TEMPERATURE)
         if not self._options.adaptive:
             return torch.ones_like(distilled), distilled
         own = patient_loss(outputs, batch, self._study)
-        teachers = patient_loss(told, batch, self._study)
+        teachers = patient_loss(teacher, batch, self._study)
         return trust_in_teacher(own, teachers, torch.stack(distances).mean(0)), distilled
 
 

@@ -55,10 +55,10 @@ class CrossAttention(FusedModel):
 
     def forward_prepared(self, batch: PatientBatch) -> Outputs:
         """Return the outputs; attention is how much CLS reads of every image token."""
-        clinical, imaged = self._side(batch, clinical=True), self._side(batch, clinical=False)
-        embedding, reading = self.fusion(clinical, imaged)
+        clinical, images = self._side(batch, clinical=True), self._side(batch, clinical=False)
+        embedding, reading = self.fusion(clinical, images)
         response, hazards = self.heads(embedding)
-        return Outputs(response, hazards, embedding, imaged.attention(reading, batch))
+        return Outputs(response, hazards, embedding, images.attention(reading, batch))
 
 
 class _CrossFusion(nn.Module):
@@ -72,10 +72,10 @@ class _CrossFusion(nn.Module):
         )
         self.norm = nn.LayerNorm(options.width)
 
-    def forward(self, clinical: Tokens, imaged: Tokens) -> tuple[Tensor, Tensor]:
+    def forward(self, clinical: Tokens, pictures: Tokens) -> tuple[Tensor, Tensor]:
         """Return CLS (B, width) and how much it read of every image token, (B, I)."""
         clinic, clinic_mask = self.learned.stand_in(clinical, self.learned.no_clinic)
-        images, image_mask = self.learned.stand_in(imaged, self.learned.no_image)
+        images, image_mask = self.learned.stand_in(pictures, self.learned.no_image)
         clinic, clinic_mask = self.learned.with_cls(clinic, clinic_mask)
         reading = images.new_zeros(image_mask.shape)
         for block in self.blocks:

@@ -59,7 +59,7 @@ class FrozenTrunk(FusedModel):
         return self
 
     def prepare(self, batch: PatientBatch) -> PatientBatch:
-        """Return the batch with one token a patient, the trunk's embedding."""
+        """Return the batch with one token per patient, the trunk's embedding."""
         embedding = self.fusion["trunk"](batch).embedding
         width = embedding.shape[-1]
         embedding = functional.layer_norm(embedding, (width,)) * (self._norm / math.sqrt(width))

@@ -1,7 +1,7 @@
 """Linear heads on pooled frozen features: the model for strong privacy.
 
 response logit = b + sum_f w_f x_f; hazard logits = c_k + sum_f v_f x_f with one score shared by
-all intervals (proportional), or one score an interval. x_f is the pooled feature set f followed
+all intervals (proportional), or one score per interval. x_f is the pooled feature set f followed
 by a presence flag, all zero where the patient lacks it.
 """
 
@@ -43,7 +43,7 @@ class LinearOptions(ModelOptions):
 
 
 class LinearHeads(FusedModel):
-    """One linear map a feature set, summed; biases start at the published baseline."""
+    """One linear map per feature set, summed; biases start at the published baseline."""
 
     options = LinearOptions
     uniform_shape = True
@@ -63,7 +63,7 @@ class LinearHeads(FusedModel):
             self.heads["hazard_bias"] = nn.Parameter(hazard_biases(study))
 
     def prepare(self, batch: PatientBatch) -> PatientBatch:
-        """Return the batch with one token a feature set: the pooled vector and its flag."""
+        """Return the batch with one token per feature set: the pooled vector and its flag."""
         tokens, mask, present = {}, {}, {}
         for name, spec in self.features.items():
             real, real_mask = batch.real_tokens(name)

@@ -1,7 +1,7 @@
 """MoEMIL: attention over slides and scans, genomics and clinical tokens, mixture of experts.
 
 Every feature set becomes one vector (a learned absent vector where the patient lacks it); the
-vectors and the presence flags pass dense experts mixed by one gate a task, and one tower a task.
+vectors and presence flags pass dense experts mixed by one gate per task, and one tower per task.
 After the published multi-gate mixture of experts for response and survival in nasopharyngeal
 carcinoma, with genomics and clinical inputs added.
 """

@@ -159,8 +159,8 @@ class _PathFusion(nn.Module):
         ]
         absent = self.absent[path].chunk(2)
         here = [has_path, has_path & patches.mask.any(1, keepdim=True)]
-        chosen = [torch.where(h, m, a) for h, m, a in zip(here, means, absent, strict=True)]
-        return PathRead(tokens, own.mask, attention, torch.cat(chosen, dim=1))
+        inputs = [torch.where(h, m, a) for h, m, a in zip(here, means, absent, strict=True)]
+        return PathRead(tokens, own.mask, attention, torch.cat(inputs, dim=1))
 
     def _finish(self, read: Tensor) -> Tensor:
         output: Tensor = self.norm(self.feed_forward(read))

@@ -6,7 +6,7 @@ trimmed mean, Krum and centred clipping, without privacy and in mode local at ep
 the server also refuses what clipping and noise cannot explain). C-index on held-out patients,
 five folds, server Adam. What is checked is the order that the design measured with another
 optimiser: a lie that ruins the mean costs a robust rule little, a rule costs an honest
-federation little, and no rule mends wrong labels.
+federation little, and no rule corrects wrong labels.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 Six synthetic hospitals of 2,000 patients on average, drawn as features: a quarter held out, two
 hospitals without RNA, two without MRI, other gaps as in the demo. The oracle knows the true
 factors of every modality a patient has (the attainable one; that of all four factors, which no
-model can see where a modality is missing, stands in the notes). Compared on the same held-out
+model can see where a modality is missing, is in the notes). Compared on the same held-out
 patients: the fused model (MoEMIL, mode none, federated averaging) with each single modality
 federated the same way, with every hospital alone, and with linear heads in mode local at epsilon
 8. Intervals are bootstraps over held-out patients, drawn inside hospitals, all arms together.

@@ -14,7 +14,7 @@ from common.ledger.ledger import Ledger, LedgerBudgets
 from common.privacy.plan import Mode
 from common.study.study import Study
 from common.trust.audit_log import read_audit
-from server.operate.run_control import stop_run, want_run
+from server.operate.run_control import request_run, stop_run
 from server.operate.run_folder import RunFolder
 from server.report.build import build_report
 from server.report.content import make_content
@@ -42,7 +42,7 @@ from simulations.consortium.local_consortium import running
 
 DURATION = "about 10 minutes on 2 idle cores"
 STUDIES = 2
-"""Over at least so many studies the kills are spread, so that both modes meet them."""
+"""Fewest studies over which the kills are spread, so that both modes meet them."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def checks(data: Path, size: ChaosSize) -> Iterator[Check]:
 
 
 def kills(stage: Stage, size: ChaosSize) -> Iterator[Check]:
-    """Yield checks after so many kill -9 at random moments, over several studies."""
+    """Yield checks after a number of kill -9 at random moments, over several studies."""
     faults, rounds = size.faults, 12
     injector = FaultInjector(stage.consortium, size.seeds[0])
     version, ended, same, agreed = 100, 0, [], []
@@ -126,7 +126,7 @@ def hospital_troubles(stage: Stage, size: ChaosSize) -> Iterator[Check]:
     wait_for_round(made, 4)
     stop_run(stage.consortium.folder, made.name, now=False, must_exist=True)
     restart_with_older_ledger(stage, bad, older)
-    want_run(stage.consortium.folder, made)
+    request_run(stage.consortium.folder, made)
     phase = wait_for_end(made)
     checkpoint = load_checkpoint(made.path / "checkpoints")
     dropped = [h.dropped.get(bad, "") for h in checkpoint.history] if checkpoint else []

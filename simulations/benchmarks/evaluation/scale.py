@@ -205,7 +205,7 @@ def _in_own_process(measure: Callable[..., Cost], *arguments: object) -> Cost:
 def _peak_mb() -> float:
     """Return the peak resident memory of this process, MB.
 
-    Linux' own figure starts anew with each program; that of `getrusage` would begin with the
+    Linux' own figure starts again with each program; that of `getrusage` would begin with the
     peak of the process that started this one.
     """
     status = Path("/proc/self/status")

@@ -2,7 +2,7 @@
 
 The encoder runs as extraction runs it (ONNX Runtime, one thread, batches of 16) and as plain
 torch runs it (evaluation mode, inference mode, one thread, channels first, batches of 32), on
-the same real tiles, turn by turn. Speed is tiles a second of processor time, so that other
+the same real tiles, turn by turn. Speed is tiles per second of processor time, so that other
 programs on the machine disturb it little.
 """
 
@@ -144,7 +144,7 @@ def _in_batches(
 
 
 def _rates(work: dict[str, Callable[[], object]], n_tiles: int, repeats: int) -> dict[str, float]:
-    """Return tiles a second of processor time, median over turns."""
+    """Return tiles per second of processor time, median over turns."""
     seconds: dict[str, list[float]] = {name: [] for name in work}
     for _ in range(repeats):
         for name, task in work.items():

@@ -173,7 +173,7 @@ def _contoured(root: Path, drawn: Drawn) -> Iterator[Check]:
 
 
 def _polygon_area_mm2(path: Path, region: str) -> float:
-    """Return the summed shoelace areas of a region with one contour a slice, in its plane."""
+    """Return the summed shoelace areas of a region with one contour per slice, in its plane."""
     dataset = read_dataset(path)
     numbers = {str(r.ROIName): int(r.ROINumber) for r in dataset.StructureSetROISequence}
     total = 0.0

@@ -69,7 +69,7 @@ class Site:
 def train_federated(
     strategy: Strategy, data: FlambyData, seed: int, *, updates: int = UPDATES
 ) -> nn.Linear:
-    """Return the global model after all rounds; batches go on from round to round."""
+    """Return the global model after all rounds; batches continue from round to round."""
     model = initial_model(seed)
     torch.manual_seed(seed)
     total = sum(len(patients) for patients in data.train)

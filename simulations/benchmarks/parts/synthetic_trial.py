@@ -123,7 +123,7 @@ def run_arm(
     Args:
         trial: The consortium.
         arm: What to train.
-        folder: For the state of the runs; a killed run goes on from there.
+        folder: For the state of the runs; a killed run continues from there.
         rounds: Of every run; as the arm's plan says by default.
     """
     groups = trial.train.by_hospital()

@@ -3,7 +3,7 @@
 1,088 patients of six regions, 39 clinical columns, discrete-time linear head, five folds balanced
 inside every region, five seeds. The plan is the product's default: 100 rounds of one full-batch
 step, clip 0.3, server Adam, mean of the last half of iterates; edges and baseline hazards are
-public. Noise is drawn anew at every run, so figures move in the third digit from run to run.
+public. Noise is drawn again in every run, so figures move in the third digit from run to run.
 Every private figure is the mean over several draws a fold. `distributed` is shown with the
 product's default n_min (one region in five may be lost) and with all regions needed.
 """

@@ -136,7 +136,7 @@ def _shape(size: NoiseSize) -> Iterator[Check]:
 
 
 def _neighbours(size: NoiseSize) -> Iterator[Check]:
-    """Noise of n and n - 1 patients: the scale must not tell which."""
+    """Noise of n and n - 1 patients: the scale must not reveal which."""
     coder = IntegerEncoding(0.3, 13.9, size.draws, 4, 6)
     dice = np.random.default_rng(7)
     patient = dice.standard_normal(size.draws)

@@ -65,7 +65,7 @@ def checks(data: Path, size: HouseSize) -> Iterator[Check]:
 
 
 def static_checks(root: Path) -> Iterator[Check]:
-    """Yield what the sources below `root` alone can tell."""
+    """Yield what follows from the sources below `root` alone."""
     modules = read_sources(root)
     graph = ImportGraph(modules, optional_imports(root))
     needless = [f"{m.name}:{i.line} {i.target}" for m, i in graph.needless_local_imports()]

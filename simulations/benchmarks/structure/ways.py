@@ -153,7 +153,7 @@ def _study(mode: Mode, folder: Path) -> Study:
 def _content(
     arrays: Mapping[str, Any], like: Mapping[str, np.ndarray] | None = None
 ) -> tuple[tuple[str, bytes], ...]:
-    """Return what tells one model from another; of the arrays named in `like` alone, if given.
+    """Return by what models differ; of the arrays named in `like` alone, if given.
 
     A name may carry a prefix that says what a file or message holds beside it.
     """

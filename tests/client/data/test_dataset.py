@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from client.data.bags import kept_tokens, scale
+from client.data.bags import scale, token_sample
 from client.data.dataset import PatientDataset
 from common.cohort.features_h5 import FINGERPRINT, FeatureFile, feature_path, write_features
 from common.cohort.manifest import Manifest, PatientRow
@@ -148,21 +148,21 @@ def test_scaling_is_the_stated_formula() -> None:
 
 @given(n=st.integers(0, 300), most=st.integers(1, 100), patient=st.text(max_size=5), name=st.text())
 def test_kept_tokens_are_a_fixed_ordered_subset(n: int, most: int, patient: str, name: str) -> None:
-    kept = kept_tokens(name, patient, n, most)
+    kept = token_sample(name, patient, n, most)
     assert len(kept) == min(n, most)
     assert np.array_equal(kept, np.unique(kept))
     assert all(0 <= k < n for k in kept)
-    assert np.array_equal(kept, kept_tokens(name, patient, n, most))
+    assert np.array_equal(kept, token_sample(name, patient, n, most))
 
 
 def test_kept_tokens_are_uniform_and_pinned() -> None:
     counts = np.zeros(20)
     for patient in range(2000):
-        counts[kept_tokens("tiles", str(patient), 20, 5)] += 1
+        counts[token_sample("tiles", str(patient), 20, 5)] += 1
     # Binomial(2000, 1/4): sd 19.4; 5 sd.
     assert np.abs(counts - 500).max() < 97
     # A change here changes what every model in every hospital sees.
-    assert kept_tokens("tiles", "p1", 10, 4).tolist() == [0, 1, 5, 8]
+    assert token_sample("tiles", "p1", 10, 4).tolist() == [0, 1, 5, 8]
 
 
 def test_ordered_tokens_are_never_subsampled() -> None:
@@ -181,7 +181,7 @@ def test_ordered_tokens_are_never_subsampled() -> None:
 @pytest.mark.parametrize(
     ("change", "what"),
     [
-        ({"patient_ids": ["a", "a"]}, "'a' stands twice"),
+        ({"patient_ids": ["a", "a"]}, "'a' occurs twice"),
         ({"patient_ids": []}, "there is no patient"),
         ({"features": {"mri": [None, None]}}, "'mri' is not in the study"),
         ({"features": {"table": [None]}}, "1 bags for 2 patients"),

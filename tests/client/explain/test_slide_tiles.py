@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from small_site import SIDE, tile_bag, tile_corners
 
-from client.data.bags import kept_tokens
+from client.data.bags import token_sample
 from client.explain.slide_tiles import tiles_by_slide
 from common.cohort.features_h5 import FeatureFile
 from common.errors import FeatureError
@@ -31,7 +31,7 @@ def test_each_slide_has_its_own_tiles(bag):
 
 
 def test_a_thinned_bag_keeps_the_places_of_what_was_read(bag):
-    kept = kept_tokens("tiles", "p", 20, 7)
+    kept = token_sample("tiles", "p", 20, 7)
     found = tiles_by_slide(bag, kept, [A, B], where="p.h5")
     assert sum(len(tiles.tokens) for tiles in found) == 7
     for tiles in found:

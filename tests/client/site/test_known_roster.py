@@ -86,14 +86,14 @@ def hospital(folder):
 def test_the_known_version_never_goes_down(rosters):
     with tempfile.TemporaryDirectory() as name:
         connection, roster, log = hospital(Path(name))
-        known = roster.known()
+        known = roster.current()
         for text, genuine in rosters:
             try:
-                answered = roster.heard(text)
+                answered = roster.update(text)
             except ProtocolError:
                 answered = known
             now = connection.roster()
-            assert now == roster.known() == answered
+            assert now == roster.current() == answered
             assert (now.version > known.version and genuine) or now == known
             known = now
         taken = [r.facts["roster_version"] for r in read_audit(log.path)] if log.head() else []
@@ -107,12 +107,12 @@ def test_two_who_take_rosters_at_once_wait_for_each_other(tmp_path):
     second, third = (SignedRoster.make(Roster(consortium="lab", version=v), OWN) for v in (2, 3))
     with ThreadPoolExecutor(1) as agent:
         with connection.locked():
-            late = agent.submit(roster.heard, second.text())
+            late = agent.submit(roster.update, second.text())
             time.sleep(0.3)
             third.write(connection.roster_file)
         with pytest.raises(ProtocolError, match="older"):
             late.result()
-    assert roster.known().version == 3
+    assert roster.current().version == 3
 
 
 def test_a_kit_that_is_installed_later_counts_at_once(tmp_path):
@@ -120,9 +120,9 @@ def test_a_kit_that_is_installed_later_counts_at_once(tmp_path):
     config = connection.config.read_bytes()
     connection.config.unlink()
     newer = SignedRoster.make(Roster(consortium="lab", version=2), OWN).text()
-    assert roster.heard(newer) is None
+    assert roster.update(newer) is None
     connection.config.write_bytes(config)
-    assert roster.heard(newer).version == 2
+    assert roster.update(newer).version == 2
 
 
 @pytest.fixture

@@ -102,7 +102,7 @@ def test_each_wrong_cell_is_named(tmp_path: Path, row: str, column: str, what: s
     [
         ("patient_id,colour", "colour", "unknown column"),
         ("patient_id,Slides", "Slides", "unknown column"),
-        ("patient_id,rna,rna", "rna", "stands twice"),
+        ("patient_id,rna,rna", "rna", "occurs twice"),
         ("patient_id,mask_ct", "mask_ct", "without the column 'volume_ct'"),
         ("patient_id,time,event", "time_unit", "required column is missing"),
         ("patient_id,time_months", "event", "required column is missing"),

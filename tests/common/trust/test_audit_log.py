@@ -195,7 +195,7 @@ def test_command_says_what_it_cannot_see(written):
     def said(*options):
         return CliRunner().invoke(app, ["log", "verify", str(written), *options]).stdout
 
-    assert "no whole line" not in said()
+    assert "no complete line" not in said()
     assert "--head." in said()
     assert "--head." not in said("--head", head_of(written))
     with written.open("ab") as stream:

@@ -18,7 +18,7 @@ from server.consortium.provision_roster import revoke
 from server.flower.flower_internals import CONTROL_HEADER
 from server.flower.guarded_superlink import Guard
 from server.flower.refusal_log import MOST_A_MINUTE, Caller, RefusalLog
-from server.flower.request_replay import KEPT_S, SeenRequests
+from server.flower.request_replay import KEPT_S, RequestHistory
 
 PULL = "/v1/fleet/pull-messages"
 
@@ -92,7 +92,7 @@ def test_what_was_signed_before_the_start_is_signed_anew(guarded):
 
 
 def test_seen_stamps_are_kept_as_long_as_they_count(monkeypatch):
-    seen, now = SeenRequests(), time.monotonic()
+    seen, now = RequestHistory(), time.monotonic()
     assert not seen.is_copy("a", "1")
     assert not seen.is_copy("b", "1")
     monkeypatch.setattr(time, "monotonic", lambda: now + KEPT_S - 1)

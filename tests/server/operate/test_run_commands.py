@@ -133,16 +133,16 @@ def test_nothing_that_runs_is_not_said_to_have_ended(tmp_path, options):
 def test_stop_of_a_run_nobody_holds_is_written_down(lab):
     consortium, study, _ = lab
     made = new_run(consortium, study)
-    made.want()
+    made.request_start()
     state(made, "round", 2)
     assert call("stop", consortium.root).exit_code == 0
     assert made.state().phase == "stopped"
     assert made.state().reason.startswith(str(ErrorCode.STOPPED))
-    assert not made.is_wanted
+    assert not made.is_requested
     assert (made.path / STOP_FILE).exists()
-    made.want()
+    made.request_start()
     assert not (made.path / STOP_FILE).exists()
-    made.unwant()
+    made.cancel_request()
 
 
 @pytest.mark.parametrize(
@@ -156,7 +156,7 @@ def test_stop_of_a_run_nobody_holds_is_written_down(lab):
 def test_follower_tells_the_run_s_own_reason(lab, phase, reason, code):
     consortium, study, _ = lab
     made = new_run(consortium, study)
-    made.unwant()
+    made.cancel_request()
     state(made, phase, 3, reason)
     with pytest.raises(RunError) as caught:
         follow_run(made, Output(json_mode=True))
@@ -167,11 +167,11 @@ def test_follower_does_not_wait_for_ever_for_a_server_that_is_down(lab, monkeypa
     monkeypatch.setattr("server.operate.run_control.SERVER_GONE_S", 0.5)
     consortium, study, _ = lab
     made = new_run(consortium, study)
-    made.want()
+    made.request_start()
     state(made, "round", 1)
     with pytest.raises(RunError, match="server has ended"):
         follow_run(made, Output(json_mode=True))
-    made.unwant()
+    made.cancel_request()
 
 
 def test_time_left_is_that_of_the_last_rounds(tmp_path):
@@ -223,9 +223,9 @@ def test_resume_of_a_finished_run_says_that_it_is_done(lab, monkeypatch):
     monkeypatch.setattr("server.operate.run_control.running_server", lambda _: True)
     consortium, study, _ = lab
     made = new_run(consortium, study)
-    made.unwant()
+    made.cancel_request()
     state(made, "done", 4)
     assert "is done" in call("resume", consortium.root, "--no-follow").stdout
     state(made, "stopped", 2)
     assert "is under way" in call("resume", consortium.root, "--no-follow").stdout
-    made.unwant()
+    made.cancel_request()

@@ -25,7 +25,7 @@ def starts(monkeypatch):
 def run(tmp_path):
     made = RunFolder(tmp_path / "run-1")
     made.path.mkdir()
-    made.want()
+    made.request_start()
     return made
 
 
@@ -73,7 +73,7 @@ def test_run_that_lost_flower_is_started_again(run, starts):
     save(run, "failed", 3, f"{ErrorCode.TRANSPORT}: Flower has ended the run")
     kept.look_after(run, 50.0)
     assert len(starts) == 2
-    assert run.is_wanted
+    assert run.is_requested
 
 
 @pytest.mark.parametrize("phase", ["done", "failed", "stopped"])
@@ -83,7 +83,7 @@ def test_run_that_ended_by_itself_is_not_started_again(phase, run, starts):
     save(run, phase, 3, f"{ErrorCode.QUORUM}: too few sites")
     kept.look_after(run, 50.0)
     assert len(starts) == 1
-    assert not run.is_wanted
+    assert not run.is_requested
 
 
 def test_failed_run_that_is_wanted_anew_is_started(run, starts):
@@ -92,17 +92,17 @@ def test_failed_run_that_is_wanted_anew_is_started(run, starts):
     kept.look_after(run, 0.0)
     kept.look_after(run, 1.0)
     assert len(starts) == 1
-    assert run.is_wanted
+    assert run.is_requested
 
 
 def test_run_without_progress_is_given_up_with_a_reason(run, starts):
     save(run, "round", 3)
     kept = keeper()
     for attempt in range(MAX_STARTS + 2):
-        if run.is_wanted:
+        if run.is_requested:
             kept.look_after(run, attempt * 1000.0)
     assert len(starts) == MAX_STARTS
-    assert not run.is_wanted
+    assert not run.is_requested
     assert run.state().phase == "failed"
     assert run.state().reason.startswith(str(ErrorCode.TRANSPORT))
 
@@ -121,7 +121,7 @@ def test_a_damaged_run_does_not_keep_the_others_from_starting(tmp_path, starts, 
         run = RunFolder(folder.runs / name)
         run.path.mkdir(parents=True)
         run.study_file.touch()
-        run.want()
+        run.request_start()
     (folder.runs / "a-damaged" / "run.json").write_text("{")
     monkeypatch.setattr(run_keeper, "is_superlink_healthy", lambda _: True)
     kept = RunKeeper(folder)

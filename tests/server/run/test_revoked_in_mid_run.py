@@ -16,7 +16,7 @@ from common.errors import ErrorCode, RunError
 from common.trust.audit_log import read_audit
 from server.consortium.provision_roster import revoke
 from server.operate.cli import app
-from server.operate.run_control import follow_run, want_run
+from server.operate.run_control import follow_run, request_run
 from server.operate.run_folder import find_run, new_run
 from server.report.content import make_content
 from server.report.hospital_rows import hospital_rows
@@ -219,7 +219,7 @@ def test_revoked_in_mid_run_with_real_processes_and_no_new_kit(mode):
         gone, *others = sorted(consortium.sites)
         kits = {s: kit_of(home) for s, home in consortium.sites.items()}
         with running(consortium):
-            want_run(consortium.folder, run)
+            request_run(consortium.folder, run)
             wait_for_round(run, 3)
             revoke(consortium.folder, gone, "left the study")
             follow_run(run, QUIET)

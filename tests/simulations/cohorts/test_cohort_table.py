@@ -144,7 +144,7 @@ def test_columns_that_cannot_be_are_named_before_any_cell():
     bare = {"hospital": "centre", "features": {"clinical": ["age"]}}
     assert (None, "response") in problems(table(), bare)
     doubled = pd.concat([table(), table()[["age"]]], axis=1)
-    assert "stands twice" in problems(doubled)[None, "age"].what
+    assert "occurs twice" in problems(doubled)[None, "age"].what
 
 
 def test_a_pattern_never_takes_an_outcome_for_a_feature():

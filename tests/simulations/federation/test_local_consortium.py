@@ -13,7 +13,7 @@ from client.data.split import load_or_create_split_key
 from client.site.site_folder import load_policy
 from common.commands.cli_output import Output
 from server.flower.superlink import running_server
-from server.operate.run_control import follow_run, want_run
+from server.operate.run_control import follow_run, request_run
 from simulations.consortium.consortium_check import check_agreement
 from simulations.consortium.consortium_demo import run_local_consortium
 from simulations.consortium.local_consortium import (
@@ -53,7 +53,7 @@ def test_without_privacy_the_model_is_that_of_the_run_in_process_even_after_a_ki
         load_or_create_split_key(load_policy(home).split_key_file)
     shutil.copytree(root / "a" / "sites", root / "b")  # before anything was spent
     with running(consortium):
-        want_run(consortium.folder, run)
+        request_run(consortium.folder, run)
         while run.state() is None or run.state().round < 2:
             assert running_server(consortium.folder)
         os.kill(running_server(consortium.folder).children["superlink"]["pid"], signal.SIGKILL)

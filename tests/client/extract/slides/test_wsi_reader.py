@@ -39,16 +39,16 @@ def test_stated_resolution_goes_before_tags() -> None:
 @pytest.mark.parametrize(
     ("tags", "what"),
     [
-        ({}, "does not say"),
-        ({"openslide.objective-power": "40"}, "does not say"),
-        ({"openslide.mpp-x": "0.25"}, "does not say"),
-        ({"openslide.mpp-x": "nan", "openslide.mpp-y": "0.25"}, "does not say"),
-        ({"openslide.mpp-x": "0", "openslide.mpp-y": "0"}, "does not say"),
+        ({}, "does not state"),
+        ({"openslide.objective-power": "40"}, "does not state"),
+        ({"openslide.mpp-x": "0.25"}, "does not state"),
+        ({"openslide.mpp-x": "nan", "openslide.mpp-y": "0.25"}, "does not state"),
+        ({"openslide.mpp-x": "0", "openslide.mpp-y": "0"}, "does not state"),
         (
             {"tiff.XResolution": "72", "tiff.YResolution": "72", "tiff.ResolutionUnit": "inch"},
             "no slide",
         ),
-        ({"tiff.XResolution": "40000", "tiff.YResolution": "40000"}, "does not say"),
+        ({"tiff.XResolution": "40000", "tiff.YResolution": "40000"}, "does not state"),
         ({"openslide.mpp-x": "0.25", "openslide.mpp-y": "0.5"}, "not square"),
     ],
 )
