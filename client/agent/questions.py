@@ -38,8 +38,8 @@ def check_question(
         )
     if request.personal != request.label.startswith("personal"):
         raise _refused(f"'{request.label}' asks for the wrong kind of model")
-    asked = [entry for entry in past if entry.partition == "held_out"]
-    for entry in asked:
+    evaluations = [entry for entry in past if entry.partition == "held_out"]
+    for entry in evaluations:
         if entry.run_id != request.run_id:
             continue
         if entry.purpose == f"evaluate {request.label} {request.phase}":
@@ -56,8 +56,8 @@ def check_question(
 def _check_exact(
     study: Study, request: EvaluateRequest, past: Sequence[SpendEntry], exact_runs: int
 ) -> None:
-    trained = {entry.run_id for entry in past if entry.partition == "train"}
-    if request.run_id not in trained:
+    training_runs = {entry.run_id for entry in past if entry.partition == "train"}
+    if request.run_id not in training_runs:
         raise _refused(
             "exact tables are asked for of a run in which this hospital trained no round",
             "they leave for models that its own patients had a part in",

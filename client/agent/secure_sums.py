@@ -157,12 +157,12 @@ class SecureSums:
         site, keys = self._agreed(), roster_of(self._study)
         marks = {mark.site_id: mark for mark in request.marks}
         for name in set(request.survivors) - {self._policy.site_id}:
-            mark, known = marks.get(name), self._witnesses.of(name)
+            mark, newest = marks.get(name), self._witnesses.of(name)
             if mark is None or (mark.run_id, mark.number) != (self.run_id, request.round):
                 raise refused(f"the ledger mark of '{name}' is missing or of another round")
             if name not in keys or not mark.is_signed_by(keys[name]):
                 raise refused(f"the ledger mark of '{name}' is not signed by its identity")
-            if known is not None and not mark.follows(known):
+            if newest is not None and not mark.follows(newest):
                 raise refused(
                     f"the ledger of '{name}' does not follow what this hospital remembers of it",
                     cure=f"'{name}' restores its newest ledger or reconciles it",
@@ -172,9 +172,9 @@ class SecureSums:
         return reply
 
     def _seen_of_others(self) -> tuple[LedgerMark, ...]:
-        listed = roster_of(self._study)
+        roster = roster_of(self._study)
         others = self._witnesses.of_others(self._policy.site_id)
-        return tuple(mark for mark in others if mark.site_id in listed)
+        return tuple(mark for mark in others if mark.site_id in roster)
 
     def _agreed(self) -> SecureSumSite:
         if self._site is None or not self._site.keys_agreed:

@@ -67,10 +67,10 @@ def _gate(connection: SiteConnection) -> Iterator[Finding]:
         first = (connection.gate / GATED[0]).read_text(encoding="utf-8").partition("\n")[0]
         if not os.access(first.removeprefix("#!"), os.X_OK):
             yield Finding("site gate", "problem", f"it names a Python that is gone: {first}", cure)
-    allowed = read_allowed(connection.allowed_bundles)
+    digests = read_allowed(connection.allowed_bundles)
     digest = connection.connection().bundle_digest
-    if allowed != {digest}:
-        message = f"it allows {len(allowed)} bundles, and not just the one of the kit"
+    if digests != {digest}:
+        message = f"it allows {len(digests)} bundles, and not just the one of the kit"
         yield Finding("site gate", "problem", message, cure)
     elif not missing:
         yield Finding("site gate", "ok", f"allows bundle {digest[:12]}")

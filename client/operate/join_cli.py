@@ -115,35 +115,35 @@ def roster(
     before = connection.roster().version
     if install is not None:
         operate.HospitalRoster(connection, operate.site_audit_log(policy)).install(install)
-    told = connection.roster()
+    ours = connection.roster()
     output = Output(json_output)
     if install is not None:
-        newer = told.version > before
-        output.say(f"Taken over: version {told.version}." if newer else "This one is known here.")
-    raise typer.Exit(0 if _show_roster(told, policy.site_id, output) else 1)
+        newer = ours.version > before
+        output.say(f"Taken over: version {ours.version}." if newer else "This one is known here.")
+    raise typer.Exit(0 if _show_roster(ours, policy.site_id, output) else 1)
 
 
-def _show_roster(told: operate.Roster, site_id: str, output: Output) -> bool:
+def _show_roster(roster: operate.Roster, site_id: str, output: Output) -> bool:
     """Show the roster and return whether this hospital is admitted."""
-    own = told.member(site_id)
-    admitted = own is not None and own.status == "admitted"
+    own = roster.member(site_id)
+    is_admitted = own is not None and own.status == "admitted"
     output.table(
-        f"Roster of {told.consortium}, version {told.version}",
+        f"Roster of {roster.consortium}, version {roster.version}",
         ("site", "name", "status", "since", "reason", "keys"),
-        [(m.site_id, m.name, m.status, m.since, m.reason, m.fingerprint) for m in told.members],
+        [(m.site_id, m.name, m.status, m.since, m.reason, m.fingerprint) for m in roster.members],
     )
-    output.say(f"Fingerprint of this roster, compare by telephone: {told.fingerprint}")
-    if not admitted:
+    output.say(f"Fingerprint of this roster, compare by telephone: {roster.fingerprint}")
+    if not is_admitted:
         output.say(f"{site_id} is {'revoked' if own else 'not on this roster'}.")
-    members = [{**m.model_dump(mode="json"), "fingerprint": m.fingerprint} for m in told.members]
+    members = [{**m.model_dump(mode="json"), "fingerprint": m.fingerprint} for m in roster.members]
     output.result(
         {
-            "consortium": told.consortium,
-            "version": told.version,
-            "fingerprint": told.fingerprint,
+            "consortium": roster.consortium,
+            "version": roster.version,
+            "fingerprint": roster.fingerprint,
             "site_id": site_id,
-            "admitted": admitted,
+            "admitted": is_admitted,
             "members": members,
         }
     )
-    return admitted
+    return is_admitted

@@ -89,8 +89,8 @@ def page(
     def content() -> operate.Content:
         return operate.content_of(operate.view_site(operate.read_site_files(site, reader, socket)))
 
-    served = operate.live_page(content, package="client.page", template="site.html.j2")
-    operate.serve_page(served, host=host, port=port, names=public_name, output=Output(json_output))
+    live = operate.live_page(content, package="client.page", template="site.html.j2")
+    operate.serve_page(live, host=host, port=port, names=public_name, output=Output(json_output))
 
 
 @app.command(epilog="Example: tumorboard site leave --site hospital-a")

@@ -147,7 +147,7 @@ def read_site_status(site: Path) -> dict[str, Any]:
         ConfigError: There is no hospital here.
     """
     paths, connection, policy = SitePaths.of(site), SiteConnection.of_site(site), load_policy(site)
-    pinned = connection.connection() if connection.is_installed else None
+    link = connection.connection() if connection.is_installed else None
     running = read_supervised(paths.status)
     facts = running.facts if running else {}
     socket = Path(str(facts.get("socket", paths.socket)))
@@ -162,8 +162,8 @@ def read_site_status(site: Path) -> dict[str, Any]:
         processes.append({"name": name, "healthy": up, **child})
     return {
         "site_id": policy.site_id,
-        "consortium": pinned.consortium if pinned else None,
-        "superlink": pinned.superlink if pinned else None,
+        "consortium": link.consortium if link else None,
+        "superlink": link.superlink if link else None,
         "joined": running is not None,
         "healthy": bool(processes) and alive and all(p["healthy"] for p in processes),
         "problems": [
@@ -178,8 +178,8 @@ def read_site_status(site: Path) -> dict[str, Any]:
 def _activity(socket: Path, alive: bool) -> dict[str, Any]:
     if alive:
         try:
-            told = ask_agent(socket, "status", StatusRequest())
-            return {"state": told.state, "run_id": told.run_id, "round": told.round}
+            status = ask_agent(socket, "status", StatusRequest())
+            return {"state": status.state, "run_id": status.run_id, "round": status.round}
         except AgentRefusalError:
             pass
     return {"state": "away", "run_id": None, "round": None}

@@ -49,8 +49,8 @@ class Witnesses:
         """Keep those marks that are newer than what is remembered; on disk at return."""
         newest = dict(self._newest)
         for mark in marks:
-            known = newest.get(mark.site_id)
-            if known is None or mark.position > known.position:
+            earlier = newest.get(mark.site_id)
+            if earlier is None or mark.position > earlier.position:
                 newest[mark.site_id] = mark
         if newest != self._newest:
             body = [mark.model_dump(mode="json") for _, mark in sorted(newest.items())]

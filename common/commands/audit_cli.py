@@ -135,7 +135,7 @@ def verify(
         raise damaged("the audit log lacks the head noted elsewhere", str(path))
     last = records[-1]
     events = Counter(record.event for record in records)
-    refused = Counter(record.code for record in records if record.code)
+    refusals = Counter(record.code for record in records if record.code)
     output = Output(json_output)
     output.say(f"{len(records)} lines of {last.actor}; chain and signatures are whole.")
     output.say(f"Signed by {last.key}" + ("" if public_key else " (not compared: pass --key)"))
@@ -149,8 +149,8 @@ def verify(
         )
         output.say(f"Only a remembered head shows lines cut off the end: --head.{beside}")
     output.table("Events", ("event", "lines"), sorted(events.items()))
-    if refused:
-        output.table("Refused", ("code", "lines"), sorted(refused.items()))
+    if refusals:
+        output.table("Refused", ("code", "lines"), sorted(refusals.items()))
     output.result(
         {
             "actor": last.actor,
@@ -164,7 +164,7 @@ def verify(
             "first": records[0].time,
             "last": last.time,
             "events": dict(events),
-            "refused": dict(refused),
+            "refused": dict(refusals),
         }
     )
 

@@ -190,10 +190,10 @@ def _declared_help(callback: Callable[..., Any] | None) -> dict[str, str]:
     if callback is None:
         return {}
     hints = get_type_hints(inspect.unwrap(callback), include_extras=True)
-    found = {}
+    texts = {}
     for name, hint in hints.items():
-        for declared in getattr(hint, "__metadata__", ()):
-            text = getattr(declared, "help", None)
+        for option in getattr(hint, "__metadata__", ()):
+            text = getattr(option, "help", None)
             if text:
-                found[name] = text
-    return found
+                texts[name] = text
+    return texts

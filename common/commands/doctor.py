@@ -124,11 +124,11 @@ def check_packages(distribution: str = DISTRIBUTION) -> Iterator[Finding]:
         requirement = Requirement(text)
         if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
             continue
-        found = _installed(requirement.name)
-        if found is None or not requirement.specifier.contains(found, prereleases=True):
+        version = _installed(requirement.name)
+        if version is None or not requirement.specifier.contains(version, prereleases=True):
             wrong += 1
-            shown = f"{requirement.name} {found or 'is missing'}, needed {requirement.specifier}"
-            yield Finding("packages", "problem", shown, f'pip install "{requirement}"')
+            state = f"{requirement.name} {version or 'is missing'}, needed {requirement.specifier}"
+            yield Finding("packages", "problem", state, f'pip install "{requirement}"')
     if not wrong:
         yield Finding(
             "packages", "ok", f"Python {platform.python_version()}, all {distribution} needs"
@@ -137,12 +137,12 @@ def check_packages(distribution: str = DISTRIBUTION) -> Iterator[Finding]:
 
 def check_flower() -> Iterator[Finding]:
     """Yield whether Flower is the version that the site gate was tested with."""
-    found = _installed("flwr")
-    if found is not None and FLOWER.specifier.contains(found):
-        yield Finding("flower", "ok", f"Flower {found}")
+    version = _installed("flwr")
+    if version is not None and FLOWER.specifier.contains(version):
+        yield Finding("flower", "ok", f"Flower {version}")
     else:
         cure = f'pip install "{FLOWER}": the site gate is tested with this version only'
-        yield Finding("flower", "problem", f"Flower {found or 'is missing'}", cure)
+        yield Finding("flower", "problem", f"Flower {version or 'is missing'}", cure)
 
 
 def check_import_names(names: Iterable[str] = ("common", "client", "server")) -> Iterator[Finding]:
@@ -166,14 +166,14 @@ def check_import_names(names: Iterable[str] = ("common", "client", "server")) ->
 def check_disk(folder: Path) -> Iterator[Finding]:
     """Yield whether the disk that holds a folder has room."""
     free = shutil.disk_usage(_existing(folder)).free
-    found = f"{free / GIB:.1f} GiB free for {folder}"
+    message = f"{free / GIB:.1f} GiB free for {folder}"
     cure = "free space, or move the folder to a larger disk: a full disk stops rounds"
     if free < DISK_PROBLEM_BYTES:
-        yield Finding("disk", "problem", found, cure)
+        yield Finding("disk", "problem", message, cure)
     elif free < DISK_WARNING_BYTES:
-        yield Finding("disk", "warning", found, cure)
+        yield Finding("disk", "warning", message, cure)
     else:
-        yield Finding("disk", "ok", found)
+        yield Finding("disk", "ok", message)
 
 
 def check_clock(not_before: float) -> Iterator[Finding]:
@@ -195,23 +195,23 @@ def check_clock(not_before: float) -> Iterator[Finding]:
 
 def check_secrets(paths: Iterable[Path]) -> Iterator[Finding]:
     """Yield every secret that others may read, that is not ours, or that is missing."""
-    wrong, seen = 0, 0
+    wrong, n_files = 0, 0
     for path in paths:
-        seen += 1
+        n_files += 1
         if not path.exists():
             yield Finding("permissions", "problem", f"{path} is missing", "restore it from backup")
         elif path.stat().st_mode & OTHERS:
             mode = "700" if path.is_dir() else "600"
-            found = f"others may enter or read {path}"
-            yield Finding("permissions", "problem", found, f"chmod {mode} {path}")
+            message = f"others may enter or read {path}"
+            yield Finding("permissions", "problem", message, f"chmod {mode} {path}")
         elif path.stat().st_uid != os.geteuid() and os.geteuid() != 0:
-            found = f"{path} belongs to another account"
-            yield Finding("permissions", "warning", found, "run as the account that owns it")
+            message = f"{path} belongs to another account"
+            yield Finding("permissions", "warning", message, "run as the account that owns it")
         else:
             continue
         wrong += 1
     if not wrong:
-        yield Finding("permissions", "ok", f"{seen} keys and private folders")
+        yield Finding("permissions", "ok", f"{n_files} keys and private folders")
 
 
 def _installed(name: str) -> str | None:

@@ -54,6 +54,6 @@ def is_undercharged(entry: SpendEntry) -> bool:
     pure = pure_from_noise(entry)
     if pure is not None:
         return (entry.pure or 0.0) < pure * (1 - TOLERANCE)
-    caused = mu_squared_from_noise(entry) if entry.mechanism != "none" else None
-    sampled = entry.parameters.get("sampling_rate", 1.0) != 1.0
-    return caused is not None and not sampled and entry.mu_squared < caused * (1 - TOLERANCE)
+    total = mu_squared_from_noise(entry) if entry.mechanism != "none" else None
+    is_sampled = entry.parameters.get("sampling_rate", 1.0) != 1.0
+    return total is not None and not is_sampled and entry.mu_squared < total * (1 - TOLERANCE)

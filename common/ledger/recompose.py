@@ -152,8 +152,8 @@ def _mechanism(entry: SpendEntry) -> tuple[str, float, float]:
     pure = pure_from_noise(entry) or entry.pure
     if pure is not None:
         return ("pure", pure, 1.0)
-    caused = mu_squared_from_noise(entry) or entry.mu_squared
-    return ("gaussian", 1 / math.sqrt(caused), _sampling_rate(entry))
+    mu_squared = mu_squared_from_noise(entry) or entry.mu_squared
+    return ("gaussian", 1 / math.sqrt(mu_squared), _sampling_rate(entry))
 
 
 def _loss(kind: str, value: float, rate: float) -> Any:

@@ -66,14 +66,14 @@ def confirm(session: RunSession, server: SecureSumServer, state: SecureState) ->
         run_id=session.state.run_id, session=state.session, adverts=state.adverts
     )
     replies = send(session, "agree_keys", dict.fromkeys(missing, request))
-    confirmed = [
+    site_ids = [
         name
         for name, reply in replies.items()
         if isinstance(reply, AgreeKeysReply)
         and (reply.site_id, reply.session) == (name, state.session)
         and reply.participants_digest == participants.digest
     ]
-    return state.model_copy(update={"agreed": sorted({*state.agreed, *confirmed})})
+    return state.model_copy(update={"agreed": sorted({*state.agreed, *site_ids})})
 
 
 def _collect(session: RunSession, number: int) -> dict[str, KeyAdvert]:

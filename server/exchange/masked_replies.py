@@ -206,10 +206,10 @@ def check_mark(mark: LedgerMark | None, session: RunSession, site_id: str, numbe
     Raises:
         ProtocolError: It is missing, of another sum, or not signed by the site (SECURE_SUM).
     """
-    stated = mark and (mark.site_id, mark.run_id, mark.number)
-    expected = (site_id, session.state.run_id, number)
+    identity = mark and (mark.site_id, mark.run_id, mark.number)
+    wanted_identity = (site_id, session.state.run_id, number)
     key = roster_of(session.study)[site_id]
-    if mark is None or stated != expected or not mark.is_signed_by(key):
+    if mark is None or identity != wanted_identity or not mark.is_signed_by(key):
         raise ProtocolError(
             "the upload carries no ledger mark of its sender",
             where=site_id,

@@ -63,20 +63,20 @@ def export(
     """Export the metrics by round and the final figures; without options, print them as CSV."""
     history = operate.read_metric_history(folder)
     output = Output(json_output)
-    told: dict[str, object] = {"run_id": history.state.run_id, **history.facts}
+    result: dict[str, object] = {"run_id": history.state.run_id, **history.facts}
     if csv is not None:
         operate.write_text(csv, history.csv())
         output.say(f"CSV: {csv}, {len(history.points)} values")
     if tensorboard is not None:
-        written = operate.write_tensorboard(history, tensorboard)
-        output.say(f"TensorBoard: {tensorboard}, {written} values; `tensorboard --logdir` shows it")
+        count = operate.write_tensorboard(history, tensorboard)
+        output.say(f"TensorBoard: {tensorboard}, {count} values; `tensorboard --logdir` shows it")
     if mlflow is not None:
-        told["mlflow_run"] = operate.log_to_mlflow(history, mlflow)
-        output.say(f"MLflow: {mlflow}, run {told['mlflow_run']}")
+        result["mlflow_run"] = operate.log_to_mlflow(history, mlflow)
+        output.say(f"MLflow: {mlflow}, run {result['mlflow_run']}")
     if csv is None and tensorboard is None and mlflow is None:
         output.say(history.csv().rstrip("\n"))
-    told["points"] = [vars(point) for point in history.points]
-    output.result(told)
+    result["points"] = [vars(point) for point in history.points]
+    output.result(result)
 
 
 @app.command(epilog="Example: tumorboard server report consortium --out published")

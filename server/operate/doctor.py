@@ -148,8 +148,8 @@ def _ports(folder: ConsortiumFolder) -> Iterator[Finding]:
     host, port = split_address(listen)
     if host not in ("127.0.0.1", "::1", "localhost"):
         cure = f"set listen: 127.0.0.1:{port} in {folder.config} and use the shipped proxy"
-        found = f"the SuperLink would listen on {listen}: more than /v1/fleet can be called there"
-        yield Finding("ports", "warning", found, cure)
+        message = f"the SuperLink would listen on {listen}: more than /v1/fleet can be called there"
+        yield Finding("ports", "warning", message, cure)
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family) as attempt:
         attempt.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -165,11 +165,11 @@ def _taken_port(folder: ConsortiumFolder, listen: str, error: OSError) -> Findin
     if error.errno != errno.EADDRINUSE:  # no such address, or no permission
         cure = f"change listen in {folder.config}"
         return Finding("ports", "problem", f"{listen} cannot be used: {error.strerror}", cure)
-    seen = probe(listen, folder.ca_cert)  # nobody else holds a certificate of this authority
-    if abs(seen.days_left - days_left(load_certificate(folder.server_cert))) > SAME_DAYS:
+    certificate = probe(listen, folder.ca_cert)  # nobody else holds a certificate of this authority
+    if abs(certificate.days_left - days_left(load_certificate(folder.server_cert))) > SAME_DAYS:
         cure = "start the server again, and the proxy"
-        found = f"the SuperLink on {listen} still uses the certificate from before the rotation"
-        return Finding("ports", "warning", found, cure)
+        message = f"the SuperLink on {listen} still uses the certificate from before the rotation"
+        return Finding("ports", "warning", message, cure)
     return Finding("ports", "ok", f"the SuperLink answers on {listen}")
 
 
@@ -181,13 +181,13 @@ def _proxy(folder: ConsortiumFolder) -> Iterator[Finding]:
     """
     consortium = folder.consortium()
     if consortium.address == consortium.listen:
-        found = "hospitals call the SuperLink itself: right for one machine only"
-        yield Finding("proxy", "ok", found)
+        message = "hospitals call the SuperLink itself: right for one machine only"
+        yield Finding("proxy", "ok", message)
         return
     answer = probe(consortium.address, folder.ca_cert, CONTROL)
     if answer.status == FORBIDDEN:
         yield Finding("proxy", "ok", f"{consortium.address} refuses /v1/control")
     else:
-        found = f"{consortium.address} lets /v1/control through (status {answer.status})"
+        message = f"{consortium.address} lets /v1/control through (status {answer.status})"
         cure = "put the shipped proxy before the SuperLink: deploy/proxy/tumorboard.conf"
-        yield Finding("proxy", "problem", found, cure)
+        yield Finding("proxy", "problem", message, cure)

@@ -166,8 +166,8 @@ def log_to_mlflow(history: MetricHistory, uri: str) -> str:
     try:
         client = tracking.MlflowClient(tracking_uri=uri)
         name = history.study.study_id
-        known = client.get_experiment_by_name(name)
-        experiment = known.experiment_id if known else client.create_experiment(name)
+        existing = client.get_experiment_by_name(name)
+        experiment = existing.experiment_id if existing else client.create_experiment(name)
         run = client.create_run(experiment, run_name=history.state.run_id).info.run_id
         params = [entities.Param(key, value) for key, value in history.facts.items()]
         client.log_batch(run, params=params)

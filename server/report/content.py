@@ -156,8 +156,8 @@ def _personal(result: RunResult) -> Baseline:
         if inside is not None:
             note = "inside hospitals" if inside.value is not None else inside.reason
             baselines[metric.name] = replace(inside, reason=note)
-    paired = result.comparisons.get(PERSONAL, {})
-    differences = {name: comparison.reverse() for name, comparison in paired.items()}
+    by_metric = result.comparisons.get(PERSONAL, {})
+    differences = {name: comparison.reverse() for name, comparison in by_metric.items()}
     return Baseline(PERSONAL, title, explanation, baselines, differences=differences)
 
 

@@ -102,13 +102,13 @@ class Report:
             ConfigError: Models are not compared by this metric.
         """
         known = [known for known in headlines() if known.name in self.content["global"]]
-        judged = Registry("metric of this report", known).get(metric)
+        entry = Registry("metric of this report", known).get(metric)
         shown = [
             ForestRow(row["name"], _estimate(**row), _LOOKS[row["scope"]])
             for row in self._metric_rows()
             if row["metric"] == metric and row["scope"] in _LOOKS
         ]
-        return plot_forest(shown, title=judged.label, scale=value_scale(judged), ax=ax)
+        return plot_forest(shown, title=entry.label, scale=value_scale(entry), ax=ax)
 
     def plot_survival(self, *, ax: Axes | None = None) -> Axes:
         """Draw Kaplan-Meier curves by predicted risk with 95 % bands.
@@ -179,7 +179,7 @@ def _estimate(value: float | None, ci_low: float, ci_high: float, **_: str) -> E
 
 def _curve(label: str, **values: Sequence[float]) -> SurvivalCurve:
     """Return a curve as far as `report.json` tells it, which is without its deaths."""
-    arrays = {name: np.array(told, np.float64) for name, told in values.items()}
+    arrays = {name: np.array(column, np.float64) for name, column in values.items()}
     return SurvivalCurve(label, **arrays, events=np.zeros(0), error_bound=np.nan, n_patients=0)
 
 
