@@ -66,7 +66,7 @@ def _check_exact(
     if len(exact | {request.run_id}) > exact_runs:
         raise _refused(
             f"exact tables of {len(exact)} runs of this study have left already",
-            "every further run tells more of the same held-out patients",
+            "every further run reveals more of the same held-out patients",
             cure="approve the study again with a higher --exact-runs",
         )
 

@@ -158,7 +158,7 @@ class PlainContext(click.Context):
 
 
 def with_plain_help(command: click.Command) -> click.Command:
-    """Return the command after mending its help, and that of all commands below it."""
+    """Return the command with corrected help, and so for all commands below it."""
     command.context_class = PlainContext
     command.params = [p for p in command.params if p.name not in COMPLETION]
     command.short_help = command.short_help or first_sentence(command.help or "")

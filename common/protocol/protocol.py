@@ -41,7 +41,7 @@ class HandshakeRequest(WireMessage):
     study_digest: Hex64
     code_digest: Hex64
     ledger_head: Hex64 | None = Field(
-        default=None, description="head this site last told the server; an older ledger refuses"
+        default=None, description="head this site last sent the server; an older ledger refuses"
     )
     roster_json: str | None = Field(
         default=None,

@@ -160,7 +160,7 @@ def kit(
 
 @app.command(epilog="Example: tumorboard server doctor consortium")
 def doctor(folder: FolderArgument, json_output: JsonOption = False) -> None:
-    """Check machine, keys, certificates, port, roster and logs; a cure for each problem.
+    """Check machine, keys, certificates, port, roster and logs; a fix for each problem.
 
     Exit status 1 if there is a problem; warnings do not count.
     """

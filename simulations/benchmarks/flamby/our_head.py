@@ -41,7 +41,7 @@ def our_test_c(
         data: Folder that holds multicentre_survival/.
         privacy: How to train.
         rounds: For how many rounds.
-        draws: How often, with noise drawn anew.
+        draws: How often, with fresh noise.
 
     Raises:
         DataError: The files are missing.
