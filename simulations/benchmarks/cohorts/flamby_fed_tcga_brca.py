@@ -5,8 +5,8 @@ and seeds are the published ones), strategies within sampling error. Then our li
 server Adam on the same split, without privacy and in mode distributed at epsilon 3. Test events
 by site are 14/4/8/3/2/1: a C-index over one or two events is coarse, and the last is uninformative.
 
-One draw of noise moves our C at epsilon 3 by .011 (SD of 40 draws about .837); the mean of 20 has a
-standard error of .0025. Held are that mean's loss against training without privacy, about .008, to
+One draw of noise moves our C at epsilon 3 by .012 (SD of 60 draws about .836); the mean of 20 has a
+standard error of .003. Held are that mean's loss against training without privacy, about .009, to
 the .02 that the product allows at this epsilon, and its distance to the best published mean.
 """
 

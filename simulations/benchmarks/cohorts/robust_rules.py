@@ -7,6 +7,9 @@ the server also refuses what clipping and noise cannot explain). C-index on held
 five folds, server Adam. What is checked is the order that the design measured with another
 optimiser: a lie that ruins the mean costs a robust rule little, a rule costs an honest
 federation little, and no rule corrects wrong labels.
+
+One draw of noise moves a mean over folds by up to .030 (SD), the mean of eight draws by .011. The
+closest check, a robust rule .133 above the mean where .1 is asked, has three times that to spare.
 """
 
 from __future__ import annotations

@@ -145,19 +145,12 @@ def _metric_checks(metric: str, by_seed: Sequence[Ranked]) -> Iterator[Check]:
         f"differences {_told(gaps)}",
     )
     for modality in MODALITY_FEATURES:
-        yield _is_above_zero(
-            f"{name}: fused minus {modality} alone",
-            overall,
-            modality,
-            f"{modality} alone {_values(overall, modality)}",
-        )
+        note = f"{modality} alone {_values(overall, modality)}"
+        yield _is_above_zero(f"{name}: fused minus {modality} alone", overall, modality, note)
     inside = [ranked.inside for ranked in by_seed]
-    yield _is_above_zero(
-        f"{name}: federated minus every hospital by itself, pairs inside hospitals",
-        inside,
-        "alone",
-        f"federated {_values(inside, 'fused')}; by itself {_values(inside, 'alone')}",
-    )
+    what = f"{name}: federated minus every hospital by itself, pairs inside hospitals"
+    note = f"federated {_values(inside, 'fused')}; by itself {_values(inside, 'alone')}"
+    yield _is_above_zero(what, inside, "alone", note)
     yield _private_loss(name, overall)
 
 
@@ -179,13 +172,8 @@ def _private_loss(name: str, overall: Sequence[PairedRanks]) -> Check:
 def _is_above_zero(what: str, ranks: Sequence[PairedRanks], other: str, note: str) -> Check:
     mean = mean_difference(ranks, "fused", other)
     each = [one.difference("fused", other) for one in ranks]
-    return Check(
-        f"{what}, mean of seeds, lower end of the 95 % interval",
-        mean.low,
-        0.0,
-        ">",
-        f"{note}; mean {mean}; by seed {_told(each)}",
-    )
+    what += ", mean of seeds, lower end of the 95 % interval"
+    return Check(what, mean.low, 0.0, ">", f"{note}; mean {mean}; by seed {_told(each)}")
 
 
 def _values(ranks: Sequence[PairedRanks], name: str) -> str:

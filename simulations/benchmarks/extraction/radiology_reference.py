@@ -59,20 +59,11 @@ class Drawn:
     region: str
 
 
+_STS = ("STS_001_MR_T2_rtstruct.zip", "STS_001/MR_T2/image", "STS_001/MR_T2/mask/1-1.dcm")
 CONTOURED = (
     Drawn("LUNG1-001_CT_rtstruct.zip", "LUNG1-001/CT", "LUNG1-001/RTSTRUCT.dcm", "GTV-1"),
-    Drawn(
-        "STS_001_MR_T2_rtstruct.zip",
-        "STS_001/MR_T2/image",
-        "STS_001/MR_T2/mask/1-1.dcm",
-        "GTV_Mass",
-    ),
-    Drawn(
-        "STS_001_MR_T2_rtstruct.zip",
-        "STS_001/MR_T2/image",
-        "STS_001/MR_T2/mask/1-1.dcm",
-        "GTV_Edema",
-    ),
+    Drawn(*_STS, "GTV_Mass"),
+    Drawn(*_STS, "GTV_Edema"),
 )
 SEGMENTED = Drawn(
     "UCSF-BR-06_MR_PE1_seg.zip", "UCSF-BR-06/image_dce_pe1", "UCSF-BR-06/mask/1-1.dcm", "Breast"
@@ -196,12 +187,8 @@ def _segmented(root: Path, drawn: Drawn) -> Iterator[Check]:
     difference = float(abs(int(mask.array.sum()) - voxels))
     note = f"{mask.volume_ml:.2f} ml, {voxels} voxels in {len(dataset.pixel_array)} frames"
     yield Check(f"{what}, voxels that differ from its frames", difference, 0.0, "==", note)
-    yield Check(
-        f"{what}, volume in ml against frames, relative",
-        _relative(mask.volume_ml, own_ml),
-        1e-6,
-        "<=",
-    )
+    deviation = _relative(mask.volume_ml, own_ml)
+    yield Check(f"{what}, volume in ml against frames, relative", deviation, 1e-6, "<=")
     brighter = float(volume.array[mask.array].mean() / volume.array[~mask.array].mean())
     yield Check(
         f"{what}, signal inside over outside (it is placed on the breast)", brighter, 3, ">"

@@ -60,9 +60,8 @@ def _cuts(folder: Path, size: CrashSize) -> Iterator[Check]:
             total[name] += getattr(seen, name)
     yield Check("power cuts at random calls", total["cuts"], 1000, ">=", full_size=True)
     yield Check("overspends and second answers after them", total["overspends"], 0, "==")
-    yield Check(
-        "answers that had left and were not found committed", total["lost_commits"], 0, "=="
-    )
+    what = "answers that had left and were not found committed"
+    yield Check(what, total["lost_commits"], 0, "==")
     yield Check("ledgers that a mere power cut made unusable", total["refusals"], 0, "==")
 
 
@@ -70,13 +69,9 @@ def _damages(folder: Path, size: CrashSize) -> Iterator[Check]:
     home = folder / "damages"
     home.mkdir()
     unnoticed = undetected_damages(home, size.damages, seed=size.seeds[0])
-    yield Check(
-        "changed bytes, truncations, swaps, removals, repetitions and rollbacks, unnoticed",
-        len(unnoticed),
-        0,
-        "==",
-        f"of {size.damages}. {'; '.join(unnoticed[:3])}",
-    )
+    what = "changed bytes, truncations, swaps, removals, repetitions and rollbacks, unnoticed"
+    note = f"of {size.damages}. {'; '.join(unnoticed[:3])}"
+    yield Check(what, len(unnoticed), 0, "==", note)
 
 
 def _speed(folder: Path, size: CrashSize) -> Iterator[Check]:
