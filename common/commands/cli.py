@@ -158,7 +158,12 @@ class PlainContext(click.Context):
 
 
 def with_plain_help(command: click.Command) -> click.Command:
-    """Return the command with corrected help, and so for all commands below it."""
+    """Return the command with corrected help, and so for all commands below it.
+
+    Typer escapes brackets for a renderer that is not used here, loses the help of arguments under
+    click 8.5, and adds options for shell completion to every group; click cuts the summaries in
+    lists of commands short.
+    """
     command.context_class = PlainContext
     command.params = [p for p in command.params if p.name not in COMPLETION]
     command.short_help = command.short_help or first_sentence(command.help or "")

@@ -7,15 +7,23 @@ one place differ by rounding alone; `federated` is trained hospital by hospital 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+import torch
 
+from client.data.dataset import PatientDataset
+from client.training.train import train_epochs
+from common.models.base.build import build_model
+from common.models.base.parameters import block_of, load_arrays, to_arrays
 from common.study.study import Study
 from common.wire import Arrays
+from server.aggregate.contribution import Contribution
+from server.aggregate.method import aggregate
+from server.session.checkpoint import Checkpoint, RoundRecord, advance, final_model
 from simulations.cohorts.cohort import Cohort
 from simulations.cohorts.folds import within_hospital
 from simulations.engines.circumstances import Circumstances, as_recorded
@@ -23,7 +31,6 @@ from simulations.scenario.scenario import Arm, Scenario
 from simulations.scenario.scenario_study import arm_study
 from simulations.trials.clinical_floor import fit_floor
 from simulations.trials.exact_evaluation import predict_cohort
-from simulations.trials.federated_epochs import train_federated_epochs
 from simulations.trials.site_trials import SiteTrial, train_by_site
 
 IntArray = npt.NDArray[np.intp]
@@ -179,3 +186,30 @@ def _predicted(job: _Job, arrays: Arrays, cohort: Cohort) -> pd.DataFrame:
         risk=predictions.risk if tasks.survival else np.nan,
         response_prob=predictions.response_prob if tasks.response else np.nan,
     )
+
+
+def train_federated_epochs(study: Study, sites: Mapping[str, PatientDataset]) -> Arrays:
+    """Return the final model that these hospitals would train by local epochs.
+
+    Local training, aggregation and server optimiser are the product's own; messages, checks,
+    ledgers and checkpoints are left out.
+
+    Args:
+        study: A study of mode none with `training.local.kind: epochs`, without control variates
+            and without anything that stays at a site.
+        sites: Site -> its training patients.
+    """
+    model = build_model(study)
+    checkpoint = Checkpoint(round=0, parameters=to_arrays(model))
+    for number in range(1, study.training.rounds + 1):
+        updates = []
+        for site_id, patients in sites.items():
+            load_arrays(model, checkpoint.parameters)
+            result = train_epochs(model, patients, study, round=number, device=torch.device("cpu"))
+            here = {block for block, weight in result.weights.items() if weight > 0}
+            delta = {n: d for n, d in result.delta.items() if block_of(n) in here}
+            updates.append(Contribution(site_id, delta, result.weights))
+        aggregation = aggregate(study, checkpoint.parameters, updates, checkpoint.memory)
+        record = RoundRecord(round=number, sites=sorted(sites), update_norm=0.0)
+        checkpoint = advance(study, checkpoint, aggregation.direction, record, aggregation.memory)
+    return final_model(checkpoint)

@@ -20,8 +20,13 @@ from common.errors import DataError
 from common.study.modalities import Modality
 from common.study.study import FeatureSpec, PublicScaling
 from simulations.cohorts.cohort import Cohort
-from simulations.cohorts.public_projection import FloatArray, fit_projection
-from simulations.cohorts.public_trunk import PublicPatients, PublicTrunk, fit_trunk
+from simulations.cohorts.public_fits import (
+    FloatArray,
+    PublicPatients,
+    PublicTrunk,
+    fit_projection,
+    fit_trunk,
+)
 from simulations.cohorts.tcga_tables import (
     GENOMICS,
     PATHOLOGY,

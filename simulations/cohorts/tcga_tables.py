@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from common.errors import DataError
-from simulations.cohorts.public_projection import FloatArray, PublicProjection, fit_projection
+from simulations.cohorts.public_fits import FloatArray, PublicProjection, fit_projection
 
 GENOMICS = (
     "blca", "brca", "coadread", "gbmlgg", "hnsc", "kirc", "kirp", "lihc", "luad", "paad", "stad",

@@ -7,13 +7,15 @@ from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Literal
+from typing import Any, Literal
+
+import numpy as np
 
 from common.commands.cli_output import Output
+from common.errors import DataError
 from common.privacy.plan import EvaluationRelease, PrivacyPlan
-from common.study.study import Study
+from common.study.study import Study, load_study
 from simulations.cohorts.cohort import Cohort
-from simulations.cohorts.draft_study import draft_study
 from simulations.scenario.scenario import Arm, ArmKind, Folds, GivenSource, Scenario
 from simulations.scenario.scenario_run import ScenarioResult, run_scenario
 
@@ -98,3 +100,46 @@ def _private_arms(
         )
         for budget in dict.fromkeys(budgets)
     ]
+
+
+def draft_study(cohort: Cohort, **changes: Any) -> Study:
+    """Return a study that trains a linear model over all hospitals of a cohort, without privacy.
+
+    It predicts what the cohort records: response if both classes occur, survival if deaths do.
+
+    Args:
+        cohort: Gives hospitals, feature sets and outcomes.
+        changes: Any key of `study.yaml`; mappings are merged into the default.
+
+    Raises:
+        ConfigError: A key is unknown or wrong.
+        DataError: No outcome of the cohort can be learnt.
+
+    Example:
+        draft_study(cohort, training={"rounds": 40}, privacy={"mode": "local", "epsilon": 8})
+    """
+    endpoints: dict[str, Any] = {}
+    if len(np.unique(cohort.response[np.isfinite(cohort.response)])) == 2:
+        endpoints["response"] = {"positive": "responder"}
+    if np.nansum(cohort.event) > 0:
+        endpoints["survival"] = {}
+    if not endpoints and "endpoints" not in changes:
+        raise DataError(
+            "no outcome of the cohort varies",
+            where=f"cohort {cohort.name}",
+            why="nobody died, and there are not both responders and non-responders",
+            cure="name the outcome columns, or give `endpoints`",
+        )
+    keys: dict[str, Any] = {
+        "study_id": cohort.name,
+        "endpoints": endpoints,
+        "features": cohort.specs,
+        "model": {"name": "linear"},
+        "privacy": {"mode": "none", "evaluation": {"release": "internal"}},
+        "quorum": {"min_sites": min(2, len(cohort.hospitals))},
+        "sites": [{"site_id": hospital} for hospital in cohort.hospitals],
+    }
+    for name, value in changes.items():
+        both = isinstance(value, dict) and isinstance(keys.get(name), dict)
+        keys[name] = {**keys[name], **value} if both else value
+    return load_study(keys)

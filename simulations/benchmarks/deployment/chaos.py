@@ -37,7 +37,7 @@ from simulations.attackers.hostile_relay import attack
 from simulations.attackers.intruders import all_attempts, slow_lines, tapped_line
 from simulations.benchmarks.parts.check import Check, Size, progress
 from simulations.benchmarks.parts.command import main
-from simulations.consortium.consortium_check import check_agreement
+from simulations.consortium.consortium_demo import check_agreement
 from simulations.consortium.local_consortium import running
 
 DURATION = "about 10 minutes on 2 idle cores"

@@ -5,13 +5,12 @@ from tiny_consortium import tiny_agents, tiny_datasets, tiny_study
 
 from common.commands.cli_output import Output
 from common.study.study import FeatureSpec
-from simulations.arms.multimodal_arms import arms_of_less, score_seed
+from simulations.arms.multimodal_arms import arms_of_less, score_seed, train_federated_epochs
 from simulations.benchmarks.cohorts import tcga_multimodal
 from simulations.cohorts.cohort import Cohort
 from simulations.comparison.comparison import cell_metrics, compare_arms
 from simulations.engines.consortium_run import run_in_process
 from simulations.scenario.scenario import Scenario
-from simulations.trials.federated_epochs import train_federated_epochs
 
 KINDS = {"slide": "pathology", "rna": "genomics", "clinical": "clinical"}
 

@@ -9,7 +9,7 @@ from common.errors import ConfigError
 from common.ledger.ledger_frame import read_ledger_frame
 from simulations.arms.simulated_study import simulate_study
 from simulations.cohorts.cohort_table import read_cohort
-from simulations.cohorts.draft_study import draft_study
+from simulations.scenario.simulate import draft_study
 
 QUIET = Output(json_mode=True)
 

@@ -4,7 +4,7 @@ import pytest
 
 from common.errors import DataError
 from simulations.cohorts.fed_tcga_brca import load_fed_tcga_brca, published_test_set
-from simulations.cohorts.public_projection import fit_projection
+from simulations.cohorts.public_fits import fit_projection
 from simulations.cohorts.tcga import load_tcga
 
 

@@ -14,8 +14,7 @@ from client.site.site_folder import load_policy
 from common.commands.cli_output import Output
 from server.flower.superlink import running_server
 from server.operate.run_control import follow_run, request_run
-from simulations.consortium.consortium_check import check_agreement
-from simulations.consortium.consortium_demo import run_local_consortium
+from simulations.consortium.consortium_demo import check_agreement, run_local_consortium
 from simulations.consortium.local_consortium import (
     local_study,
     make_consortium,

@@ -9,10 +9,9 @@ from common.commands.cli_output import Output
 from common.errors import ConfigError, DataError
 from common.privacy.plan import PrivacyPlan
 from simulations.cohorts.cohort_table import read_cohort
-from simulations.cohorts.draft_study import draft_study
 from simulations.scenario.arm_comparison import compare
 from simulations.scenario.scenario import Arm, Folds
-from simulations.scenario.simulate import simulate
+from simulations.scenario.simulate import draft_study, simulate
 
 QUIET = Output(json_mode=True)
 ARMS = ("pooled", "federated", "local_only", "clinical_floor")

@@ -6,7 +6,7 @@ import pytest
 from lifelines import CoxPHFitter
 
 from common.errors import DataError
-from simulations.cohorts.public_trunk import COX_PENALTY, PublicPatients, fit_trunk
+from simulations.cohorts.public_fits import COX_PENALTY, PublicPatients, fit_trunk
 
 TRUTH = np.array([0.8, -0.6, 0.0, 0.3])
 
