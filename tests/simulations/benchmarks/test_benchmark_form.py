@@ -172,7 +172,7 @@ def test_all_goes_on_after_a_kill_and_leaves_nothing_running(tmp_path):
     process.wait()
     assert first.is_file()
     assert not second.exists()
-    _wait(lambda: not _running_in(tmp_path))
+    _wait(lambda: not _running_in(tmp_path), seconds=3)
     finished = first.stat().st_mtime_ns
     ended = subprocess.run(line, env=bare, capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr
@@ -185,8 +185,8 @@ def _text(path):
     return path.read_text() if path.exists() else ""
 
 
-def _wait(condition):
-    deadline = time.monotonic() + 60
+def _wait(condition, seconds=60):
+    deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.02)
