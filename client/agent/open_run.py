@@ -82,11 +82,7 @@ class OpenRun:
 
     @cached_property
     def own_shapes(self) -> dict[str, tuple[int, ...]]:
-        """Shape of every trained parameter that this hospital's patients can move.
-
-        Which modalities a hospital has at all is a public fact about the hospital, not about a
-        patient; the handshake states it.
-        """
+        """Shape of every trained parameter of the modalities that the handshake names."""
         absent = set(MODALITIES) - set(self.modalities)
         return {name: s for name, s in self.shapes.items() if block_of(name) not in absent}
 
@@ -173,11 +169,25 @@ def open_run(policy: SitePolicy, run_id: str, study: Study, provider: DatasetPro
         study_digest=study.digest(),
         train=train,
         held_out=held_out,
-        modalities=dataset.modalities,
+        modalities=_stated_modalities(study, policy, dataset),
         device=choose_device(policy.device),
         memory=SiteMemory(policy.state / "memory" / run_id),
         counts=_counts(dataset, train, held_out),
     )
+
+
+def _stated_modalities(
+    study: Study, policy: SitePolicy, dataset: PatientDataset
+) -> tuple[Modality, ...]:
+    """Return the modalities that leave in the handshake.
+
+    In a private study they are what the hospital declares, for a single patient more or less
+    would show in what the patients have; undeclared, all of the study. A declared modality without
+    patients contributes noise alone.
+    """
+    if not study.privacy.is_private:
+        return dataset.modalities
+    return tuple(m for m in study.modalities if policy.modalities is None or m in policy.modalities)
 
 
 def _counts(

@@ -21,6 +21,7 @@ split_key_file: private/split.key
 state: private/state
 identity_key: private/identity.key # signs this hospital's keys of the secure sum
 device: auto                    # auto | cpu | cuda
+# modalities: [pathology, clinical]  # what you have at all; without this line: all a study asks for
 minimum_cohort: 20              # fewer usable patients: no training
 lifetime_epsilon: 10.0          # training, over all studies
 lifetime_evaluation_epsilon: 20.0

@@ -9,11 +9,12 @@ from pydantic import Field
 
 from common.contract import Contract
 from common.privacy.plan import Mode
+from common.study.modalities import Modality
 from common.study.study import Identifier
 
 RULES = (
     *("approvals", "allowed_modes", "allow_internal_evaluation", "minimum_cohort"),
-    *("delta", "lifetime_epsilon", "lifetime_evaluation_epsilon"),
+    *("delta", "lifetime_epsilon", "lifetime_evaluation_epsilon", "modalities"),
 )
 """What a running agent reads again before every call, so that a stricter rule holds at once."""
 
@@ -60,6 +61,11 @@ class SitePolicy(Contract):
     lifetime_epsilon: float = Field(default=10.0, gt=0, description="over all studies, training")
     lifetime_evaluation_epsilon: float = Field(default=20.0, gt=0, description="held-out patients")
     delta: float = Field(default=1e-5, gt=0, lt=1e-2)
+    modalities: list[Modality] | None = Field(
+        default=None,
+        description="what this hospital has at all, said once and not read off the patients; "
+        "None: everything a study asks for",
+    )
     minimum_cohort: int = Field(default=20, ge=1, description="fewer usable patients: no training")
     allowed_modes: list[Mode] = Field(default=["distributed", "local"])
     allow_internal_evaluation: bool = Field(

@@ -42,10 +42,14 @@ def memory_agents(study: Study, groups: Mapping[str, Cohort], folder: Path) -> d
         groups: Site -> its patients.
         folder: Parent of the sites' folders.
     """
-    return {
-        site_id: SiteAgent(simulated_policy(study, site_id, folder / site_id), MemoryCohort(cohort))
-        for site_id, cohort in groups.items()
-    }
+    agents: dict[str, AgentApi] = {}
+    for site_id, cohort in groups.items():
+        policy = simulated_policy(study, site_id, folder / site_id)
+        if study.privacy.mode == "local":  # elsewhere it makes no difference
+            declared = list(cohort.dataset(study).modalities)
+            policy = policy.model_copy(update={"modalities": declared})
+        agents[site_id] = SiteAgent(policy, MemoryCohort(cohort))
+    return agents
 
 
 def own_models(

@@ -16,6 +16,7 @@ from common.models.base.parameters import to_arrays
 from common.protocol.protocol import HandshakeRequest, TrainRequest
 from common.trust.provenance import code_digest
 from common.wire import arrays_digest
+from simulations.engines.memory_sites import with_identities
 
 SECRET = "patient Erika Mustermann"
 
@@ -89,6 +90,23 @@ def test_accepts_and_tells_modalities(tmp_path):
     assert reply.accepted
     assert reply.modalities == ["pathology", "clinical"]
     assert reply.release == "internal"
+
+
+@pytest.mark.parametrize("mode", ["local", "distributed"])
+@pytest.mark.parametrize("declared", [None, ["clinical"]])
+def test_modalities_of_a_private_study_do_not_depend_on_a_patient(declared, mode, tmp_path):
+    """One patient with a volume more or less: nothing of the handshake may change."""
+    study = tiny_study(privacy={"mode": mode, "evaluation": {"release": "dp"}})
+    if mode == "distributed":
+        study = with_identities(study, tmp_path)
+    said = set()
+    for site_id in ("site-a", "site-c"):  # site-c has fewer modalities than site-a
+        data = InMemory(tiny_datasets(study)[site_id])
+        agent = SiteAgent(tiny_policy(study, "site-b", tmp_path, modalities=declared), data)
+        reply = agent.handshake(handshake(study))
+        assert reply.accepted
+        said.add(tuple(reply.modalities))
+    assert said == {tuple(declared or study.modalities)}
 
 
 def test_release_is_noisy_unless_the_hospital_opts_in(tmp_path):
