@@ -186,6 +186,8 @@ def test_one_hospital_that_forbids_exact_tables_makes_all_noisy(tmp_path):
     assert set(result.privacy.evaluation_epsilon_spent.values()) == {6.0}
 
 
+# Ray leaves processes behind when it shuts down.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.slow
 def test_ray_engine_gives_the_same_model(tmp_path):
     study = tiny_study()
