@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any, Self
 
 import numpy as np
@@ -74,3 +75,13 @@ def joint_norm(arrays: Arrays) -> float:
     """Return the L2 norm over all arrays together, in float64, whatever their order."""
     squares = (float(np.sum(np.square(a, dtype=np.float64))) for a in arrays.values())
     return math.sqrt(math.fsum(squares))
+
+
+def prefixed(prefix: str, arrays: Mapping[str, npt.NDArray[Any]]) -> Arrays:
+    """Return the arrays with `prefix` before each name."""
+    return {f"{prefix}{name}": array for name, array in arrays.items()}
+
+
+def part_of(arrays: Arrays, prefix: str) -> Arrays:
+    """Return the arrays whose name starts with `prefix`, under the rest of their name."""
+    return {n.removeprefix(prefix): a for n, a in arrays.items() if n.startswith(prefix)}

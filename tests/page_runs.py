@@ -9,7 +9,7 @@ from tiny_consortium import tiny_study
 from common.page.serving import page_served
 from common.storage.atomic_file import write_text
 from common.study.study import Study
-from server.page.run_page import run_page
+from server.page.run_view import run_page
 from server.session.checkpoint import Checkpoint, RoundRecord, save_checkpoint
 from server.session.run_state import RunState, SiteState
 

@@ -104,7 +104,7 @@ class Cohort:
     def present(self, feature: str) -> np.ndarray:
         return np.array([one[feature] is not None for one in self.tokens])
 
-    def batch(self, indices: Sequence[int], *, pad: bool = True, extra: int = 0) -> PatientBatch:
+    def batch(self, indices: Sequence[int], *, extra: int = 0) -> PatientBatch:
         tokens, mask, present = {}, {}, {}
         for name, spec in self.study.features.items():
             bags = [self.tokens[i][name] for i in indices]

@@ -27,8 +27,8 @@ def remember_run(policy: SitePolicy, run: AcceptedRun) -> None:
     Raises:
         ProtocolError: The run id was used for another study.
     """
-    path = _path(policy, run.run_id)
-    if path.is_file() and _read(path).study_digest != run.study_digest:
+    earlier, path = accepted_run(policy, run.run_id), _path(policy, run.run_id)
+    if earlier is not None and earlier.study_digest != run.study_digest:
         raise ProtocolError(
             "the run id belongs to another study",
             where=str(path),
@@ -38,36 +38,15 @@ def remember_run(policy: SitePolicy, run: AcceptedRun) -> None:
     write_text(path, canonical_json(run.model_dump(mode="json")))
 
 
-def was_accepted(policy: SitePolicy, run_id: str, study_digest: str) -> bool:
-    """Return whether this hospital agreed to a run of a study before.
+def accepted_run(policy: SitePolicy, run_id: str) -> AcceptedRun | None:
+    """Return a run this hospital agreed to, or None.
 
     Raises:
-        LedgerError: The record of the run cannot be read.
-    """
-    path = _path(policy, run_id)
-    return path.is_file() and _read(path).study_digest == study_digest
-
-
-def accepted_run(policy: SitePolicy, run_id: str) -> AcceptedRun:
-    """Return a run this hospital agreed to.
-
-    Raises:
-        ProtocolError: The run was never accepted here.
         LedgerError: The record of the run cannot be read.
     """
     path = _path(policy, run_id)
     if not path.is_file():
-        raise ProtocolError(
-            "this hospital does not know the run", where=run_id, cure="repeat the handshake"
-        )
-    return _read(path)
-
-
-def _path(policy: SitePolicy, run_id: str) -> Path:
-    return policy.state / "runs" / f"{run_id}.json"
-
-
-def _read(path: Path) -> AcceptedRun:
+        return None
     try:
         return AcceptedRun.model_validate_json(path.read_text(encoding="utf-8"))
     except (OSError, ValidationError, UnicodeDecodeError):
@@ -76,3 +55,7 @@ def _read(path: Path) -> AcceptedRun:
             where=str(path),
             cure="restore it from backup, or remove it and let the server repeat the handshake",
         ) from None
+
+
+def _path(policy: SitePolicy, run_id: str) -> Path:
+    return policy.state / "runs" / f"{run_id}.json"

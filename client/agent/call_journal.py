@@ -50,12 +50,7 @@ class Call:
 
 
 class CallJournal:
-    """Writes one audit line and one event a call.
-
-    Args:
-        site_id: The hospital.
-        log: Its audit log.
-    """
+    """Writes one audit line and one event a call."""
 
     def __init__(self, site_id: str, log: AuditLog) -> None:
         self._site_id, self._log = site_id, log

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import NoReturn
 
 from client.agent.call_journal import NOT_NOTED, Call, CallJournal
-from client.agent.socket_call import AgentRefusalError
+from client.agent.socket_call import AgentRefusalError, from_frame, to_frame
 from client.site.disk_watch import DiskWatch
 from common.errors import ErrorCode, ProtocolError, TumorboardError
 from common.protocol.protocol import METHODS, AgentApi
@@ -46,19 +45,20 @@ def answer(
     return _noted(call, journal, disk)
 
 
-def refuse_frame(
-    method: str,
-    frame: bytes,
-    journal: CallJournal | None = None,
-    disk: DiskWatch | None = None,
-) -> NoReturn:
-    """Refuse bytes that hold no request, and write that down.
+def answer_frame(
+    agent: AgentApi, method: str, frame: bytes, journal: CallJournal | None, disk: DiskWatch | None
+) -> bytes:
+    """Return the reply to a request as it stands on the socket; bytes that hold none are refused.
 
     Raises:
-        AgentRefusalError: Always; with code PAYLOAD.
+        AgentRefusalError: As `answer`; code PAYLOAD for bytes that hold no request.
     """
-    _noted(Call(method, "", frame, code=str(ErrorCode.PAYLOAD)), journal, disk)
-    raise AgentRefusalError(str(ErrorCode.PAYLOAD))
+    try:
+        header, payload = from_frame(frame)
+    except ValueError:  # truncated, or not UTF-8
+        unread = Call(method, "", frame, code=str(ErrorCode.PAYLOAD))
+        return to_frame(*_noted(unread, journal, disk))
+    return to_frame(*answer(agent, method, header, payload, journal, disk))
 
 
 def _noted(call: Call, journal: CallJournal | None, disk: DiskWatch | None) -> tuple[str, bytes]:

@@ -10,6 +10,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from client.agent.open_run import OpenRun
@@ -35,9 +37,7 @@ def train_locally(run: OpenRun, request: TrainRequest) -> LocalResult:
     if run.study.training.local.control_variates:
         result = _corrected(run, request)
     else:
-        result = train_epochs(
-            run.model, run.train, run.study, round=request.round, device=run.device
-        )
+        result = _epochs(run, request.round)
     patterns = run.study.training.stay_local
     if patterns:
         after = {n: a for n, a in to_arrays(run.model).items() if stays_local(n, patterns)}
@@ -74,14 +74,7 @@ def _corrected(run: OpenRun, request: TrainRequest) -> LocalResult:
     common = control_part(request.arrays)
     zero = {name: np.zeros(shape, np.float32) for name, shape in run.shapes.items()}
     correction = {n: common.get(n, zero[n]) - own.get(n, zero[n]) for n in zero}
-    result = train_epochs(
-        run.model,
-        run.train,
-        run.study,
-        round=request.round,
-        device=run.device,
-        correction=correction,
-    )
+    result = _epochs(run, request.round, correction=correction)
     scale = np.float32(result.steps * run.study.training.local.lr)
     change = {n: -correction[n] - result.delta[n] / scale for n in zero}
     run.memory.keep(CONTROL_VARIATE, request.round, own, change)
@@ -91,13 +84,9 @@ def _corrected(run: OpenRun, request: TrainRequest) -> LocalResult:
 def _trained_on(run: OpenRun, start: Arrays, anchor: Arrays, number: int) -> Arrays:
     plan = run.study.training.personal
     load_arrays(run.model, start)
-    train_epochs(
-        run.model,
-        run.train,
-        run.study,
-        round=number,
-        device=run.device,
-        plan=plan.local if plan else None,
-        anchor=anchor,
-    )
+    _epochs(run, number, plan=plan.local if plan else None, anchor=anchor)
     return to_arrays(run.model)
+
+
+def _epochs(run: OpenRun, number: int, **options: Any) -> LocalResult:
+    return train_epochs(run.model, run.train, run.study, round=number, device=run.device, **options)

@@ -23,6 +23,7 @@ from client.training.device import choose_device
 from client.training.site_memory import SiteMemory
 from common.cohort.cohort_counts import CohortCounts
 from common.cohort.manifest import read_manifest
+from common.errors import ProtocolError
 from common.models.base.base import FusedModel
 from common.models.base.build import build_model
 from common.models.base.parameters import block_of, expected_shapes
@@ -137,7 +138,12 @@ def load_run(
             does not admit this hospital any more (ROSTER).
         TumorboardError: The cohort is too small or cannot be read.
     """
-    study = parse_study(accepted_run(policy, run_id).study_json)
+    accepted = accepted_run(policy, run_id)
+    if accepted is None:
+        raise ProtocolError(
+            "this hospital does not know the run", where=run_id, cure="repeat the handshake"
+        )
+    study = parse_study(accepted.study_json)
     check_policy(study, policy)
     check_roster(study, policy.site_id, roster, accepted=True)
     return open_run(policy, run_id, study, provider)
@@ -207,10 +213,6 @@ def _counts(
 
 def stored_features(policy: SitePolicy) -> DatasetProvider:
     """Return the provider of a real hospital: its manifest and its feature store."""
-
-    def provide(study: Study) -> PatientDataset:
-        return PatientDataset.from_store(
-            study, read_manifest(policy.manifest), policy.feature_store
-        )
-
-    return provide
+    return lambda study: PatientDataset.from_store(
+        study, read_manifest(policy.manifest), policy.feature_store
+    )

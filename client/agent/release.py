@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Protocol
 
 import numpy as np
 
@@ -20,8 +19,8 @@ from common.wire import Arrays
 Shapes = Mapping[str, tuple[int, ...]]
 
 
-class Release(Protocol):
-    """How noised values leave; chosen by the study's privacy mode.
+class Release:
+    """Let noised values leave as they are; modes none and local.
 
     Attributes:
         shares: Hospitals whose noise together makes one whole noise.
@@ -30,8 +29,8 @@ class Release(Protocol):
             carry it.
     """
 
-    shares: int
-    all_blocks: bool
+    shares = 1
+    all_blocks = False
 
     def session(self, request: TrainRequest | EvaluateRequest) -> int | None:
         """Return the number of the key agreement that masks a reply; None if nothing does.
@@ -40,32 +39,6 @@ class Release(Protocol):
             ProtocolError: No keys were agreed on, or the request names no secure sum
                 (SECURE_SUM).
         """
-        ...
-
-    def mark(
-        self, request: TrainRequest | EvaluateRequest, position: int, head: str
-    ) -> LedgerMark | None:
-        """Return where the ledger stands, signed for the other hospitals; None if none see it."""
-        ...
-
-    def gradient_sum(
-        self, request: TrainRequest, noised: Int64, encoding: IntegerEncoding, shapes: Shapes
-    ) -> tuple[str, Arrays]:
-        """Return kind and arrays of the update of a round."""
-        ...
-
-    def tables(self, request: EvaluateRequest, tables: SiteTables) -> Arrays:
-        """Return the arrays of an evaluation's reply."""
-        ...
-
-
-class PlainRelease:
-    """Values leave as they are; modes none and local."""
-
-    shares, all_blocks = 1, False
-
-    def session(self, request: TrainRequest | EvaluateRequest) -> int | None:
-        """Return None."""
         return None
 
     def mark(
@@ -77,22 +50,17 @@ class PlainRelease:
     def gradient_sum(
         self, request: TrainRequest, noised: Int64, encoding: IntegerEncoding, shapes: Shapes
     ) -> tuple[str, Arrays]:
-        """Return the sum in gradient units, float32, by parameter."""
+        """Return kind and arrays of the update of a round; here in gradient units, float32."""
         arrays = unflatten(encoding.decode(noised), shapes)
         return "gradient_sum", {n: a.astype(np.float32) for n, a in arrays.items()}
 
     def tables(self, request: EvaluateRequest, tables: SiteTables) -> Arrays:
-        """Return the tables by name."""
+        """Return the arrays of an evaluation's reply; here the tables by name."""
         return tables.to_arrays()
 
 
-class MaskedRelease:
-    """Values leave as masked integers; mode distributed.
-
-    Args:
-        study: The study.
-        sums: The hospital's secrets of the run.
-    """
+class MaskedRelease(Release):
+    """Let values leave as masked integers; mode distributed."""
 
     all_blocks = True
 

@@ -8,24 +8,37 @@ grpcio creates it 0755, so it is bound inside a private folder and narrowed befo
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
-from client.agent.call_handlers import AgentCalls
 from client.agent.call_journal import CallJournal
-from client.agent.socket_call import CHUNK_BYTES, MAX_FRAME_BYTES, SERVICE, call_agent
-from client.site.disk_watch import DiskWatch
+from client.agent.dispatch import answer_frame
+from client.agent.log_files import events_path, site_audit_log
+from client.agent.site_agent import SiteAgent
+from client.agent.socket_call import (
+    CHUNK_BYTES,
+    MAX_FRAME_BYTES,
+    SERVICE,
+    AgentRefusalError,
+    call_agent,
+)
+from client.site.disk_watch import DiskWatch, written_places
+from client.site.enrol_connection import SiteConnection
+from client.site.hospital_roster import HospitalRoster
 from common.errors import ConfigError
+from common.process.event_log import close_events, write_events
 from common.process.grpc_health import is_serving
 from common.process.stop_signals import stop_on_signals
 from common.protocol.protocol import METHODS, AgentApi
+from common.study.site_policy import SitePolicy
 from common.wire import WireMessage
 
 MAX_SOCKET_PATH = 107
@@ -89,7 +102,7 @@ def serving(
     )
     checks = health.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(checks, server)
-    server.add_generic_rpc_handlers((AgentCalls(agent, journal, disk),))
+    server.add_generic_rpc_handlers((_AgentCalls(agent, journal, disk),))
     try:
         server.add_insecure_port(f"unix:{socket}")
     except RuntimeError as error:
@@ -106,6 +119,49 @@ def serving(
         checks.enter_graceful_shutdown()
         server.stop(STOP_GRACE_S).wait()
         socket.unlink(missing_ok=True)
+
+
+class _AgentCalls(grpc.GenericRpcHandler):  # type: ignore[misc]
+    """Takes every method, known or not: one that does not exist is refused and written down."""
+
+    def __init__(
+        self, agent: AgentApi, journal: CallJournal | None, disk: DiskWatch | None
+    ) -> None:
+        self._agent, self._journal, self._disk = agent, journal, disk
+        self._large = threading.Lock()
+
+    def service(self, details: Any) -> Any:
+        """Return the handler of a call; health checks have their own."""
+        method = str(details.method).removeprefix(f"/{SERVICE}/")
+
+        def handle(chunks: Iterator[bytes], context: Any) -> bytes:
+            try:
+                frame = _joined(chunks, self._large)
+                return answer_frame(self._agent, method, frame, self._journal, self._disk)
+            except AgentRefusalError as refusal:
+                context.set_code(grpc.StatusCode.FAILED_PRECONDITION)
+                context.set_details(refusal.code)
+                return b""
+
+        behaviour = cast(Callable[[Iterator[bytes], Any], bytes], handle)
+        return grpc.stream_unary_rpc_method_handler(behaviour)
+
+
+def _joined(chunks: Iterator[bytes], large: threading.Lock) -> bytes:
+    """Return a frame of several chunks; one such frame is read at a time, the others wait.
+
+    A frame that grows too long is cut off, and refused as truncated.
+    """
+    first, second = next(chunks, b""), next(chunks, None)
+    if second is None:
+        return first
+    with large:
+        frame = bytearray(first + second)
+        for chunk in chunks:
+            if len(frame) + len(chunk) > MAX_FRAME_BYTES:
+                return b""
+            frame += chunk
+        return bytes(frame)
 
 
 def is_healthy(socket: Path, *, timeout_s: float = 2.0) -> bool:
@@ -162,3 +218,36 @@ def _unusable(socket: Path, why: str) -> ConfigError:
         why=why,
         cure="choose a short path in a folder that only the agent's user may enter: --socket",
     )
+
+
+def run_agent(
+    reload: Callable[[], SitePolicy],
+    connection: SiteConnection,
+    socket: Path | None,
+    *,
+    share: bool,
+) -> None:
+    """Serve the agent of a hospital until SIGTERM or SIGINT.
+
+    Args:
+        reload: Reads the hospital's policy; rules and consents count as soon as they stand there.
+        connection: The site kit; its roster counts as soon as it is installed.
+        socket: Path of the Unix socket; `agent.sock` in the private folder by default.
+        share: Let the socket's group call too.
+
+    Raises:
+        ConfigError: Socket or identity cannot be used.
+        LedgerError: The audit log is damaged (AUDIT_LOG).
+    """
+    policy = reload()
+    socket = socket or policy.state.parent / "agent.sock"
+    log = site_audit_log(policy)
+    agent = SiteAgent(policy, reload=reload, roster=HospitalRoster(connection, log))
+    handler = write_events(events_path(policy))
+    try:
+        log.append("agent_started", socket=str(socket))
+        journal, disk = CallJournal(policy.site_id, log), DiskWatch(written_places(policy))
+        serve(agent, socket, journal=journal, disk=disk, share=share)
+        log.append("agent_stopped")
+    finally:
+        close_events(handler)

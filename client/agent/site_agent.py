@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Literal
 
-from client.agent.accepted_run import AcceptedRun, remember_run, was_accepted
+from client.agent.accepted_run import AcceptedRun, accepted_run, remember_run
 from client.agent.admission import (
     agreed_release,
     check_participants,
@@ -23,7 +23,7 @@ from client.agent.admission import (
 from client.agent.evaluation import check_evaluation, evaluate_held_out
 from client.agent.open_run import CurrentRun, DatasetProvider, stored_features
 from client.agent.questions import check_question
-from client.agent.release import MaskedRelease, PlainRelease, Release
+from client.agent.release import MaskedRelease, Release
 from client.agent.secure_sums import SecureSums, check_identity
 from client.agent.spending import Spending
 from client.agent.training import check_request, train
@@ -40,14 +40,7 @@ from common.protocol.protocol import (
     TrainReply,
     TrainRequest,
 )
-from common.secure_sum.messages import (
-    AdvertiseReply,
-    AdvertiseRequest,
-    AgreeKeysReply,
-    AgreeKeysRequest,
-    UnmaskReply,
-    UnmaskRequest,
-)
+from common.secure_sum import messages
 from common.storage.full_disk import disk_full_of
 from common.study.site_policy import RULES, SitePolicy
 from common.study.study import Study
@@ -149,7 +142,7 @@ class SiteAgent:
             release = self._release(run.study, run.run_id)
             return evaluate_held_out(run, request, release, self._spending)
 
-    def advertise_keys(self, request: AdvertiseRequest) -> AdvertiseReply:
+    def advertise_keys(self, request: messages.AdvertiseRequest) -> messages.AdvertiseReply:
         """Return signed public keys for the secure sums of an accepted run.
 
         Raises:
@@ -165,7 +158,7 @@ class SiteAgent:
                 )
             return self._secure_sums(run.study, run.run_id).advertise(request)
 
-    def agree_keys(self, request: AgreeKeysRequest) -> AgreeKeysReply:
+    def agree_keys(self, request: messages.AgreeKeysRequest) -> messages.AgreeKeysReply:
         """Check everybody's signed keys and derive the secrets of the secure sums.
 
         Raises:
@@ -180,7 +173,7 @@ class SiteAgent:
                 request, self._spending.require_head
             )
 
-    def unmask(self, request: UnmaskRequest) -> UnmaskReply:
+    def unmask(self, request: messages.UnmaskRequest) -> messages.UnmaskReply:
         """Help to open one sum over the named survivors.
 
         Raises:
@@ -227,7 +220,8 @@ class SiteAgent:
         study = read_study(request)
         roster = self._roster.update(request.roster_json) if self._roster else None
         check_policy(study, self._policy)
-        is_known = was_accepted(self._policy, request.run_id, request.study_digest)
+        earlier = accepted_run(self._policy, request.run_id)
+        is_known = earlier is not None and earlier.study_digest == request.study_digest
         check_roster(study, self.site_id, roster, accepted=is_known)
         if study.privacy.mode == "distributed":
             check_identity(study, self._policy)
@@ -235,10 +229,12 @@ class SiteAgent:
         self._spending.require_head(request.ledger_head)
         self._spending.check_plan(study, request.run_id, release)
         run = self._run.admit(self._policy, request.run_id, study)
-        accepted_run = AcceptedRun(
-            run_id=request.run_id, study_digest=run.study_digest, study_json=request.study_json
+        remember_run(
+            self._policy,
+            AcceptedRun(
+                run_id=request.run_id, study_digest=run.study_digest, study_json=request.study_json
+            ),
         )
-        remember_run(self._policy, accepted_run)
         return HandshakeReply(
             site_id=self.site_id,
             accepted=True,
@@ -257,7 +253,7 @@ class SiteAgent:
     def _release(self, study: Study, run_id: str) -> Release:
         if study.privacy.mode == "distributed":
             return MaskedRelease(study, self._secure_sums(study, run_id))
-        return PlainRelease()
+        return Release()
 
     def _secure_sums(self, study: Study, run_id: str) -> SecureSums:
         if self._sums is None or self._sums.run_id != run_id:

@@ -69,12 +69,6 @@ def token_sample(
     A uniform draw without replacement, fixed by the patient and feature set: the smallest
     `max_tokens` of one random 64-bit key per token.
 
-    Args:
-        feature: Name of the feature set.
-        patient_id: Whose bag.
-        n_tokens: Tokens in the file.
-        max_tokens: Most tokens the model sees.
-
     Example:
         >>> token_sample("tiles", "p1", 3, 8)
         array([0, 1, 2])

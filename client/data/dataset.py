@@ -197,21 +197,15 @@ class PatientDataset:
             self.screened,
         )
 
-    def batch(
-        self, indices: Sequence[int] | npt.NDArray[np.int64], *, pad: bool = True
-    ) -> PatientBatch:
+    def batch(self, indices: Sequence[int] | npt.NDArray[np.int64]) -> PatientBatch:
         """Return some patients as one batch, in the given order.
 
         Bags are padded with masked zero tokens to the longest of the batch; one patient alone
         is never padded.
 
-        Args:
-            indices: Positions in `patient_ids`.
-            pad: False refuses bags of different length instead of padding them.
-
         Raises:
             FeatureError: A feature file is damaged.
-            DataError: No patient is requested, or `pad` is False and lengths differ.
+            DataError: No patient is requested.
         """
         rows = [int(i) for i in indices]
         if not rows:
@@ -219,7 +213,7 @@ class PatientDataset:
         patients = [self.patient_ids[i] for i in rows]
         tokens, mask, present = {}, {}, {}
         for name, store in self._stores.items():
-            tokens[name], mask[name], present[name] = _stack(store, patients, pad=pad)
+            tokens[name], mask[name], present[name] = _stack(store, patients)
         return PatientBatch(
             tokens=tokens,
             mask=mask,
@@ -234,18 +228,10 @@ class PatientDataset:
         return {name: int(self.present(name).sum()) for name in self._stores}
 
 
-def _stack(store: BagStore, patients: Sequence[str], *, pad: bool) -> tuple[Tensor, Tensor, Tensor]:
+def _stack(store: BagStore, patients: Sequence[str]) -> tuple[Tensor, Tensor, Tensor]:
     """Return tokens (B, T, D), mask (B, T) and present (B,) of one feature set."""
     bags = [store.get(patient) if patient in store else None for patient in patients]
-    lengths = [0 if bag is None else len(bag) for bag in bags]
-    longest = max(1, *lengths)
-    if not pad and len({length for length in lengths if length}) > 1:
-        raise DataError(
-            f"bags of '{store.name}' differ in length",
-            where="PatientDataset.batch(pad=False)",
-            why=f"lengths {sorted(set(lengths))}",
-            cure="request one patient at a time, or pad",
-        )
+    longest = max(1, *(0 if bag is None else len(bag) for bag in bags))
     tokens = torch.zeros(len(bags), longest, store.spec.dim)
     mask = torch.zeros(len(bags), longest, dtype=torch.bool)
     for i, bag in enumerate(bags):

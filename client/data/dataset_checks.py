@@ -39,27 +39,20 @@ def find_files(name: str, spec: FeatureSpec, store: Path, ids: Sequence[str]) ->
     usual_digest = spec.fingerprint if spec.fingerprint is not None else usual
     for patient, fingerprint in made_by.items():
         if fingerprint != usual_digest:
-            raise _foreign(name, spec, store, patient, (fingerprint, usual_digest))
+            digest, study_digest = (
+                value or "no fingerprint" for value in (fingerprint, usual_digest)
+            )
+            source = "the study says" if spec.fingerprint is not None else "most other files carry"
+            raise FeatureError(
+                f"feature set '{name}' holds a file of another extractor",
+                where=str(feature_path(store, name, patient)),
+                why=f"the file carries {digest:.16}, {source} {study_digest:.16}; features of "
+                "two encoders mean different things",
+                cure=f"delete {store / name} and run `tumorboard site extract` with the study's "
+                "extractor",
+                code=ErrorCode.FEATURE_FINGERPRINT,
+            )
     return files
-
-
-def _foreign(
-    name: str,
-    spec: FeatureSpec,
-    store: Path,
-    patient: str,
-    found_expected: tuple[str | None, str | None],
-) -> FeatureError:
-    digest, study_digest = (value or "no fingerprint" for value in found_expected)
-    source = "the study says" if spec.fingerprint is not None else "most other files carry"
-    return FeatureError(
-        f"feature set '{name}' holds a file of another extractor",
-        where=str(feature_path(store, name, patient)),
-        why=f"the file carries {digest:.16}, {source} {study_digest:.16}; features of "
-        "two encoders mean different things",
-        cure=f"delete {store / name} and run `tumorboard site extract` with the study's extractor",
-        code=ErrorCode.FEATURE_FINGERPRINT,
-    )
 
 
 def check_bags(

@@ -29,7 +29,7 @@ class PatientSource(Protocol):
         """Return (n,) whether each patient has a feature set."""
         ...
 
-    def batch(self, indices: Sequence[int], *, pad: bool = True) -> PatientBatch:
+    def batch(self, indices: Sequence[int]) -> PatientBatch:
         """Return these patients as one batch."""
         ...
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from client.explain.colours import colours_of
+from client.explain.figure import colours_of
 from client.explain.layers import Layer
 from client.explain.slide_tiles import SlideTiles
 from common.optional import require

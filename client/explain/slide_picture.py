@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from client.explain.colours import INK, MUTED, colour_map
-from client.explain.figure import new_figure, save, set_title
+from client.explain.figure import INK, MUTED, colour_map, new_figure, save, set_title
 from client.explain.layers import Layer
 from client.explain.slide_tiles import SlideTiles
 from client.extract.slides.wsi_reader import SlideReader

@@ -9,8 +9,17 @@ from typing import Any
 import numpy as np
 
 from client.explain.attribution import Attribution, contributions
-from client.explain.colours import ACCENT, AGAINST, GRID, INK, MUTED, TOWARDS
-from client.explain.figure import new_figure, save, set_title
+from client.explain.figure import (
+    ACCENT,
+    AGAINST,
+    GRID,
+    INK,
+    MUTED,
+    TOWARDS,
+    new_figure,
+    save,
+    set_title,
+)
 from client.predict.predict import PatientPrediction
 from common.study.study import FeatureSpec
 

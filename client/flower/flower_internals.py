@@ -110,12 +110,7 @@ class NodeRuntime:
             push_task_output(client, None, SubStatus.COMPLETED, "")
 
     def push_lost(self, token: str, lost: bytes) -> None:
-        """Answer a message that was lost, so that it is requested again; tries only once.
-
-        Args:
-            token: The message's token.
-            lost: Its envelope.
-        """
+        """Answer a message that was lost, so that it is requested again; tries only once."""
         message = message_from_proto(MessageProto.FromString(lost))
         guard = RuntimeTokenHttpInterceptor(token)
         with closing(_connect(self._address, "flwr-clientapp", guard, patient=False)) as client:

@@ -13,16 +13,52 @@ from __future__ import annotations
 
 import argparse
 import logging
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 
 from client.flower.flower_app import CONFIG, app
 from client.flower.flower_internals import NodeRuntime, envelope, pull, push, shorten_waits
-from client.flower.pending_task import PendingTask
 from client.flower.relay_wakeup import Bell
 from client.site.site_gate import BundleRefusedError, check_bundle, read_allowed
+
+
+class PendingTask:
+    """The message that the relay is handling, so that its successor can answer for it.
+
+    Flower would wait for two missed heartbeats, a minute, before it gives such a message up. The
+    file is beside the secret that SuperNode and relay share, in a folder of their user alone;
+    it holds no content, and its token is worth nothing once the message is answered.
+    """
+
+    def __init__(self, secret: Path) -> None:
+        self._path = secret.with_name(f"{secret.name}.task")
+
+    @contextmanager
+    def noted(self, token: str, envelope: bytes) -> Iterator[None]:
+        """Have token and envelope on file inside the block; a full disk is no obstacle."""
+        with suppress(OSError):
+            descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            with os.fdopen(descriptor, "w") as stream:
+                stream.write(f"{token} {envelope.hex()}")
+        try:
+            yield
+        finally:
+            with suppress(OSError):
+                self._path.unlink(missing_ok=True)
+
+    def left_behind(self) -> tuple[str, bytes] | None:
+        """Return token and envelope that an earlier relay left, once; None if it left none."""
+        try:
+            token, envelope = self._path.read_text(encoding="ascii").split()
+            self._path.unlink()
+            return token, bytes.fromhex(envelope)
+        except (OSError, ValueError):
+            return None
+
 
 WAKEUP_S = 1.0
 """Seconds between polls without a wake-up."""

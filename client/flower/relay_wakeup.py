@@ -18,11 +18,7 @@ UNHEARD_S = 0.25
 
 
 class Bell:
-    """One end of the bell; every wait is bounded, so a lost ring costs a moment.
-
-    Args:
-        secret: File that SuperNode and relay share.
-    """
+    """One end of the bell; every wait is bounded, so a lost ring costs a moment."""
 
     def __init__(self, secret: Path) -> None:
         self._path = secret.with_name(f"{secret.name}.bell")

@@ -2,10 +2,10 @@
 
 from client.agent.admission import agreed_release as agreed_release
 from client.agent.log_files import site_audit_log as site_audit_log
-from client.agent.run_agent import run_agent as run_agent
+from client.agent.service import run_agent as run_agent
 from client.data.cohort_check import check_cohort as check_cohort
+from client.data.cohort_check import count_subgroups as count_subgroups
 from client.data.cohort_check import open_points as open_points
-from client.data.subgroup_check import count_subgroups as count_subgroups
 from client.explain.explain import explain_patients as explain_patients
 from client.extract.run.runner import run_extraction as run_extraction
 from client.operate.doctor import examine_site as examine_site
@@ -14,7 +14,7 @@ from client.operate.site_processes import SitePaths as SitePaths
 from client.operate.site_processes import check_site as check_site
 from client.operate.site_processes import list_site_processes as list_site_processes
 from client.operate.site_processes import read_site_status as read_site_status
-from client.page.ledger_reading import LedgerReader as LedgerReader
+from client.page.site_files import LedgerReader as LedgerReader
 from client.page.site_files import read_site_files as read_site_files
 from client.page.site_view import content_of as content_of
 from client.page.site_view import view_site as view_site
@@ -47,8 +47,7 @@ from common.page.serving import serve_page as serve_page
 from common.process.background import BackgroundStart as BackgroundStart
 from common.process.stop_signals import stop_on_signals as stop_on_signals
 from common.process.supervisor import Supervisor as Supervisor
-from common.process.supervisor import read_supervised as read_supervised
-from common.process.supervisor import stop_supervised as stop_supervised
+from common.process.supervisor import end_supervised as end_supervised
 from common.protocol.evaluation_request import evaluation_in_words as evaluation_in_words
 from common.study.private_round import promise_in_words as promise_in_words
 from common.study.study import Study as Study

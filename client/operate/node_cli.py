@@ -11,7 +11,6 @@ from client import operate
 from client.operate.options import SiteOption, SocketOption
 from common.commands.cli_output import Output
 from common.commands.options import HostOption, JsonOption, PortOption, PublicNameOption
-from common.errors import ConfigError
 
 READY_S = 120.0
 
@@ -96,14 +95,7 @@ def page(
 @app.command(epilog="Example: tumorboard site leave --site hospital-a")
 def leave(site: SiteOption, json_output: JsonOption = False) -> None:
     """End this hospital's processes; a round in flight continues without it."""
-    paths = operate.SitePaths.of(site)
-    was_running = operate.read_supervised(paths.status) is not None
-    if not operate.stop_supervised(paths.status):
-        raise ConfigError(
-            "the processes did not end within a minute",
-            where=str(paths.status),
-            cure="run the same command again, or end the process it names",
-        )
+    was_running = operate.end_supervised(operate.SitePaths.of(site).status)
     output = Output(json_output)
     output.say("Left." if was_running else "Was not taking part.")
     output.result({"was_running": was_running})

@@ -1,7 +1,14 @@
-"""Read the current state of a hospital from its files and its agent; nothing is changed."""
+"""Read the current state of a hospital from its files and its agent; nothing is changed.
+
+The agent appends to the ledger while the page reads. A line that is there before its head file,
+or a head file that is newer than what was just read, looks like damage for a moment; only what
+stays is told.
+"""
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,12 +18,14 @@ from pydantic import ValidationError
 from client.agent.accepted_run import AcceptedRun
 from client.agent.log_files import audit_path
 from client.agent.socket_call import AgentRefusalError, call_agent
-from client.page.ledger_reading import LedgerReader, LedgerReading
 from client.site.enrol_connection import SiteConnection
+from client.site.ledger_view import LedgerView, add_up
 from client.site.site_disks import full_disks
 from client.site.site_folder import load_policy
 from common.commands.doctor import Finding
 from common.errors import TumorboardError
+from common.ledger.ledger_entry import LedgerRecord
+from common.ledger.ledger_file import read_ledger
 from common.page.audit_tail import AuditRow, audit_tail
 from common.page.problem import Problem, Read, attempt
 from common.page.processes import ProcessRow, process_rows
@@ -24,6 +33,68 @@ from common.protocol.protocol import StatusReply, StatusRequest
 from common.study.site_policy import SitePolicy
 from common.study.study import Study
 from common.trust.connection import Connection
+
+TRIES = 4
+PAUSE_S = 0.05
+
+
+@dataclass(frozen=True)
+class LedgerReading:
+    """A ledger at one moment.
+
+    Attributes:
+        view: Its sums; None if there is none, or none that verifies.
+        records: Its lines, oldest first.
+        problem: Why it cannot be read.
+    """
+
+    view: LedgerView | None = None
+    records: tuple[LedgerRecord, ...] = ()
+    problem: Problem | None = None
+
+
+class LedgerReader:
+    """Reads one hospital's ledger, and remembers the reading while the file stays the same."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._known: tuple[object, LedgerReading] | None = None
+
+    def read(self, policy: SitePolicy) -> LedgerReading:
+        """Return the ledger of a hospital; never fails."""
+        with self._lock:
+            stamp = (policy.digest(), _stamp(policy.ledger))
+            if self._known is None or self._known[0] != stamp:
+                self._known = (stamp, _read(policy))
+            return self._known[1]
+
+
+def _read(policy: SitePolicy) -> LedgerReading:
+    for _ in range(TRIES):
+        try:
+            if not policy.ledger.is_file() or policy.ledger.stat().st_size == 0:
+                return LedgerReading()
+            records = tuple(read_ledger(policy.ledger))
+            return LedgerReading(add_up(records, policy), records)
+        except TumorboardError as error:
+            problem = Problem.of_error(error, weight="stops")
+        except OSError as error:
+            cure = "Serve this page as the user of the site agent, who alone may read the ledger."
+            problem = Problem("warns", f"The ledger cannot be read: {error.strerror}.", cure)
+        time.sleep(PAUSE_S)
+    return LedgerReading(problem=problem)
+
+
+def _stamp(path: Path) -> tuple[object, ...]:
+    stamps: list[object] = []
+    for file in (path, path.with_name(path.name + ".head")):
+        try:
+            status = file.stat()
+            stamps.append((status.st_ino, status.st_size, status.st_mtime_ns))
+        except OSError:
+            stamps.append(None)
+    return tuple(stamps)
+
 
 AGENT_TIMEOUT_S = 2.0
 

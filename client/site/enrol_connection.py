@@ -33,9 +33,6 @@ ALLOWED = "allowed-bundles"
 class SiteConnection:
     """Typed paths of an installed kit.
 
-    Args:
-        root: The folder `connection` of the site.
-
     Attributes:
         root: The folder.
         config: `connection.yaml`.

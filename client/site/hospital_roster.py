@@ -57,10 +57,6 @@ class HospitalRoster:
 
         When this returns, log and file are on disk.
 
-        Args:
-            text: JSON of the signed roster.
-            where: Where it comes from.
-
         Raises:
             ProtocolError: It is altered, older, or of another key or consortium (ROSTER).
             ConfigError: No kit is installed, or the folder of the kit cannot be written.

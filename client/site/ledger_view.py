@@ -13,8 +13,7 @@ from common.errors import BudgetError, ConfigError
 from common.ledger.ledger import Ledger, LedgerBudgets
 from common.ledger.ledger_budget import composed_fallback, composed_spend
 from common.ledger.ledger_entry import LedgerRecord, Partition, Reservation, SpendEntry
-from common.ledger.ledger_file import read_ledger
-from common.ledger.ledger_reconcile import reconcile
+from common.ledger.ledger_file import read_ledger, reconcile
 from common.ledger.ledger_state import LedgerState
 from common.privacy.accounting import gaussian_mu, pure_mu
 from common.storage.atomic_file import write_bytes

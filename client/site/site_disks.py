@@ -25,12 +25,7 @@ _CURE = (
 
 
 def full_disks(policy: SitePolicy, socket: Path) -> Iterator[Finding]:
-    """Yield every place without room: by its disk, or by the agent's last attempt.
-
-    Args:
-        policy: The hospital.
-        socket: The agent's socket.
-    """
+    """Yield every place without room: by its disk, or by the agent's last attempt."""
     places = written_places(policy)
     listens = socket.is_socket()
     full = {

@@ -80,7 +80,7 @@ def patient_gradients(
         chunks = uniform_chunks(prepare, dataset, study, device, _uniform_size(model))
         return _many_at_once(model, study, iter(chunks))
     if device.type == "cuda":
-        return _many_at_once(model, study, _padded(model, dataset, PADDED_CHUNK, device))
+        return in_padded_chunks(model, dataset, study, device, PADDED_CHUNK)
     return one_by_one(model, dataset, study, device)
 
 
@@ -112,7 +112,10 @@ def in_padded_chunks(
     model: FusedModel, dataset: PatientSource, study: Study, device: torch.device, chunk: int
 ) -> Iterator[Gradients]:
     """Yield the gradients of `chunk` patients at a time, padded to the longest of them."""
-    return _many_at_once(model, study, _padded(model, dataset, chunk, device))
+    order = sorted_indices(dataset)
+    blocks = (order[start : start + chunk] for start in range(0, len(order), chunk))
+    prepared = ((model.prepare(dataset.batch(rows).to(device)), len(rows)) for rows in blocks)
+    return _many_at_once(model, study, prepared)
 
 
 def _many_at_once(
@@ -139,12 +142,3 @@ def _uniform_size(model: FusedModel) -> int:
     """Return how many patients to compute at once; it follows from the model alone."""
     n_parameters = sum(parameter.numel() for parameter in trainable(model).values())
     return min(max(2**18 // n_parameters, 32), 256)
-
-
-def _padded(
-    model: FusedModel, dataset: PatientSource, chunk: int, device: torch.device
-) -> Iterator[Chunk]:
-    order = sorted_indices(dataset)
-    for start in range(0, len(order), chunk):
-        indices = order[start : start + chunk]
-        yield model.prepare(dataset.batch(indices).to(device)), len(indices)

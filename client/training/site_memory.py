@@ -16,7 +16,7 @@ from safetensors.numpy import save as save_tensors
 
 from common.errors import LedgerError
 from common.storage.atomic_file import write_bytes
-from common.wire import Arrays
+from common.wire import Arrays, part_of, prefixed
 
 ROUND = "round"
 
@@ -48,7 +48,7 @@ class SiteMemory:
             return {}
         at = int(arrays[ROUND][0])
         undone = at >= round or (counted is not None and counted < at)
-        return _part(arrays, "before/" if undone else "after/")
+        return part_of(arrays, "before/" if undone else "after/")
 
     def latest(self, name: str) -> Arrays:
         """Return what was kept last; empty if nothing was.
@@ -57,12 +57,11 @@ class SiteMemory:
             LedgerError: The file is damaged.
         """
         arrays = self._load(name)
-        return {} if arrays is None else _part(arrays, "after/")
+        return {} if arrays is None else part_of(arrays, "after/")
 
     def keep(self, name: str, round: int, before: Arrays, after: Arrays) -> None:
         """Store what a round began with and ended with, whole or not at all."""
-        arrays = {f"before/{n}": a for n, a in before.items()}
-        arrays |= {f"after/{n}": a for n, a in after.items()}
+        arrays = prefixed("before/", before) | prefixed("after/", after)
         arrays[ROUND] = np.array([round], dtype=np.int64)
         contiguous = {n: np.ascontiguousarray(a) for n, a in sorted(arrays.items())}
         write_bytes(self._path(name), save_tensors(contiguous))
@@ -85,7 +84,3 @@ class SiteMemory:
 
     def _path(self, name: str) -> Path:
         return self.folder / f"{name}.safetensors"
-
-
-def _part(arrays: Arrays, prefix: str) -> Arrays:
-    return {n.removeprefix(prefix): a for n, a in arrays.items() if n.startswith(prefix)}

@@ -6,30 +6,15 @@ only where `mask` is true.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any, Self
 
 import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
 
-class _Tree:
-    """A dataclass whose fields torch maps over."""
-
-    def leaves(self) -> tuple[list[Any], None]:
-        """Return the fields, in their order."""
-        return list(vars(self).values()), None
-
-    @classmethod
-    def from_leaves(cls, leaves: Iterable[Any], _context: None) -> Self:
-        """Return the value of these fields."""
-        return cls(*leaves)
-
-
 @dataclass
-class PatientBatch(_Tree):
+class PatientBatch:
     """B patients, padded.
 
     Attributes:
@@ -70,7 +55,7 @@ class PatientBatch(_Tree):
 
 
 @dataclass
-class Outputs(_Tree):
+class Outputs:
     """What a model says about B patients.
 
     Attributes:
@@ -87,9 +72,4 @@ class Outputs(_Tree):
 
 
 for _kind in (PatientBatch, Outputs):
-    pytree.register_pytree_node(
-        _kind,
-        _kind.leaves,
-        _kind.from_leaves,
-        serialized_type_name=f"common.cohort.batch.{_kind.__name__}",
-    )
+    pytree.register_dataclass(_kind, serialized_type_name=f"common.cohort.batch.{_kind.__name__}")

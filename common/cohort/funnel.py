@@ -114,7 +114,7 @@ def build_funnel(
             )
             for name, spec in features.items()
         ],
-        outcomes={task: sum(row.outcome.observed(task) for row in rows) for task in tasks},
+        outcomes={task: sum(row.observed(task) for row in rows) for task in tasks},
         with_outcome=sum(row.has_outcome(tasks) for row in rows),
         usable=len(usable_ids),
         lost=[Loss(reason=reason, patient_ids=ids) for reason, ids in reasons.items()],

@@ -14,7 +14,6 @@ from pydantic import Field
 
 from common.cohort.manifest_rows import RowReader
 from common.cohort.manifest_table import RawTable, check_header, read_table
-from common.cohort.outcomes import Outcome
 from common.contract import Contract
 from common.errors import ManifestError, RowProblem
 from common.study.modalities import MODALITY_ENTRIES, Modality
@@ -42,14 +41,15 @@ class PatientRow(Contract):
     time_months: float | None = Field(default=None, ge=0, description="follow-up in months")
     event: int | None = Field(default=None, ge=0, le=1, description="1 = died, 0 = censored")
 
-    @property
-    def outcome(self) -> Outcome:
-        """Outcome of this patient."""
-        return Outcome(response=self.response, time_months=self.time_months, event=self.event)
+    def observed(self, task: Task) -> bool:
+        """Return whether this patient can train and judge `task`."""
+        if task == "response":
+            return self.response is not None
+        return self.time_months is not None and self.event is not None
 
     def has_outcome(self, tasks: Sequence[Task]) -> bool:
         """Return whether the outcome of any of these tasks is known."""
-        return any(self.outcome.observed(task) for task in tasks)
+        return any(map(self.observed, tasks))
 
     def has_raw(self, modality: Modality) -> bool:
         """Return whether the manifest names any raw input of a modality."""
@@ -87,12 +87,11 @@ class Manifest(Contract):
         )
 
 
-def read_manifest(path: Path, *, data_root: Path | None = None) -> Manifest:
-    """Return the checked manifest.
+def read_manifest(path: Path) -> Manifest:
+    """Return the checked manifest; relative paths in it start from its own folder.
 
     Args:
         path: CSV (UTF-8, comma) or Parquet file.
-        data_root: Folder that relative paths start from; the manifest's own by default.
 
     Raises:
         ManifestError: With every problem found: file, header and all rows.
@@ -100,7 +99,7 @@ def read_manifest(path: Path, *, data_root: Path | None = None) -> Manifest:
     table = read_table(path)
     header = check_header(table)
     # Rows are read even under a bad header, so that one run reports everything.
-    reader = RowReader(header, data_root if data_root is not None else path.parent)
+    reader = RowReader(header, path.parent)
     values = [reader.read(number, cells) for number, cells in table.rows]
     problems = [*header.problems, *_empty(table), *reader.problems]
     if problems:

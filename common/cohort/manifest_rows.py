@@ -24,12 +24,7 @@ _VALUE_MISSING = frozenset({"", "na", "n/a", "nan", "null"})
 
 
 class RowReader:
-    """Reads rows one by one and remembers what may stand only once.
-
-    Args:
-        header: Columns of the table.
-        root: Folder that relative paths start from.
-    """
+    """Reads rows one by one and remembers what may stand only once."""
 
     def __init__(self, header: Header, root: Path) -> None:
         self.problems: list[RowProblem] = []

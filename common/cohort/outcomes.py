@@ -6,9 +6,6 @@ import math
 from collections.abc import Mapping
 from typing import Final, Literal
 
-from common.contract import Contract
-from common.study.study import Task
-
 TimeUnit = Literal["days", "months", "years"]
 
 DAYS_PER_MONTH: Final = 30.4375
@@ -25,26 +22,6 @@ LONGEST_MONTHS: Final = 1200.0
 
 MISSING: Final = frozenset({"", "na", "n/a", "nan", "null", "none"})
 """Cells, in lower case, that mean `not known` in outcome and path columns."""
-
-
-class Outcome(Contract):
-    """What is known of one patient's outcome; None = not known.
-
-    Attributes:
-        response: 1 = responder (the study's positive class), 0 = not.
-        time_months: Follow-up from the study's time zero, >= 0.
-        event: 1 = died at `time_months`, 0 = alive when last seen.
-    """
-
-    response: int | None = None
-    time_months: float | None = None
-    event: int | None = None
-
-    def observed(self, task: Task) -> bool:
-        """Return whether this patient can train and judge `task`."""
-        if task == "response":
-            return self.response is not None
-        return self.time_months is not None and self.event is not None
 
 
 def to_months(value: float, unit: str) -> float:

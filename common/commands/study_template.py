@@ -69,13 +69,6 @@ def write_study_template(
 ) -> None:
     """Write a commented study.
 
-    Args:
-        path: The new file.
-        study_id: Short name.
-        sites: Site identifiers of the roster.
-        mode: Privacy mode.
-        overwrite: Replace an existing file.
-
     Raises:
         ConfigError: The file exists, or the roster and mode do not make a valid study.
     """

@@ -7,12 +7,13 @@ reported: drop it) from a last line that was damaged or cut off later (refuse).
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from common.contract import canonical_json
 from common.errors import ErrorCode, LedgerError
-from common.ledger.ledger_entry import LedgerRecord, damaged
+from common.ledger.ledger_entry import AdministratorWord, LedgerRecord, SpendEntry, damaged
 from common.storage import durable
 from common.storage.atomic_file import write_bytes
 
@@ -184,3 +185,34 @@ def read_ledger(path: Path) -> list[LedgerRecord]:
     elif is_torn:
         raise damaged("the last line was changed", f"{path}, line {len(file.records) + 1}")
     return file.records
+
+
+def reconcile(
+    path: Path,
+    site_id: str,
+    *,
+    lost_head: str | None,
+    charges: Sequence[SpendEntry],
+    by: str,
+    reason: str,
+) -> LedgerRecord:
+    """Record that a ledger lost lines, charge for them, and accept it as it now is.
+
+    Args:
+        path: The ledger, as restored.
+        site_id: The hospital.
+        lost_head: Head that the server (or the head file) remembers.
+        charges: Epsilon to be assumed spent in the lost lines.
+        by: Who decides.
+        reason: What happened.
+
+    Raises:
+        LedgerError: The restored chain itself is broken.
+    """
+    file = LedgerFile(path, site_id)
+    word = AdministratorWord(
+        action="reconcile", by=by, reason=reason, lost_head=lost_head, charges=list(charges)
+    )
+    with durable.exclusive_lock(file.lock_path):
+        file.refresh(trust_head=False)
+        return file.append(kind="administrator", administrator=word)

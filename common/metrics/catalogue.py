@@ -12,7 +12,6 @@ from math import inf
 from common.metrics.metric import VIEWS, Headline, Metric, Scale, View
 from common.metrics.response.response_metrics import mean_loss, response_calibration
 from common.metrics.response.roc import average_precision, roc_auc, roc_sd
-from common.metrics.survival.brier import mean_estimate
 from common.metrics.survival.calibration import d_calibration
 from common.metrics.survival.concordance import c_index_sd
 from common.metrics.survival.rank_counts import RankCounts
@@ -22,6 +21,7 @@ from common.metrics.survival.survival_metrics import (
     c_index,
     calibration_line,
     integrated_brier,
+    mean_estimate,
     observed_over_expected,
     restricted_mean_of,
     stratified_log_rank,

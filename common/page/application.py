@@ -8,15 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import jinja2
 from fastapi import FastAPI, Request, Response
+from markupsafe import Markup, escape
 
+from common.commands.cli_output import clock
 from common.contract import canonical_json, sha256_hex
-from common.page.wording import FILTERS
+from common.page.templates import templates
 
 REPORT_POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; img-src data:; frame-ancestors 'none'"
@@ -59,7 +61,8 @@ def live_page(
         report: Returns where the report will be; served under `/report` once it exists.
     """
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
-    environment = _environment(package)
+    environment = templates(package, "common.page")
+    environment.filters |= FILTERS
 
     def fragment(content: Content) -> str:
         part = environment.get_template(template)
@@ -104,20 +107,6 @@ def live_page(
     return app
 
 
-def _environment(package: str) -> jinja2.Environment:
-    environment = jinja2.Environment(
-        loader=jinja2.ChoiceLoader(
-            [jinja2.PackageLoader(package), jinja2.PackageLoader("common.page")]
-        ),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    environment.filters |= FILTERS
-    return environment
-
-
 def _static() -> dict[str, Callable[..., Response]]:
     kinds = {"page.css": "text/css", "live.js": "text/javascript", "icon.svg": "image/svg+xml"}
     folder = files("common.page") / "static"
@@ -131,3 +120,58 @@ def _static() -> dict[str, Callable[..., Response]]:
 
 def _html(text: str, **headers: str) -> Response:
     return Response(text, media_type="text/html", headers=headers)
+
+
+DASH = "–"
+
+
+def number(value: float | None) -> str:
+    """Return a number with three digits that count, a dash for None.
+
+    Example:
+        >>> number(0.12345), number(3.0), number(None), number(1e-5), number(12345.6)
+        ('0.123', '3', '–', '1e-05', '12346')
+    """
+    if value is None:
+        return DASH
+    return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+
+
+def duration(seconds: float | None) -> str:
+    """Return a duration as people read it, a dash for None."""
+    if seconds is None:
+        return DASH
+    return f"{seconds:.2g} s" if seconds < 10 else clock(seconds)
+
+
+def moment(value: datetime | None) -> str:
+    """Return a moment in UTC.
+
+    Example:
+        >>> moment(datetime(2030, 1, 2, 3, 4, 5, tzinfo=UTC))
+        '2030-01-02 03:04:05 UTC'
+    """
+    if value is None:
+        return DASH
+    return f"{value.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
+
+
+def commands(text: str) -> Markup:
+    """Return a sentence with what is in backticks as code.
+
+    Example:
+        >>> commands("Run `a <b>` again.")
+        Markup('Run <code>a &lt;b&gt;</code> again.')
+    """
+    parts = text.split("`")
+    pieces = [f"<code>{escape(p)}</code>" if i % 2 else escape(p) for i, p in enumerate(parts)]
+    return Markup("").join(Markup(part) for part in pieces)
+
+
+FILTERS: dict[str, Callable[..., Any]] = {
+    "number": number,
+    "duration": duration,
+    "moment": moment,
+    "commands": commands,
+}
+"""Filters of the templates, by name."""

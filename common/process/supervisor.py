@@ -196,6 +196,22 @@ def stop_supervised(status: Path, *, timeout_s: float = 60.0) -> bool:
     return False
 
 
+def end_supervised(status: Path) -> bool:
+    """End a supervisor and its children; return whether any ran.
+
+    Raises:
+        ConfigError: They do not end.
+    """
+    was_running = read_supervised(status) is not None
+    if not stop_supervised(status):
+        raise ConfigError(
+            "the processes did not end within a minute",
+            where=str(status),
+            cure="run the same command again, or end the process it names",
+        )
+    return was_running
+
+
 def end_process(process: subprocess.Popen[bytes] | None, timeout_s: float) -> None:
     """End a process and its group: politely first, then without asking."""
     if process is None or process.poll() is not None:

@@ -12,19 +12,12 @@ from pydantic import Field, JsonValue
 
 from common.cohort.cohort_counts import CohortCounts
 from common.privacy.plan import Phase, Release
+from common.secure_sum import messages
 from common.secure_sum.ledger_mark import LedgerMark
-from common.secure_sum.messages import (
-    AdvertiseReply,
-    AdvertiseRequest,
-    AgreeKeysReply,
-    AgreeKeysRequest,
-    UnmaskReply,
-    UnmaskRequest,
-)
 from common.study.modalities import Modality
 from common.study.study import Identifier, Task
 from common.trust.site_proof import CHALLENGE
-from common.wire import Arrays, WireMessage
+from common.wire import Arrays, WireMessage, part_of
 
 PROTOCOL_VERSION = 2
 """Goes up when a message gains, loses or changes a field; both sides must speak the same."""
@@ -207,15 +200,15 @@ class AgentApi(Protocol):
         """Return what the agent is doing."""
         ...
 
-    def advertise_keys(self, request: AdvertiseRequest) -> AdvertiseReply:
+    def advertise_keys(self, request: messages.AdvertiseRequest) -> messages.AdvertiseReply:
         """Return signed public keys for the secure sums of a run."""
         ...
 
-    def agree_keys(self, request: AgreeKeysRequest) -> AgreeKeysReply:
+    def agree_keys(self, request: messages.AgreeKeysRequest) -> messages.AgreeKeysReply:
         """Check everybody's signed keys and derive the secrets of the secure sums."""
         ...
 
-    def unmask(self, request: UnmaskRequest) -> UnmaskReply:
+    def unmask(self, request: messages.UnmaskRequest) -> messages.UnmaskReply:
         """Help to open one sum over the named survivors, or refuse."""
         ...
 
@@ -231,11 +224,7 @@ def model_part(arrays: Arrays) -> Arrays:
 
 def control_part(arrays: Arrays) -> Arrays:
     """Return the control variates of a training request, by parameter."""
-    return {
-        name.removeprefix(CONTROL): value
-        for name, value in arrays.items()
-        if name.startswith(CONTROL)
-    }
+    return part_of(arrays, CONTROL)
 
 
 METHODS: dict[str, tuple[type[WireMessage], type[WireMessage]]] = {

@@ -8,6 +8,7 @@ is in none and counts in the overall figures alone.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Annotated, Self
@@ -114,12 +115,8 @@ def unmatched_values(
     subgroup: Subgroup, records: Sequence[Mapping[str, str | float | None]]
 ) -> dict[str, int]:
     """Return the filled cells that no level names, with how often; for the hospital's own eyes."""
-    counts: dict[str, int] = {}
-    for record in records:
-        cell = record.get(subgroup.variable)
-        if cell is not None and subgroup.index(cell) == UNKNOWN:
-            counts[str(cell)] = counts.get(str(cell), 0) + 1
-    return counts
+    cells = (record.get(subgroup.variable) for record in records)
+    return Counter(str(c) for c in cells if c is not None and subgroup.index(c) == UNKNOWN)
 
 
 def _key(cell: str | float) -> str | float:

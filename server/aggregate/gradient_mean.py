@@ -1,4 +1,4 @@
-"""Divide the sum of per-patient gradients over sites by public counts.
+"""Average what the sites send: gradient sums over public counts, deltas over patients.
 
 The true number of patients is private, so the divisor is the study's nominal count
 (`TrainingPlan.nominal_patients`, or `nominal_by_modality` for a modality's own block).
@@ -57,3 +57,27 @@ def descent(study: Study, parameters: Arrays, totals: Arrays) -> Arrays:
     mean = gradient_mean(totals, study.training)
     total = with_weight_decay(mean, parameters, study.training.weight_decay)
     return {name: -gradient for name, gradient in total.items()}
+
+
+def mean_delta(contributions: Sequence[Contribution]) -> Arrays:
+    """Return the mean delta of every parameter that any site contributes to.
+
+    FedAvg (McMahan et al., 2017), block by block: the weight of a site in a block is the number
+    of its patients who have that block's modality, so a hospital without MRI neither moves nor
+    dilutes the radiology block. Sites are added in the order of their ids: the result does not
+    depend on who answered first.
+
+    Returns:
+        Parameter name -> float64 mean; parameters nobody contributes to are absent.
+    """
+    totals: Arrays = {}
+    weights: dict[str, float] = {}
+    for contribution in sorted(contributions, key=lambda c: c.site_id):
+        for name, delta in contribution.arrays.items():
+            weight = contribution.weights.get(block_of(name), 0.0)
+            if weight <= 0:
+                continue
+            term = weight * delta.astype(np.float64)
+            totals[name] = totals[name] + term if name in totals else term
+            weights[name] = weights.get(name, 0.0) + weight
+    return {name: total / weights[name] for name, total in totals.items()}

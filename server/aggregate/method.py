@@ -5,22 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+import numpy as np
 from pydantic import JsonValue
 
 from common.models.base.parameters import block_of
 from common.protocol.protocol import CONTROL
 from common.study.catalogue import is_additive
 from common.study.study import Study
-from common.wire import Arrays
+from common.wire import Arrays, part_of, prefixed
 from server.aggregate.contribution import Contribution
-from server.aggregate.control_variates import moved_control
 from server.aggregate.cosine_monitor import (
     MINIMUM_SITES,
     cosines_with_rest,
     remember_updates,
 )
-from server.aggregate.fedavg import mean_delta
-from server.aggregate.gradient_mean import descent, gradient_sum
+from server.aggregate.gradient_mean import descent, gradient_sum, mean_delta
 from server.aggregate.robust_mean import robust_mean, shortened
 
 CENTRE, PULL = "centre/", "pull/"
@@ -65,17 +64,17 @@ def aggregate(
     if plain:
         direction = _plain(study, parameters, contributions)
     else:
-        centre = robust_mean(updates, _sizes(study, contributions), rule, _part(memory, CENTRE))
-        new_memory |= _prefixed(CENTRE, centre)
+        centre = robust_mean(updates, _sizes(study, contributions), rule, part_of(memory, CENTRE))
+        new_memory |= prefixed(CENTRE, centre)
         direction = _descent(study, parameters, centre, contributions)
     if study.training.local.control_variates:
         control = moved_control(
-            _part(memory, CONTROL),
+            part_of(memory, CONTROL),
             contributions,
             lr=study.training.local.lr,
             n_sites=len(study.sites),
         )
-        new_memory |= _prefixed(CONTROL, control)
+        new_memory |= prefixed(CONTROL, control)
     pulls = _pulls(parameters, updates, memory)
     return Aggregated(direction, new_memory | pulls, _facts(pulls))
 
@@ -90,11 +89,11 @@ def _pulls(parameters: Arrays, updates: Mapping[str, Arrays], memory: Arrays) ->
     if len(updates) < MINIMUM_SITES:
         return {name: value for name, value in memory.items() if name.startswith(PULL)}
     shapes = {name: array.shape for name, array in parameters.items()}
-    return _prefixed(PULL, remember_updates(_part(memory, PULL), updates, shapes))
+    return prefixed(PULL, remember_updates(part_of(memory, PULL), updates, shapes))
 
 
 def _facts(pulls: Arrays) -> dict[str, JsonValue]:
-    cosines = cosines_with_rest(_part(pulls, PULL))
+    cosines = cosines_with_rest(part_of(pulls, PULL))
     return {"cosine_with_rest": dict(cosines)} if cosines else {}
 
 
@@ -144,9 +143,25 @@ def _sizes(study: Study, contributions: Sequence[Contribution]) -> Mapping[str, 
     }
 
 
-def _part(memory: Arrays, prefix: str) -> Arrays:
-    return {n.removeprefix(prefix): a for n, a in memory.items() if n.startswith(prefix)}
+def moved_control(
+    control: Arrays, contributions: Sequence[Contribution], *, lr: float, n_sites: int
+) -> Arrays:
+    """Return c + (1/N) sum over the answering sites of their control variates' moves, float64.
 
+    SCAFFOLD, option II (Karimireddy et al., 2020): after K steps of size lr that moved the model
+    by delta, a site's control variate moves by -c - delta / (K lr). The server knows c, lr and
+    delta and is told K, so the site need not send its control variate: half the traffic.
 
-def _prefixed(prefix: str, arrays: Mapping[str, object]) -> Arrays:
-    return {f"{prefix}{name}": value for name, value in arrays.items()}  # type: ignore[misc]
+    Args:
+        control: c, by parameter; missing ones are zero (first round).
+        contributions: Validated deltas with their number of steps.
+        lr: Step size of the site optimiser (plain SGD).
+        n_sites: N, all sites of the roster, whether they answered or not.
+    """
+    control_sum = {name: np.asarray(value, dtype=np.float64) for name, value in control.items()}
+    for contribution in sorted(contributions, key=lambda c: c.site_id):
+        for name, delta in contribution.arrays.items():
+            before = np.asarray(control.get(name, np.zeros(delta.shape)), dtype=np.float64)
+            change = -before - delta.astype(np.float64) / (contribution.steps * lr)
+            control_sum[name] = control_sum.get(name, np.zeros(delta.shape)) + change / n_sites
+    return control_sum

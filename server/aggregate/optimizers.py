@@ -26,7 +26,7 @@ import numpy as np
 import numpy.typing as npt
 
 from common.study.study import ServerOptimizer
-from common.wire import Arrays
+from common.wire import Arrays, part_of, prefixed
 
 Float = npt.NDArray[np.float64]
 
@@ -41,42 +41,23 @@ class OptimizerState:
 
     def to_arrays(self) -> Arrays:
         """Return the state as named arrays: `first/<name>`, `second/<name>`, `steps/<name>`."""
-        arrays: Arrays = {f"first/{name}": value for name, value in self.first.items()}
-        arrays |= {f"second/{name}": value for name, value in self.second.items()}
-        arrays |= {f"steps/{name}": np.array([t], np.int64) for name, t in self.steps.items()}
-        return arrays
+        counts = {name: np.array([t], np.int64) for name, t in self.steps.items()}
+        moments = prefixed("first/", self.first) | prefixed("second/", self.second)
+        return moments | prefixed("steps/", counts)
 
     @classmethod
     def from_arrays(cls, arrays: Arrays) -> OptimizerState:
         """Return the state that `to_arrays` wrote; other names are ignored."""
-        state = cls()
-        for key, value in arrays.items():
-            part, _, name = key.partition("/")
-            if part == "first":
-                state.first[name] = value
-            elif part == "second":
-                state.second[name] = value
-            elif part == "steps":
-                state.steps[name] = int(value[0])
-        return state
-
-
-def _adam(second: Float, squared: Float, beta2: float) -> Float:
-    return beta2 * second + (1 - beta2) * squared
-
-
-def _yogi(second: Float, squared: Float, beta2: float) -> Float:
-    return second - (1 - beta2) * squared * np.sign(second - squared)
-
-
-def _adagrad(second: Float, squared: Float, beta2: float) -> Float:
-    return second + squared
+        counts = {name: int(value[0]) for name, value in part_of(arrays, "steps/").items()}
+        return cls(part_of(arrays, "first/"), part_of(arrays, "second/"), counts)
 
 
 _SECOND_MOMENTS: dict[str, Callable[[Float, Float, float], Float]] = {
-    "adam": _adam,
-    "yogi": _yogi,
-    "adagrad": _adagrad,
+    "adam": lambda second, squared, beta2: beta2 * second + (1 - beta2) * squared,
+    "yogi": lambda second, squared, beta2: (
+        second - (1 - beta2) * squared * np.sign(second - squared)
+    ),
+    "adagrad": lambda second, squared, _: second + squared,
 }
 
 

@@ -49,9 +49,6 @@ class Consortium(Contract):
 class ConsortiumFolder:
     """Typed paths below the coordinator's folder.
 
-    Args:
-        root: The folder, absolute.
-
     Attributes:
         root: The folder.
         config: `consortium.yaml`.

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Self
+
+from pydantic import Field, ValidationError
+
+from common.contract import Contract
 from common.errors import ErrorCode, PrivacyError, ProtocolError, RunError
 from common.secure_sum.keys import KeyAdvert, SumContext
 from common.secure_sum.messages import (
@@ -11,10 +17,60 @@ from common.secure_sum.messages import (
     AgreeKeysRequest,
 )
 from common.secure_sum.server_rounds import SecureSumServer
+from common.storage.atomic_file import write_text
 from common.study.private_round import collusion_of, roster_of
 from server.exchange.exchange import send
-from server.exchange.secure_state import SecureState
 from server.session.session import RunSession
+
+STATE_FILE = "secure_sums.json"
+
+
+class ClosedUploads(Contract):
+    """The one list of survivors that sites received for a sum."""
+
+    number: int
+    survivors: list[str]
+
+
+class SecureState(Contract):
+    """Keys in force and the sums they were used for; holds no secret.
+
+    Attributes:
+        session: Number of the key agreement; 0 before the first.
+        adverts: Signed public keys of its participants.
+        agreed: Participants that confirmed them.
+        closed: Last list of survivors that was sent.
+        numbers: Name of an evaluation -> number of its secure sum.
+    """
+
+    session: int = Field(default=0, ge=0)
+    adverts: list[KeyAdvert] = Field(default_factory=list)
+    agreed: list[str] = Field(default_factory=list)
+    closed: ClosedUploads | None = None
+    numbers: dict[str, int] = Field(default_factory=dict)
+
+    @classmethod
+    def load(cls, run_dir: Path) -> Self:
+        """Return the stored state, or an empty one.
+
+        Raises:
+            RunError: The file is damaged.
+        """
+        path = run_dir / STATE_FILE
+        if not path.is_file():
+            return cls()
+        try:
+            return cls.model_validate_json(path.read_text(encoding="utf-8"))
+        except (ValidationError, UnicodeDecodeError):
+            raise RunError(
+                "the record of the secure sums cannot be read",
+                where=str(path),
+                cure="restore it from a backup, or start again in an empty folder",
+            ) from None
+
+    def save(self, run_dir: Path) -> None:
+        """Write the state durably."""
+        write_text(run_dir / STATE_FILE, self.model_dump_json(indent=1))
 
 
 def context_of(session: RunSession, number: int) -> SumContext:
@@ -49,7 +105,13 @@ def agree(session: RunSession, state: SecureState) -> tuple[SecureSumServer, Sec
     adverts = _collect(session, number)
     n_min = collusion_of(session.study).n_min
     if len(adverts) < n_min:
-        raise _too_few(session, f"{len(adverts)} sites sent keys, {n_min} are needed")
+        raise RunError(
+            "too few sites agreed on keys for the secure sum",
+            where=session.state.run_id,
+            why=(f"{len(adverts)} sites sent keys, {n_min} are needed"),
+            cure="bring the sites back and run the same command again",
+            code=ErrorCode.QUORUM,
+        )
     server = SecureSumServer(context_of(session, number), roster_of(session.study))
     server.agree(list(adverts.values()))
     fresh = SecureState(session=number, adverts=list(adverts.values()), numbers=state.numbers)
@@ -95,13 +157,3 @@ def _collect(session: RunSession, number: int) -> dict[str, KeyAdvert]:
                 pass  # too few sites so far; judged again when all are there
             adverts[name] = reply.advert
     return adverts
-
-
-def _too_few(session: RunSession, why: str) -> RunError:
-    return RunError(
-        "too few sites agreed on keys for the secure sum",
-        where=session.state.run_id,
-        why=why,
-        cure="bring the sites back and run the same command again",
-        code=ErrorCode.QUORUM,
-    )

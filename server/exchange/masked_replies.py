@@ -21,8 +21,7 @@ from common.study.private_round import collusion_of, roster_of
 from server.aggregate.contribution import FEDERATION, Contribution
 from server.exchange.enrolment import enrol_returned
 from server.exchange.exchange import MAX_ATTEMPTS, Collected, Request, ask, in_words, send, title
-from server.exchange.key_agreement import agree, confirm, restore
-from server.exchange.secure_state import ClosedUploads, SecureState
+from server.exchange.key_agreement import ClosedUploads, SecureState, agree, confirm, restore
 from server.exchange.validate_reply import Expected
 from server.session.checkpoint import SILENT
 from server.session.session import RunSession

@@ -15,11 +15,7 @@ from server.session.session import RunSession
 
 
 class PlainReplies:
-    """An `Exchange` in which the server sees each site's reply.
-
-    Args:
-        session: The run.
-    """
+    """An `Exchange` in which the server sees each site's reply."""
 
     def __init__(self, session: RunSession) -> None:
         self._session = session

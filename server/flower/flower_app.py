@@ -17,7 +17,7 @@ from common.process.event_log import write_events
 from common.study.study import Study
 from server.flower.grid_link import GridLink, roster_keys
 from server.run.rounds import run_study
-from server.session.run_journal import open_journal
+from server.session.session import open_journal
 
 app = ServerApp()
 

@@ -13,11 +13,7 @@ from server.flower.flower_commands import register_node, registered_nodes, unreg
 
 
 class NodeEnrolment:
-    """Registers admitted nodes and takes revoked ones back, whenever the roster changes.
-
-    Args:
-        folder: The coordinator's folder.
-    """
+    """Registers admitted nodes and takes revoked ones back, whenever the roster changes."""
 
     def __init__(self, folder: ConsortiumFolder) -> None:
         self._folder = folder

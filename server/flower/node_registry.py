@@ -45,12 +45,7 @@ class NodeRegistry:
         self._holder: dict[str, int] = {}
 
     def see(self, online: Collection[int], now: float) -> list[int]:
-        """Note who is online; return the nodes to ask who they are, sorted.
-
-        Args:
-            online: The nodes.
-            now: Monotonic time in seconds.
-        """
+        """Note who is online; return the nodes to ask who they are, sorted."""
         self._live = frozenset(online)
         unknown = []
         for number in sorted(online):

@@ -56,11 +56,7 @@ class Caller:
 
 
 class RefusalLog:
-    """Appends callers to the coordinator's audit log.
-
-    Args:
-        folder: The coordinator's folder.
-    """
+    """Appends callers to the coordinator's audit log."""
 
     def __init__(self, folder: ConsortiumFolder) -> None:
         self._folder = folder

@@ -3,6 +3,7 @@
 from common.commands.doctor import show as show
 from common.error_guide import guide_of as guide_of
 from common.page.serving import serve_page as serve_page
+from common.process.supervisor import end_supervised as end_supervised
 from common.storage.atomic_file import write_text as write_text
 from common.study.study import Study as Study
 from server.consortium.consortium_folder import ConsortiumFolder as ConsortiumFolder
@@ -15,6 +16,7 @@ from server.consortium.provision_kit import write_kit as write_kit
 from server.consortium.provision_roster import admit as admit
 from server.consortium.provision_roster import revoke as revoke
 from server.flower.bundle import bundle_digest as bundle_digest
+from server.flower.superlink import status_file as status_file
 from server.operate.doctor import examine_server as examine_server
 from server.operate.metric_export import log_to_mlflow as log_to_mlflow
 from server.operate.metric_export import read_metric_history as read_metric_history
@@ -22,7 +24,6 @@ from server.operate.metric_export import write_tensorboard as write_tensorboard
 from server.operate.run_control import follow_run as follow_run
 from server.operate.run_control import request_run as request_run
 from server.operate.run_control import stop_run as stop_run
-from server.operate.run_control import take_down as take_down
 from server.operate.run_folder import RunFolder as RunFolder
 from server.operate.run_folder import find_run as find_run
 from server.operate.run_folder import new_run as new_run
@@ -30,7 +31,7 @@ from server.operate.run_keeper import serve as serve
 from server.operate.run_keeper import serve_in_background as serve_in_background
 from server.operate.server_status import read_server_status as read_server_status
 from server.page.consortium_files import newest_run as newest_run
-from server.page.run_page import run_page as run_page
+from server.page.run_view import run_page as run_page
 from server.report.build import build_report as build_report
 from server.report.content import make_content as make_content
 from server.run.finished_run import read_finished_run as read_finished_run

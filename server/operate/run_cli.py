@@ -102,7 +102,7 @@ def stop(
         is_done = state is not None and state.phase == "done"
         more = "is done." if is_done else "has stopped; `tumorboard server resume` continues it."
         output.say(f"{target.name} {more}")
-    was_running = operate.take_down(consortium) if down else None
+    was_running = operate.end_supervised(operate.status_file(consortium)) if down else None
     if down:
         output.say("The SuperLink has ended." if was_running else "The SuperLink was not running.")
     result = {"run": target.name if target else None, "down": down, "was_running": was_running}

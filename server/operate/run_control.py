@@ -7,7 +7,6 @@ from pathlib import Path
 
 from common.commands.cli_output import Output, Progress
 from common.errors import ConfigError, ErrorCode, RunError
-from common.process.supervisor import stop_supervised
 from common.study.study import Study
 from server.consortium.consortium_folder import ConsortiumFolder
 from server.flower.flower_commands import stop_run as stop_flower_run
@@ -108,22 +107,6 @@ def stop_run(
         reason = f"{ErrorCode.STOPPED}: the coordinator stopped the run"
         state.model_copy(update={"phase": "stopped", "reason": reason}).save(run.path)
     return run
-
-
-def take_down(folder: ConsortiumFolder) -> bool:
-    """End the coordinator's processes; return whether any ran.
-
-    Raises:
-        ConfigError: They do not end.
-    """
-    was_running = running_server(folder) is not None
-    if not stop_supervised(status_file(folder)):
-        raise ConfigError(
-            "the processes did not end within a minute",
-            where=str(status_file(folder)),
-            cure="run the same command again, or end the process it names",
-        )
-    return was_running
 
 
 def _until_ended(run: RunFolder, progress: Progress) -> RunState:

@@ -48,11 +48,7 @@ class _RunRecord:
 
 
 class RunKeeper:
-    """Looks after nodes and runs while `tumorboard server up` runs.
-
-    Args:
-        folder: The coordinator's folder.
-    """
+    """Looks after nodes and runs while `tumorboard server up` runs."""
 
     def __init__(self, folder: ConsortiumFolder) -> None:
         self._folder = folder

@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from statistics import median
 from typing import Any
 
-from common.page.application import Content
+from fastapi import FastAPI
+
+from common.page.application import Content, live_page
 from common.page.chart import Chart
 from common.page.problem import Problem, by_weight
-from common.study.study import Study
-from server.page.consortium_files import ConsortiumFiles
-from server.page.run_files import RunFiles
+from server.page.consortium_files import ConsortiumFiles, newest_run, read_consortium
+from server.page.run_files import RunFiles, read_run_files
 from server.page.run_problems import ENDED, run_problems
 from server.page.site_rows import SiteRow, site_rows
 from server.run.privacy_facts import PROMISES, UNIT
@@ -149,13 +151,7 @@ def view_run(
     consortium: ConsortiumFiles | None = None,
     now: datetime | None = None,
 ) -> RunView:
-    """Return the view of a run folder.
-
-    Args:
-        files: The folder as read.
-        consortium: The consortium whose run it is.
-        now: The time; the present by default.
-    """
+    """Return the view of a run folder."""
     now = now or datetime.now(UTC)
     sites = site_rows(files)
     pace = round_seconds(files.history)
@@ -213,7 +209,7 @@ def _plain(view: RunView) -> dict[str, Any]:
         "rounds": view.rounds,
         "seconds_a_round": view.round_seconds,
         "seconds_left": view.left_seconds,
-        "promised": _promised(files.study),
+        "promised": (files.study.privacy.model_dump(mode="json") if files.study else None),
         "sites": [vars(row) for row in view.sites],
         "processes": [vars(row) for row in (view.consortium.processes or ())]
         if view.consortium
@@ -223,5 +219,21 @@ def _plain(view: RunView) -> dict[str, Any]:
     }
 
 
-def _promised(study: Study | None) -> dict[str, Any] | None:
-    return study.privacy.model_dump(mode="json") if study else None
+def run_page(folder: Path) -> FastAPI:
+    """Return the page about a run.
+
+    Args:
+        folder: Folder of the run, or the coordinator's, whose newest run is shown.
+    """
+
+    def read() -> Content:
+        now = datetime.now(UTC)
+        files = read_run_files(newest_run(folder))
+        return content_of(view_run(files, consortium=read_consortium(folder, now), now=now))
+
+    return live_page(
+        read,
+        package="server.page",
+        template="run.html.j2",
+        report=lambda: newest_run(folder) / "report.html",
+    )

@@ -6,10 +6,9 @@ import json
 from pathlib import Path
 
 from common.storage.atomic_file import write_text
-from server.report.cards import model_card, study_card
 from server.report.content import ReportContent
 from server.report.json_twin import report_json
-from server.report.page import report_html
+from server.report.page import model_card, report_html, study_card
 
 
 def build_report(content: ReportContent, folder: Path) -> tuple[Path, Path]:

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from common.metrics.catalogue import headlines
 from common.metrics.summaries.summary import EvaluationSummary, SiteSummary
-from common.metrics.tables.estimate import MIN_SHOWN
+from common.metrics.tables.estimate import MIN_SHOWN, Estimate
 from server.report.content import DISCLAIMER, Baseline, ReportContent, as_json
 from server.report.hospital_rows import HospitalRow, hospital_rows
+
+_FACTS = (
+    *("mode", "unit", "epsilon", "delta", "promise", "clip", "sigma", "mu"),
+    *("colluders", "n_min", "fallback_epsilon"),
+)
+_CURVE = ("time_months", "survival", "ci_low", "ci_high", "cumulative_hazard", "at_risk")
 
 
 def report_json(content: ReportContent) -> dict[str, Any]:
@@ -85,10 +92,12 @@ def _spent(content: ReportContent, training: float, evaluation: float) -> dict[s
     return entry
 
 
+def _all(estimates: Mapping[str, Estimate]) -> dict[str, Any]:
+    return {k: v for name, e in estimates.items() for k, v in as_json(e, name).items()}
+
+
 def _metrics(summary: SiteSummary) -> dict[str, Any]:
-    entries: dict[str, Any] = {}
-    for name, estimate in summary.metrics.items():
-        entries |= as_json(estimate, name)
+    entries = _all(summary.metrics)
     for name in (*(metric.name for metric in headlines()), "log_rank_p"):
         if name not in entries:
             entries |= {name: None, f"{name}_reason": "the study has no such endpoint"}
@@ -96,22 +105,14 @@ def _metrics(summary: SiteSummary) -> dict[str, Any]:
 
 
 def _headline(summary: SiteSummary) -> dict[str, Any]:
-    entry: dict[str, Any] = {}
-    for metric in headlines():
-        if metric.name in summary.metrics:
-            entry |= as_json(summary.metrics[metric.name], metric.name)
-    return entry
+    names = [metric.name for metric in headlines() if metric.name in summary.metrics]
+    return _all({name: summary.metrics[name] for name in names})
 
 
 def _baseline(baseline: Baseline) -> dict[str, Any]:
-    entry: dict[str, Any] = {"what": baseline.explanation}
-    for name, estimate in baseline.metrics.items():
-        entry |= as_json(estimate, name)
+    entry: dict[str, Any] = {"what": baseline.explanation, **_all(baseline.metrics)}
     if baseline.per_site:
-        entry["sites"] = {
-            site: {k: v for name, e in metrics.items() for k, v in as_json(e, name).items()}
-            for site, metrics in baseline.per_site.items()
-        }
+        entry["sites"] = {site: _all(metrics) for site, metrics in baseline.per_site.items()}
     if baseline.differences:
         entry["federated_minus_it"] = {
             name: difference.as_dict() for name, difference in baseline.differences.items()
@@ -126,17 +127,7 @@ def _privacy(content: ReportContent) -> dict[str, Any]:
         for site_id, evaluation in facts.evaluation_epsilon_spent.items()
     }
     return {
-        "mode": facts.mode,
-        "unit": facts.unit,
-        "epsilon": facts.epsilon,
-        "delta": facts.delta,
-        "promise": facts.promise,
-        "clip": facts.clip,
-        "sigma": facts.sigma,
-        "mu": facts.mu,
-        "colluders": facts.colluders,
-        "n_min": facts.n_min,
-        "fallback_epsilon": facts.fallback_epsilon,
+        **{name: getattr(facts, name) for name in _FACTS},
         "evaluation_release": facts.release,
         "evaluation_tables": {
             name: {"epsilon": noise.epsilon, "sensitivity": noise.sensitivity}
@@ -156,12 +147,7 @@ def _curves(summary: EvaluationSummary) -> dict[str, Any]:
         "survival_curves": [
             {
                 "label": curve.label,
-                "time_months": curve.time_months.tolist(),
-                "survival": curve.survival.tolist(),
-                "ci_low": curve.ci_low.tolist(),
-                "ci_high": curve.ci_high.tolist(),
-                "cumulative_hazard": curve.cumulative_hazard.tolist(),
-                "at_risk": curve.at_risk.tolist(),
+                **{name: getattr(curve, name).tolist() for name in _CURVE},
             }
             for curve in summary.curves
         ],

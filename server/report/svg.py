@@ -40,13 +40,7 @@ _STYLE: Any = {
 
 
 def new_axes(width: float, height: float, heights: tuple[float, ...] = (1,)) -> list[Axes]:
-    """Return axes under each other, of these relative heights, in a new pyplot figure.
-
-    Args:
-        width: Of the figure, in inches.
-        height: Of the figure, in inches.
-        heights: One relative height per axes.
-    """
+    """Return axes under each other, of these relative heights, in a new pyplot figure."""
     from matplotlib import pyplot  # slow, and chooses a backend
 
     with mpl.rc_context(_STYLE):

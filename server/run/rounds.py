@@ -21,11 +21,10 @@ from common.storage.full_disk import disk_full_of
 from common.study.study import Study
 from common.trust.plugins import check_plugins
 from common.wire import Arrays, arrays_digest
-from server.exchange.enrolment import enrol_all
+from server.exchange.enrolment import drop_revoked, enrol_all
 from server.exchange.exchange import Exchange
 from server.exchange.masked_replies import MaskedReplies
 from server.exchange.plain_replies import PlainReplies
-from server.exchange.revocation import drop_revoked
 from server.run.evaluation import Evaluation, first_request
 from server.run.one_round import compare_models, evaluate, last_checkpoint, train_round
 from server.run.privacy_facts import PrivacyFacts, privacy_facts

@@ -21,7 +21,7 @@ from common.contract import Contract, canonical_json, sha256_hex
 from common.errors import RunError
 from common.storage.atomic_file import write_bytes, write_text
 from common.study.study import Study
-from common.wire import Arrays, arrays_digest, joint_norm
+from common.wire import Arrays, arrays_digest, joint_norm, part_of, prefixed
 from server.aggregate.optimizers import OptimizerState, apply_direction
 
 KEPT_ROUNDS = 2
@@ -116,10 +116,8 @@ def final_model(checkpoint: Checkpoint) -> Arrays:
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
     """Commit a round durably and remove all but the last two."""
-    arrays: Arrays = {f"model/{name}": value for name, value in checkpoint.parameters.items()}
-    arrays |= {f"average/{name}": value for name, value in checkpoint.average.items()}
-    arrays |= {f"memory/{name}": value for name, value in checkpoint.memory.items()}
-    arrays |= checkpoint.optimizer.to_arrays()
+    arrays = prefixed("model/", checkpoint.parameters) | prefixed("average/", checkpoint.average)
+    arrays |= prefixed("memory/", checkpoint.memory) | checkpoint.optimizer.to_arrays()
     stem = folder / f"round_{checkpoint.round:06d}"
     write_arrays(stem.with_suffix(".safetensors"), arrays)
     record: dict[str, JsonValue] = {
@@ -156,12 +154,12 @@ def load_checkpoint(folder: Path) -> Checkpoint | None:
             raise ValueError("arrays")
         return Checkpoint(
             round=record["round"],
-            parameters=_part(arrays, "model"),
+            parameters=part_of(arrays, "model/"),
             optimizer=OptimizerState.from_arrays(arrays),
-            average=_part(arrays, "average"),
+            average=part_of(arrays, "average/"),
             averaged=record["averaged"],
             history=[RoundRecord.model_validate(entry) for entry in record["history"]],
-            memory=_part(arrays, "memory"),
+            memory=part_of(arrays, "memory/"),
         )
     except (OSError, ValueError, KeyError, ValidationError, SafetensorError):
         raise RunError(
@@ -181,11 +179,6 @@ def write_arrays(path: Path, arrays: Arrays) -> None:
 def read_arrays(path: Path) -> Arrays:
     """Return the named arrays of a safetensors file."""
     return load_tensors(path.read_bytes())
-
-
-def _part(arrays: Arrays, part: str) -> Arrays:
-    prefix = f"{part}/"
-    return {n.removeprefix(prefix): a for n, a in arrays.items() if n.startswith(prefix)}
 
 
 def _committed(folder: Path) -> list[int]:

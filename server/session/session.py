@@ -11,16 +11,58 @@ from pathlib import Path
 from common.commands.cli_output import Output
 from common.errors import ErrorCode, RunError
 from common.privacy.plan import Release
+from common.process.event_log import event as log_event
 from common.storage.atomic_file import write_text
 from common.storage.file_lock import held_alone
 from common.study.private_round import collusion_of
 from common.study.study import Study
+from common.trust.audit_log import AuditLog
+from common.trust.audit_record import Fact
 from common.trust.provenance import code_digest
 from common.trust.roster import SignedRoster
 from server.consortium.consortium_folder import ConsortiumFolder, consortium_of_run
-from server.session.run_journal import RunJournal, open_journal
+from server.consortium.provision import audit_log
 from server.session.run_state import RunState, load_run_state
 from server.session.site_link import SiteLink
+
+
+class RunJournal:
+    """Writes the events of one run to the audit log, and to the structured log if one is open.
+
+    A run in the folder of a consortium is logged there, signed and chained; a simulation has no
+    audit log and writes none.
+
+    Args:
+        run_id: The run.
+        audit: The coordinator's audit log; None in a simulation.
+    """
+
+    def __init__(self, run_id: str, audit: AuditLog | None) -> None:
+        self._run_id, self._audit = run_id, audit
+
+    def write(
+        self, event: str, *, round: int | None = None, site: str = "", code: str = "", **facts: Fact
+    ) -> None:
+        """Write one event; it is on disk when this returns.
+
+        Raises:
+            LedgerError: The log was damaged or cut off (AUDIT_LOG).
+            OSError: The disk is full.
+        """
+        log_event(event, run=self._run_id, round=round, site=site, code=code, **facts)
+        if self._audit is not None:
+            self._audit.append(event, run=self._run_id, round=round, site=site, code=code, **facts)
+
+
+def open_journal(run_dir: Path, run_id: str) -> RunJournal:
+    """Return the journal of a run; it goes to the consortium whose folder holds the run.
+
+    Raises:
+        ConfigError: The consortium's audit key cannot be read.
+    """
+    folder = consortium_of_run(run_dir)
+    return RunJournal(run_id, audit_log(folder) if folder is not None else None)
+
 
 LOCK_FILE = "lock"
 """Held by the process that has the run open."""

@@ -21,10 +21,11 @@ from client.site.enrol_connection import SiteConnection
 from client.site.site_folder import load_policy
 from common.commands.cli_output import Output
 from common.privacy.plan import Mode
-from common.process.supervisor import read_supervised
+from common.process.supervisor import end_supervised, read_supervised
 from common.study.site_policy import SitePolicy
 from common.study.study import ModelSpec, Study
-from server.operate.run_control import request_run, take_down
+from server.flower.superlink import status_file
+from server.operate.run_control import request_run
 from server.operate.run_folder import RunFolder
 from simulations.consortium.local_consortium import (
     LocalConsortium,
@@ -127,7 +128,7 @@ def wait_for_end(run: RunFolder) -> str:
 
 def superlink_away(stage: Stage, seconds: float) -> None:
     """Take the coordinator's processes down for some seconds, then up again."""
-    take_down(stage.consortium.folder)
+    end_supervised(status_file(stage.consortium.folder))
     time.sleep(seconds)
     stage.consortium.up()
 

@@ -25,7 +25,7 @@ from client.site.site_folder import load_policy, make_approval, record_consent
 from common.cohort.features_h5 import FeatureFile, feature_path, write_features
 from common.errors import ConfigError
 from common.process.free_port import free_port
-from common.process.supervisor import stop_supervised
+from common.process.supervisor import end_supervised, stop_supervised
 from common.storage.atomic_file import write_text
 from common.study.site_policy import SitePolicy
 from common.study.study import RosterEntry, Study
@@ -35,8 +35,8 @@ from server.consortium.provision import provision
 from server.consortium.provision_kit import write_kit
 from server.consortium.provision_roster import admit
 from server.flower.bundle import bundle_digest
-from server.flower.superlink import running_server
-from server.operate.run_control import stop_run, take_down
+from server.flower.superlink import running_server, status_file
+from server.operate.run_control import stop_run
 from server.operate.run_folder import RunFolder, new_run
 from simulations.cohorts.cohort import Cohort
 from simulations.synthetic.feature_cohort import feature_consortium
@@ -114,7 +114,7 @@ class LocalConsortium:
             stop_supervised(SitePaths.of(home).status)
         if running_server(self.folder) is not None:
             stop_run(self.folder, None, now=True, must_exist=False)
-            take_down(self.folder)
+            end_supervised(status_file(self.folder))
 
 
 @contextmanager

@@ -6,8 +6,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-import jinja2
-
+from common.page.templates import templates
 from common.storage.atomic_file import write_text
 from server.report.content import DISCLAIMER
 from server.report.svg import to_svg
@@ -19,21 +18,18 @@ from simulations.scenario.scenario_run import ScenarioResult
 
 def write_scenario_report(comparison: ArmComparison, folder: Path) -> Path:
     """Write `comparison.html` over one or several scenarios into `folder`; return its path."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("simulations.scenario"),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
     results = comparison.results
-    page = environment.get_template("comparison.html.j2").render(
-        sections=[_section(comparison, result) for result in results],
-        title=results[0].scenario.title if len(results) == 1 else "Comparison of scenarios",
-        rankings=_rankings(comparison),
-        minimum_blocks=MINIMUM_BLOCKS,
-        disclaimer=DISCLAIMER,
-        names={name: metric.title for name, metric in arm_metrics().items()},
+    page = (
+        templates("simulations.scenario")
+        .get_template("comparison.html.j2")
+        .render(
+            sections=[_section(comparison, result) for result in results],
+            title=results[0].scenario.title if len(results) == 1 else "Comparison of scenarios",
+            rankings=_rankings(comparison),
+            minimum_blocks=MINIMUM_BLOCKS,
+            disclaimer=DISCLAIMER,
+            names={name: metric.title for name, metric in arm_metrics().items()},
+        )
     )
     path = folder / "comparison.html"
     write_text(path, page)

@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar, Literal, Self
 import numpy as np
 from pydantic import Field, JsonValue, model_validator
 
-from client.extract.kinds.extractor import CheckedExtractor, InputNames, Kept, fingerprint_of
+from client.extract.kinds.extractor import Extractor, InputNames, Kept, fingerprint_of
 from common.cohort.features_h5 import FeatureFile
 from common.cohort.manifest import PatientRow
 from common.contract import Contract
@@ -85,7 +85,7 @@ class ClinicalTableParams(Contract):
         return [column for variable in self.variables for column in _columns(variable)]
 
 
-class ClinicalTableExtractor(CheckedExtractor[ClinicalTableParams]):
+class ClinicalTableExtractor(Extractor[ClinicalTableParams]):
     """One token (1, dim) a patient from the manifest's `clinical_*` columns.
 
     Args:

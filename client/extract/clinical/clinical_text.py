@@ -14,7 +14,7 @@ from pydantic import Field, JsonValue, model_validator
 
 from client.extract.clinical.clinical_table import plain_text
 from client.extract.clinical.sentence_encoder import Backend, sentence_encoder
-from client.extract.kinds.extractor import CheckedExtractor, InputNames, Kept, fingerprint_of
+from client.extract.kinds.extractor import Extractor, InputNames, Kept, fingerprint_of
 from common.cohort.features_h5 import FeatureFile
 from common.cohort.manifest import PatientRow
 from common.contract import Contract
@@ -82,7 +82,7 @@ class ClinicalTextParams(Contract):
         return [template.variable for template in self.templates]
 
 
-class ClinicalTextExtractor(CheckedExtractor[ClinicalTextParams]):
+class ClinicalTextExtractor(Extractor[ClinicalTextParams]):
     """Tokens (n_c, dim), one for each known variable, in the order of the templates.
 
     Args:

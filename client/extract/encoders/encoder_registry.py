@@ -19,9 +19,6 @@ from dataclasses import dataclass
 
 from common.registry import Registry
 
-_IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-_CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
-_CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 _NON_COMMERCIAL = "CC BY-NC-ND 4.0, on request from the authors"
 
 
@@ -33,25 +30,21 @@ class EncoderEntry:
         name: Key in the registry and in `extractor.params.encoder`.
         dim: Width of a feature row.
         input_px: Side of the square input, pixels.
-        mean: Per channel (R, G, B), in 0..1 units.
-        std: Per channel (R, G, B), in 0..1 units.
         licence: Under which the weights may be used.
-        embedded: True if the weights are installed with this program.
         note: What else the weights file must do.
+        mean: Per channel (R, G, B), in 0..1 units; ImageNet's unless stated.
+        std: Per channel (R, G, B), in 0..1 units.
+        embedded: True if the weights are installed with this program.
     """
 
     name: str
     dim: int
     input_px: int
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
     licence: str
-    embedded: bool = False
     note: str = ""
-
-
-def _imagenet(name: str, dim: int, input_px: int, licence: str, note: str = "") -> EncoderEntry:
-    return EncoderEntry(name, dim, input_px, _IMAGENET_MEAN, _IMAGENET_STD, licence, note=note)
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    embedded: bool = False
 
 
 ENCODERS = Registry(
@@ -67,24 +60,26 @@ ENCODERS = Registry(
             embedded=True,
             note="ImageNet weights; not trained on tissue",
         ),
-        _imagenet("resnet50_trunc", 1024, 224, "BSD-3-Clause", "output of stage 3, average pooled"),
-        _imagenet("uni", 1024, 224, _NON_COMMERCIAL),
-        _imagenet("uni2_h", 1536, 224, _NON_COMMERCIAL),
+        EncoderEntry(
+            "resnet50_trunc", 1024, 224, "BSD-3-Clause", "output of stage 3, average pooled"
+        ),
+        EncoderEntry("uni", 1024, 224, _NON_COMMERCIAL),
+        EncoderEntry("uni2_h", 1536, 224, _NON_COMMERCIAL),
         EncoderEntry(
             name="conch",
             dim=512,
             input_px=448,
-            mean=_CLIP_MEAN,
-            std=_CLIP_STD,
+            mean=(0.48145466, 0.4578275, 0.40821073),
+            std=(0.26862954, 0.26130258, 0.27577711),
             licence=_NON_COMMERCIAL,
             note="image tower without the contrastive projection; tiles of 512 px",
         ),
-        _imagenet("conch_v1_5", 768, 448, _NON_COMMERCIAL, "tiles of 512 px"),
-        _imagenet("ctranspath", 768, 224, "GPL-3.0", "its own stem instead of patch embedding"),
-        _imagenet(
+        EncoderEntry("conch_v1_5", 768, 448, _NON_COMMERCIAL, "tiles of 512 px"),
+        EncoderEntry("ctranspath", 768, 224, "GPL-3.0", "its own stem instead of patch embedding"),
+        EncoderEntry(
             "virchow2", 2560, 224, _NON_COMMERCIAL, "class token beside the mean of patch tokens"
         ),
-        _imagenet("gigapath", 1536, 224, "Apache-2.0, research use as its card says"),
+        EncoderEntry("gigapath", 1536, 224, "Apache-2.0, research use as its card says"),
     ),
 )
 """Encoders by the name in `extractor.params.encoder`."""

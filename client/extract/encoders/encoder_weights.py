@@ -3,22 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from client.extract.encoders.encoder_registry import EncoderEntry
 from common.errors import ConfigError, ErrorCode
 from common.optional import require
-
-
-def weights_folder() -> Path:
-    """Return the folder searched for weights files.
-
-    It is `$XDG_DATA_HOME/tumorboard/weights`, by default `~/.local/share/tumorboard/weights`.
-    """
-    base = os.environ.get("XDG_DATA_HOME")
-    return (Path(base) if base else Path.home() / ".local" / "share") / "tumorboard" / "weights"
+from common.storage.weights_folder import weights_folder
 
 
 def locate_weights(entry: EncoderEntry, params: Mapping[str, object]) -> Path:

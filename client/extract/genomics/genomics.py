@@ -9,15 +9,16 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import JsonValue
 
-from client.extract.genomics.gene_sets import all_genes, gene_sets_digest
 from client.extract.genomics.pathway_params import (
     PathwayParams,
+    all_genes,
     check_spec,
+    gene_sets_digest,
     load_sets,
     public_scaling,
 )
 from client.extract.genomics.rna_table import RnaTable, rna_table
-from client.extract.kinds.extractor import CheckedExtractor, InputNames, Kept, fingerprint_of
+from client.extract.kinds.extractor import Extractor, InputNames, Kept, fingerprint_of
 from common.cohort.features_h5 import FeatureFile
 from common.cohort.manifest import PatientRow
 from common.contract import sha256_hex
@@ -29,7 +30,7 @@ _CODE_VERSION = 1
 _POSSIBLE = {"log2_tpm": (-20.0, 40.0), "zscore": (-1e6, 1e6)}
 
 
-class PathwayExtractor(CheckedExtractor[PathwayParams]):
+class PathwayExtractor(Extractor[PathwayParams]):
     """Tokens (P, dim): row p holds the genes of set p, padded with zeros on the right.
 
     A gene is scaled by public constants: `gene_stats` if given; else z-scores are kept and

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -53,63 +54,20 @@ class NothingToExtract(ExtractionError):  # noqa: N818 - an outcome rather than 
     """
 
 
-class Extractor(Protocol):
+class Extractor(ABC, Generic[Params]):
     """Turns one patient's raw files into one feature file.
 
-    An extractor is built as `Kind(feature_name, spec)`, with `feature_name` its key in
-    `Study.features` and `spec` a `FeatureSpec`; worker processes build their own copy, so it
-    need not be picklable. The constructor reads weights and parameters, never patients.
-
-    Two more methods are optional. `input_names(spec, file, kept) -> InputNames`, static, names
-    tokens and columns for people who read explanations. `images(row)` returns the pictures that
-    the encoder sees, (S, P, P, 3) uint8, and a name for each; they are drawn beside attributions.
+    Worker processes build their own copy, so an extractor need not be picklable. The constructor
+    reads weights and parameters, never patients, and sets `fingerprint`. An extractor whose
+    encoder sees pictures also has `images(row)`, which returns them, (S, P, P, 3) uint8, and a
+    name for each; they are drawn beside attributions.
 
     Attributes:
         kind: Name in the registry, e.g. `tiles`.
+        params_class: What `extractor.params` holds.
         feature_name: Key in `Study.features` and folder in the feature store.
         fingerprint: 64 hex characters; see `fingerprint_of`. Two files with different
             fingerprints must not be mixed in one study.
-    """
-
-    kind: ClassVar[str]
-
-    @property
-    def feature_name(self) -> str:
-        """Key in `Study.features`."""
-        ...
-
-    @property
-    def fingerprint(self) -> str:
-        """SHA-256 of everything but the patient that the features depend on, in hex."""
-        ...
-
-    def inputs(self, row: PatientRow) -> list[Path]:
-        """Return the raw files (or DICOM folders) of this patient; empty = modality absent."""
-        ...
-
-    def values(self, row: PatientRow) -> Mapping[str, JsonValue]:
-        """Return what is read from the manifest row itself, e.g. clinical columns; else {}.
-
-        Files and values together decide when a patient is extracted again. A patient with
-        neither lacks the modality. Extractors of files only may leave this method out.
-        """
-        ...
-
-    def extract(self, row: PatientRow) -> FeatureFile:
-        """Return the patient's features, (T, spec.dim) float32 and finite.
-
-        Whoever stores them adds fingerprint and digest of the inputs to the attributes.
-
-        Raises:
-            NothingToExtract: The files hold nothing usable, e.g. no tissue.
-            ExtractionError: A file is unreadable or lacks what is needed; the reason is
-                recorded and the others continue.
-        """
-        ...
-
-
-class CheckedExtractor(Generic[Params]):
-    """Base of the extractors here: parameters checked on construction, and nothing read unasked.
 
     Args:
         feature_name: Key in `Study.features`.
@@ -119,6 +77,7 @@ class CheckedExtractor(Generic[Params]):
         ConfigError: The parameters are wrong.
     """
 
+    kind: ClassVar[str]
     params_class: type[Params]
 
     def __init__(self, feature_name: str, spec: FeatureSpec) -> None:
@@ -129,17 +88,51 @@ class CheckedExtractor(Generic[Params]):
         )
         self.fingerprint = ""
 
+    @staticmethod
+    def input_names(spec: FeatureSpec, file: FeatureFile, kept: Kept) -> InputNames:
+        """Name tokens and columns for people who read explanations; by default as the study does.
+
+        Args:
+            spec: The feature set.
+            file: A patient's feature file.
+            kept: (T,) rows of the file that the model read.
+        """
+        if spec.names is None:
+            return InputNames()
+        if spec.pool == "row_mean":
+            return InputNames(tokens=[spec.names[k] for k in kept])
+        return InputNames(columns=list(spec.names)) if len(spec.names) == spec.dim else InputNames()
+
     def inputs(self, row: PatientRow) -> list[Path]:
-        """Return no raw file: everything is in the manifest itself."""
+        """Return the patient's raw files (or DICOM folders); none unless overridden."""
         return []
 
     def values(self, row: PatientRow) -> Mapping[str, JsonValue]:
-        """Return nothing: only files are read."""
+        """Return what is read from the manifest row itself, e.g. clinical columns; else {}.
+
+        Files and values together decide when a patient is extracted again. A patient with
+        neither lacks the modality.
+        """
         return {}
 
+    @abstractmethod
+    def extract(self, row: PatientRow) -> FeatureFile:
+        """Return the patient's features, (T, spec.dim) float32 and finite.
 
-def extractor_class(name: str, spec: FeatureSpec) -> Any:
-    """Return the class that extracts the feature set `name`; its instances are `Extractor`s.
+        Whoever stores them adds fingerprint and digest of the inputs to the attributes.
+
+        Raises:
+            NothingToExtract: The files hold nothing usable, e.g. no tissue.
+            ExtractionError: A file is unreadable or lacks what is needed; the reason is
+                recorded and the others go on.
+        """
+
+
+AnyExtractor = Extractor[Any]
+
+
+def extractor_class(name: str, spec: FeatureSpec) -> type[AnyExtractor]:
+    """Return the class that extracts the feature set `name`.
 
     Args:
         name: Key in `Study.features`.
@@ -156,24 +149,18 @@ def extractor_class(name: str, spec: FeatureSpec) -> Any:
             why="without one, feature files can only be brought ready-made",
             cure="name an extractor, or put feature files into the feature store yourself",
         )
-    return EXTRACTORS.get(spec.extractor.kind, where=f"{where}.kind").load()
+    kind: type[AnyExtractor] = EXTRACTORS.get(spec.extractor.kind, where=f"{where}.kind").load()
+    return kind
 
 
-def create_extractor(name: str, spec: FeatureSpec) -> Extractor:
+def create_extractor(name: str, spec: FeatureSpec) -> AnyExtractor:
     """Return a new extractor for the feature set `name`.
 
     Raises:
         ConfigError: As `extractor_class`; or an optional library is not installed, or the
             parameters are wrong.
     """
-    extractor: Extractor = extractor_class(name, spec)(name, spec)
-    return extractor
-
-
-def row_values(extractor: Extractor, row: PatientRow) -> Mapping[str, JsonValue]:
-    """Return `extractor.values(row)`, or {} for an extractor that reads files only."""
-    values = getattr(extractor, "values", None)
-    return values(row) if values is not None else {}
+    return extractor_class(name, spec)(name, spec)
 
 
 def fingerprint_of(

@@ -74,10 +74,6 @@ class ExtractionSummary:
     def as_dict(self) -> dict[str, object]:
         """Return the summary for `--json` output."""
         return {
-            "done": self.done,
-            "skipped": self.skipped,
-            "absent": self.absent,
-            "failed": [name._asdict() for name in self.failed],
-            "empty": [name._asdict() for name in self.empty],
-            "set_aside": [name._asdict() for name in self.set_aside],
+            name: [item._asdict() for item in value] if isinstance(value, list) else value
+            for name, value in vars(self).items()
         }

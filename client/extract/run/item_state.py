@@ -67,11 +67,7 @@ class ItemState(Contract):
 
 
 class StateStore:
-    """The states of one feature store.
-
-    Args:
-        store: The feature store.
-    """
+    """The states of one feature store."""
 
     def __init__(self, store: Path) -> None:
         self.folder = store / ".extraction"

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from client.extract.encoders.tile_encoder import Device
-from client.extract.kinds.extractor import Extractor, create_extractor, row_values
+from client.extract.kinds.extractor import AnyExtractor, create_extractor
 from client.extract.run.extraction_summary import ExtractionSummary, ItemFailure
 from client.extract.run.input_digest import InputDigester
 from client.extract.run.item_state import ItemProblem, StateStore
@@ -55,7 +55,13 @@ def run_extraction(
     """
     extracted_sets = {name: spec for name, spec in features.items() if spec.extractor is not None}
     extractors = {name: _checked_extractor(name, spec) for name, spec in extracted_sets.items()}
-    with held_alone(StateStore(store).folder / "lock", _running_already(store)):
+    running = ExtractionError(
+        "another extraction into this feature store is running",
+        where=str(store),
+        why="two at once would do the same work twice",
+        cure="wait for it, or stop it and run this command again",
+    )
+    with held_alone(StateStore(store).folder / "lock", running):
         plan = _Plan(store, extractors)
         plan.make(manifest, workers, output)
         specs = {name: spec.model_dump_json() for name, spec in extracted_sets.items()}
@@ -73,7 +79,7 @@ class _Plan:
     """What is to be done, and what came of it."""
 
     store: Path
-    extractors: Mapping[str, Extractor]
+    extractors: Mapping[str, AnyExtractor]
     items: list[WorkItem] = field(default_factory=list)
     summary: ExtractionSummary = field(default_factory=ExtractionSummary)
 
@@ -87,7 +93,7 @@ class _Plan:
 
         def digest(pair: tuple[str, PatientRow]) -> str | OSError | None:
             extractor = self.extractors[pair[0]]
-            paths, values = extractor.inputs(pair[1]), row_values(extractor, pair[1])
+            paths, values = extractor.inputs(pair[1]), extractor.values(pair[1])
             try:
                 return digester.digest(paths, values) if paths or values else None
             except OSError as error:
@@ -188,7 +194,7 @@ def _results(
         yield item, worker.extract(item)
 
 
-def _checked_extractor(name: str, spec: FeatureSpec) -> Extractor:
+def _checked_extractor(name: str, spec: FeatureSpec) -> AnyExtractor:
     extractor = create_extractor(name, spec)
     if spec.fingerprint is not None and spec.fingerprint != extractor.fingerprint:
         raise ConfigError(
@@ -200,12 +206,3 @@ def _checked_extractor(name: str, spec: FeatureSpec) -> Extractor:
             code=ErrorCode.FEATURE_FINGERPRINT,
         )
     return extractor
-
-
-def _running_already(store: Path) -> ExtractionError:
-    return ExtractionError(
-        "another extraction into this feature store is running",
-        where=str(store),
-        why="two at once would do the same work twice",
-        cure="wait for it, or stop it and run this command again",
-    )

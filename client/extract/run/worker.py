@@ -18,7 +18,7 @@ from pathlib import Path
 from client.extract.encoders.tile_encoder import Device, prefer_device
 from client.extract.kinds.extractor import (
     PROBLEMS,
-    Extractor,
+    AnyExtractor,
     NothingToExtract,
     create_extractor,
 )
@@ -86,7 +86,7 @@ class Worker:
         prefer_device(setup.device)
         self._setup = setup
         self._states = StateStore(setup.store)
-        self._extractors: dict[str, Extractor] = {}
+        self._extractors: dict[str, AnyExtractor] = {}
 
     def extract(self, item: WorkItem) -> ItemResult:
         """Extract one item, write its feature file and record the outcome."""
@@ -108,14 +108,14 @@ class Worker:
         )
         return result
 
-    def _extractor(self, feature: str) -> tuple[Extractor, FeatureSpec]:
+    def _extractor(self, feature: str) -> tuple[AnyExtractor, FeatureSpec]:
         spec = FeatureSpec.model_validate_json(self._setup.specs[feature])
         if feature not in self._extractors:
             self._extractors[feature] = create_extractor(feature, spec)
         return self._extractors[feature], spec
 
 
-def _attempt(extractor: Extractor, spec: FeatureSpec, item: WorkItem, path: Path) -> ItemResult:
+def _attempt(extractor: AnyExtractor, spec: FeatureSpec, item: WorkItem, path: Path) -> ItemResult:
     try:
         file = extractor.extract(item.row)
         _check_width(file, spec)

@@ -17,7 +17,7 @@ from client.extract.encoders.encoder_registry import encoder_entry
 from client.extract.encoders.tile_encoder import TileEncoder, encoder_digest, load_encoder
 from client.extract.kinds.extractor import (
     PROBLEMS,
-    CheckedExtractor,
+    Extractor,
     InputNames,
     Kept,
     NothingToExtract,
@@ -58,7 +58,7 @@ class TileParams(Contract):
     stain: Literal["none", "macenko"] = "none"
 
 
-class TileExtractor(CheckedExtractor[TileParams]):
+class TileExtractor(Extractor[TileParams]):
     """One bag per patient: rows of all its slides, with the corner of each tile.
 
     Args:

@@ -62,13 +62,6 @@ def plan_tiles(
     A tile covers `tile_px * um_per_px` micrometres on every slide, whatever its resolution.
     Only whole tiles are taken; a slide smaller than one tile gives none.
 
-    Args:
-        slide: The slide.
-        tissue: Its tissue mask.
-        tile_px: Side of a tile as read, pixels.
-        um_per_px: Resolution of a tile as read.
-        min_tissue: Smallest tissue share of a tile.
-
     Raises:
         ExtractionError: The slide is coarser than the tiles.
     """

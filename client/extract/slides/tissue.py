@@ -96,7 +96,7 @@ def segment(rgb: NDArray[np.uint8], um_per_px: float, params: TissueParams) -> N
     """
     cv2 = require("cv2", extra="pathology")
     saturation = cv2.cvtColor(rgb, cv2.COLOR_RGB2HSV)[..., 1]
-    window = _odd(params.blur_um / um_per_px)
+    window = int(params.blur_um / um_per_px) // 2 * 2 + 1
     if window > 1:
         saturation = cv2.medianBlur(np.ascontiguousarray(saturation), window)
     if params.threshold == "otsu":
@@ -145,7 +145,3 @@ def _integral(total: NDArray[np.float64], y: Any, x: Any) -> NDArray[np.float64]
         (1 - v) * ((1 - u) * total[y0, x0] + u * total[y0, x0 + 1])
         + v * ((1 - u) * total[y0 + 1, x0] + u * total[y0 + 1, x0 + 1])
     )
-
-
-def _odd(value: float) -> int:
-    return int(value) // 2 * 2 + 1

@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
@@ -61,12 +60,7 @@ class SlideReader:
         """Return the reader."""
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Close the file."""
         self._slide.close()
 
@@ -94,12 +88,7 @@ class SlideReader:
         try:
             image = self._slide.read_region((x, y), level, read)
         except self._library.OpenSlideError as error:
-            raise ExtractionError(
-                "the slide is damaged",
-                where=f"{self.path}, at level-0 pixel ({x}, {y})",
-                why=" ".join(str(error).split()),
-                cure="copy the file again from the scanner or the archive",
-            ) from error
+            raise _damaged(f"{self.path}, at level-0 pixel ({x}, {y})", error) from error
         return _resized(_on_white(np.asarray(image)), size)
 
     def overview(self, um_per_px: float) -> NDArray[np.uint8]:
@@ -190,12 +179,16 @@ def _open(library: Any, path: Path) -> Any:
             cure="copy it again; convert plain images to tiled TIFF with their resolution",
         ) from error
     except library.OpenSlideError as error:
-        raise ExtractionError(
-            "the slide is damaged",
-            where=str(path),
-            why=" ".join(str(error).split()),
-            cure="copy the file again from the scanner or the archive",
-        ) from error
+        raise _damaged(str(path), error) from error
+
+
+def _damaged(where: str, error: Exception) -> ExtractionError:
+    return ExtractionError(
+        "the slide is damaged",
+        where=where,
+        why=" ".join(str(error).split()),
+        cure="copy the file again from the scanner or the archive",
+    )
 
 
 def _on_white(rgba: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -28,7 +28,6 @@ from client.extract.volumes.sequence_volumes import (
     fingerprint_params,
     load_sequences,
     load_settings,
-    none_of_the_sequences,
     sequence_names,
 )
 from client.extract.volumes.volume import sitk
@@ -114,8 +113,6 @@ class RadiomicsExtractor(RadiologyExtractor[RadiomicsParams]):
             tokens.append(self._token(sequence))
             attrs[f"volume_ml_{sequence.name}"] = sequence.mask.volume_ml
             attrs[f"roi_{sequence.name}"] = sequence.mask.roi
-        if not tokens:
-            raise none_of_the_sequences(row, self.params)
         return FeatureFile(np.stack(tokens), attrs=attrs)
 
     def _token(self, sequence: Sequence) -> npt.NDArray[np.float32]:

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from pydantic import Field, JsonValue, field_validator
 
-from client.extract.kinds.extractor import CheckedExtractor
+from client.extract.kinds.extractor import Extractor
 from client.extract.volumes.volume import Mask, Volume, make_mask, resample_mask
 from client.extract.volumes.volume_preprocess import Preprocessing
 from client.extract.volumes.volume_reader import mask_series, read_mask, read_volume
@@ -125,7 +125,7 @@ def sequence_names(spec: FeatureSpec) -> list[str]:
     return [str(name) for name in names] if isinstance(names, list) else []
 
 
-class RadiologyExtractor(CheckedExtractor[Params]):
+class RadiologyExtractor(Extractor[Params]):
     """Base of the radiology extractors: reads volumes and masks of the sequences used."""
 
     def inputs(self, row: PatientRow) -> list[Path]:
@@ -148,22 +148,20 @@ class RadiologyExtractor(CheckedExtractor[Params]):
         }
 
 
-def none_of_the_sequences(row: PatientRow, params: RadiologyParams) -> ExtractionError:
-    """Return the error for a patient without any sequence of the study."""
-    return ExtractionError(
-        "the patient has none of the sequences",
-        where=f"patient {row.patient_id}",
-        why=f"the study uses {', '.join(params.sequences)}",
-        cure="fill the volume_ columns of the manifest, or leave radiology out",
-    )
-
-
 def load_sequences(row: PatientRow, params: RadiologyParams) -> Iterator[Sequence]:
     """Yield the patient's sequences in the order of `params.sequences`, with their masks.
 
     Raises:
-        ExtractionError: A file is unreadable, a volume has no mask, or a mask does not fit.
+        ExtractionError: A file is unreadable, a volume has no mask, a mask does not fit, or the
+            patient has none of the sequences.
     """
+    if not any(name in row.volumes for name in params.sequences):
+        raise ExtractionError(
+            "the patient has none of the sequences",
+            where=f"patient {row.patient_id}",
+            why=f"the study uses {', '.join(params.sequences)}",
+            cure="fill the volume_ columns of the manifest, or leave radiology out",
+        )
     for index, name in enumerate(params.sequences):
         if name not in row.volumes:
             continue

@@ -20,7 +20,6 @@ from client.extract.volumes.sequence_volumes import (
     fingerprint_params,
     load_sequences,
     load_settings,
-    none_of_the_sequences,
     sequence_names,
 )
 from client.extract.volumes.tumour_slices import SliceChoice, TumourSlices, cut_slices
@@ -124,8 +123,6 @@ class SlicesExtractor(RadiologyExtractor[SlicesParams]):
             order = np.full_like(cut.indices, sequence.index)
             places.append(np.stack([cut.indices, order], axis=1))
             attrs[f"slice_axis_{sequence.name}"] = ("axial", "coronal", "sagittal")[cut.axis]
-        if not pictures:
-            raise none_of_the_sequences(row, self.params)
         features = self._encoder.encode(np.concatenate(pictures))
         return FeatureFile(features, np.concatenate(places), attrs)
 
@@ -140,8 +137,6 @@ class SlicesExtractor(RadiologyExtractor[SlicesParams]):
         for sequence, cut in self._cut(row):
             pictures.append(cut.images)
             names += [f"{sequence.name} slice {int(k)}" for k in cut.indices]
-        if not pictures:
-            raise none_of_the_sequences(row, self.params)
         return np.concatenate(pictures), names
 
     def _cut(self, row: PatientRow) -> Iterator[tuple[Sequence, TumourSlices]]:

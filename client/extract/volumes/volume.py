@@ -140,12 +140,10 @@ def grid_distance(first: Any, second: Any) -> float:
     if first.GetSize() != second.GetSize():
         return float("inf")
     size = np.array(second.GetSize()) - 1
-    corners = np.array(
-        [[a, b, c, 1] for a in (0, 1) for b in (0, 1) for c in (0, 1)], dtype=np.float64
-    )
-    corners[:, :3] *= size
-    points = (index_to_point(second) @ corners.T).T[:, :3]
-    return float(np.abs(to_index(first, points) - corners[:, :3]).max())
+    corners = np.array(list(np.ndindex(2, 2, 2))) * size
+    matrix = index_to_point(second)
+    points = corners @ matrix[:3, :3].T + matrix[:3, 3]
+    return float(np.abs(to_index(first, points) - corners).max())
 
 
 def check_frame(volume: Volume, frame_of_reference: str, source: Path) -> None:

@@ -100,20 +100,10 @@ def body_mask(image: Any) -> Any:
     parts, _ = ndimage.label(array > low + 0.1 * (high - low))
     sizes = np.bincount(parts.ravel())
     sizes[0] = 0
-    mask = _without_holes(parts == sizes.argmax()) if sizes.any() else array > low
-    body = sitk().GetImageFromArray(mask.astype(np.uint8))
+    largest = parts == sizes.argmax() if sizes.any() else array > low
+    body = sitk().GetImageFromArray(largest.astype(np.uint8))
     body.CopyInformation(image)
-    return body
-
-
-def _without_holes(region: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
-    """Return the region with everything filled that is not connected to the volume's faces."""
-    parts, n_parts = ndimage.label(~region)
-    faces = [parts.take(end, axis) for axis in range(3) for end in (0, -1)]
-    outside = np.zeros(n_parts + 1, dtype=bool)
-    outside[np.concatenate([face.ravel() for face in faces])] = True
-    outside[0] = False
-    return np.asarray(~outside[parts])
+    return sitk().BinaryFillhole(body, foregroundValue=1.0)
 
 
 def correct_bias(image: Any, body: Any, settings: BiasCorrection) -> Any:
@@ -162,18 +152,14 @@ def _standardise(
     inside = array[body].astype(np.float64)
     deviation = float(inside.std()) if inside.size else 0.0
     if deviation <= 1e-6 * max(1.0, float(np.abs(inside).max(initial=0.0))):
-        raise _no_contrast(volume)
+        raise ExtractionError(
+            "the volume has no contrast",
+            where=str(volume.source),
+            why="all voxels of the body have the same value",
+            cure="check the export of this series",
+        )
     array -= np.float32(inside.mean())
     array /= np.float32(deviation)
-
-
-def _no_contrast(volume: Volume) -> ExtractionError:
-    return ExtractionError(
-        "the volume has no contrast",
-        where=str(volume.source),
-        why="all voxels of the body have the same value",
-        cure="check the export of this series",
-    )
 
 
 def resample_around(volume: Volume, mask: Mask, spacing_mm: float) -> tuple[Any, Any]:
@@ -182,11 +168,6 @@ def resample_around(volume: Volume, mask: Mask, spacing_mm: float) -> tuple[Any,
     The grid is PyRadiomics': its corner coincides with the corner of the volume, five voxels
     are kept around the region, and axes along which the region is one slice are kept as they
     are. B-spline for the image, nearest neighbour for the mask.
-
-    Args:
-        volume: The whole volume.
-        mask: Its region.
-        spacing_mm: Edge of the new voxels.
 
     Returns:
         Image float32 and mask uint8 on one grid.

@@ -8,13 +8,13 @@ from functools import cached_property
 import numpy as np
 
 from common.metrics.response.roc import roc_estimate, roc_sd
-from common.metrics.survival.brier import mean_estimate
 from common.metrics.survival.calibration import recalibration
 from common.metrics.survival.kaplan_meier import Z95
 from common.metrics.survival.rank_counts import RankCounts
+from common.metrics.survival.survival_metrics import mean_estimate
 from common.metrics.tables.estimate import MIN_SHOWN, Estimate, not_estimable
 from common.metrics.tables.score_scale import FloatArray
-from common.metrics.tables.task_view import TaskView
+from common.metrics.tables.tables import TaskView
 
 MIN_CLASS = 2
 

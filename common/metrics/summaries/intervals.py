@@ -16,10 +16,9 @@ from common.metrics.survival.log_rank import log_rank
 from common.metrics.survival.rank_counts import RankCounts
 from common.metrics.survival.risk_sets import first_high_bin, risk_sets
 from common.metrics.survival.time_auc import last_followed_edge
-from common.metrics.tables.bootstrap import Statistic, bootstrap, percentile_interval
+from common.metrics.tables.bootstrap import Statistic, bootstrap, noise_spread, percentile_interval
 from common.metrics.tables.estimate import Estimate
 from common.metrics.tables.grid import EvaluationGrid
-from common.metrics.tables.noise_effect import noise_spread
 from common.metrics.tables.score_scale import FloatArray
 from common.metrics.tables.table_schema import TableNoise
 from common.metrics.tables.tables import SiteTables
@@ -153,19 +152,13 @@ def _noisy_log_rank(
     border = first_high_bin(table, grid)
 
     def difference(tables: FloatArray) -> dict[str, FloatArray]:
-        values = [
-            _difference(one[..., border:].sum(-1), one[..., :border].sum(-1)) for one in tables
-        ]
-        return {"difference": np.array(values)}
+        groups = ((one[..., border:].sum(-1), one[..., :border].sum(-1)) for one in tables)
+        return {"difference": np.array([log_rank(*pair, 0.5).difference for pair in groups])}
 
     test = risk_sets(total, grid).log_rank()
     spread = noise_spread(table, difference, noise, n_shares, seed)["difference"]
     test = replace(test, variance=test.variance + spread**2)
     return {"log_rank_chi2": test.chi_square, "log_rank_p": test.p_value}
-
-
-def _difference(high: FloatArray, low: FloatArray) -> float:
-    return log_rank(high, low, 0.5).difference
 
 
 def noisy_curve(

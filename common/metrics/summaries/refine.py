@@ -6,9 +6,11 @@ curve; both are post-processing of what was already released, and both are sent 
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
-from common.metrics.survival.censoring import censoring_curve
+from common.metrics.survival.kaplan_meier import censoring_curve
 from common.metrics.tables.grid import EvaluationGrid
 from common.metrics.tables.score_scale import FloatArray, quantile_cuts
 from common.metrics.tables.tables import SiteTables
@@ -25,7 +27,7 @@ def refined(
         risk_threshold: Public threshold of the high-risk group (risk-score scale). Without one,
             the middle cut, which is the median of the margin, is used.
     """
-    new = grid.with_changes(two_phases=True)
+    new = replace(grid, two_phases=True)
     margin = margins.counts("margin_survival")
     if margin is not None:
         cuts = quantile_cuts(margin, grid.size.scores, grid.survival_cuts)
@@ -33,14 +35,14 @@ def refined(
         if risk_threshold is not None:
             cuts = _with_cut(cuts, risk_threshold)
             threshold = risk_threshold
-        new = new.with_changes(survival_cuts=cuts, risk_threshold=threshold)
+        new = replace(new, survival_cuts=cuts, risk_threshold=threshold)
     times = margins.counts("margin_time")
     if times is not None:
-        new = new.with_changes(censoring=censoring_curve(times[1], times[0]))
+        new = replace(new, censoring=censoring_curve(times[1], times[0]))
     answers = margins.counts("margin_response")
     if answers is not None:
         cuts = quantile_cuts(answers, grid.size.response, grid.response_cuts)
-        new = new.with_changes(response_cuts=cuts)
+        new = replace(new, response_cuts=cuts)
     return new
 
 

@@ -18,9 +18,9 @@ from common.metrics.catalogue import headlines
 from common.metrics.metric import VIEWS, Headline
 from common.metrics.summaries.intervals import rank_statistic, sampling_sd
 from common.metrics.survival.kaplan_meier import Z95
+from common.metrics.tables.bootstrap import noise_spread
 from common.metrics.tables.estimate import MIN_SHOWN, Estimate, not_estimable
 from common.metrics.tables.grid import EvaluationGrid
-from common.metrics.tables.noise_effect import noise_spread
 from common.metrics.tables.score_scale import FloatArray
 from common.metrics.tables.table_schema import TableNoise, subgroup_name
 from common.metrics.tables.tables import SiteTables

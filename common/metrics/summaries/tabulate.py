@@ -73,9 +73,11 @@ def scored(predictions: Predictions, task: Task, grid: EvaluationGrid) -> Scored
     if task == "survival":
         score = risk_score(patients.risk, grid.n_intervals)
         outcome = (patients.event, grid.time_index(patients.time_months))
-        return ScoredPatients(patients, grid, score, outcome, grid.survival_index(score))
+        bins = np.searchsorted(grid.survival_cuts, score, side="right")
+        return ScoredPatients(patients, grid, score, outcome, bins)
     score = response_score(patients.response_prob)
-    return ScoredPatients(patients, grid, score, (patients.response,), grid.response_index(score))
+    bins = np.searchsorted(grid.response_cuts, score, side="right")
+    return ScoredPatients(patients, grid, score, (patients.response,), bins)
 
 
 def histogram(shape: Shape, *index: npt.ArrayLike) -> IntArray:

@@ -13,8 +13,13 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import chi2
 
-from common.metrics.survival.censoring import censoring_curve, interval_middles
-from common.metrics.survival.kaplan_meier import Z95, survival_at_edges, survival_curve
+from common.metrics.survival.kaplan_meier import (
+    Z95,
+    censoring_curve,
+    interval_middles,
+    survival_at_edges,
+    survival_curve,
+)
 from common.metrics.tables.estimate import MIN_SHOWN, Estimate, not_estimable
 from common.metrics.tables.score_scale import FloatArray
 

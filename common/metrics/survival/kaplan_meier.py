@@ -4,6 +4,9 @@
 on fine intervals (Kaplan and Meier, JASA 1958, let deaths go first at equal times), 0.5 on wide
 ones (actuarial, n - c/2). Variance by Greenwood; band on the log(-log S) scale (Kalbfleisch and
 Prentice, 2002).
+
+G(t), the probability of still being under observation, is the same with censoring as the event;
+patients who die in an interval are at risk of being censored for half of it.
 """
 
 from __future__ import annotations
@@ -125,10 +128,6 @@ def restricted_mean(curve: SurvivalCurve, horizon_months: float) -> Estimate:
 
     S falls linearly between edges. Variance: sum over deaths of the squared area that is left,
     by Greenwood's terms (Klein and Moeschberger, 2003, section 4.5).
-
-    Args:
-        curve: Curve of a group.
-        horizon_months: End of the area; an edge of the curve.
     """
     last = int(np.argmin(np.abs(curve.time_months - horizon_months))) + 1
     before = np.concatenate([[curve.n_patients], curve.at_risk[:last]])
@@ -165,3 +164,22 @@ def shown(curve: SurvivalCurve, *, exact: bool, stride: int = 1) -> SurvivalCurv
         at_risk=curve.at_risk[keep],
         events=events,
     )
+
+
+def censoring_curve(died: FloatArray, censored: FloatArray) -> FloatArray:
+    """Return G at every time edge, (..., T + 1), from counts (..., T); 1 at time 0, falling.
+
+    The open last interval keeps the value at its start: nothing is known beyond.
+    """
+    at_risk = at_risk_at_start(died, censored) - died / 2
+    with np.errstate(invalid="ignore", divide="ignore"):
+        leaves = np.where(at_risk > 0, censored / at_risk, 0.0)
+    stays = 1 - np.clip(leaves, 0.0, 1.0)
+    stays[..., -1] = 1.0
+    ones = np.ones((*stays.shape[:-1], 1))
+    return np.concatenate([ones, np.cumprod(stays, -1)], -1)
+
+
+def interval_middles(curve: FloatArray) -> FloatArray:
+    """Return G in the middle of each interval on the log scale, (..., T)."""
+    return np.sqrt(curve[..., 1:] * curve[..., :-1])

@@ -23,10 +23,6 @@ class LogRank:
     difference: float
     variance: float
 
-    def __add__(self, other: LogRank) -> LogRank:
-        """Return the stratified test over both."""
-        return LogRank(self.difference + other.difference, self.variance + other.variance)
-
     @property
     def chi_square(self) -> Estimate:
         """Chi-square with one degree of freedom."""

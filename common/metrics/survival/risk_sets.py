@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from common.metrics.survival.kaplan_meier import SurvivalCurve, at_risk_at_start, survival_curve
+from common.metrics.survival.kaplan_meier import SurvivalCurve, survival_curve
 from common.metrics.survival.log_rank import LogRank, log_rank
 from common.metrics.tables.grid import EvaluationGrid
 from common.metrics.tables.score_scale import FloatArray
@@ -48,11 +48,6 @@ class RiskSets:
     def log_rank(self) -> LogRank:
         """Return the log-rank test of high against low risk."""
         return log_rank(self.high, self.low, self.censored_share)
-
-    def at_risk(self, months: float) -> float:
-        """Return the patients of both groups still followed just after an edge."""
-        n = at_risk_at_start(self.everybody[1], self.everybody[0])
-        return float(n[np.searchsorted(self.edges[:-1], months - 1e-9)])
 
 
 def risk_sets(tables: SiteTables, grid: EvaluationGrid) -> RiskSets:

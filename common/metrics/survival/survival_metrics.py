@@ -1,4 +1,9 @@
-"""Estimate each survival metric from the tables of one site, of all sites, or of all but one."""
+"""Estimate each survival metric from the tables of one site, of all sites, or of all but one.
+
+Brier scores and log-loss are means over patients of a bounded term whose sum and sum of squares
+the sites send, so they equal the pooled figures to fixed-point precision. Survival terms use the
+broadcast censoring curve (phase two).
+"""
 
 from __future__ import annotations
 
@@ -7,7 +12,6 @@ from typing import Literal
 
 import numpy as np
 
-from common.metrics.survival.brier import explained, mean_estimate
 from common.metrics.survival.calibration import (
     observed_to_expected,
     recalibration,
@@ -24,8 +28,9 @@ from common.metrics.survival.rank_counts import RankCounts
 from common.metrics.survival.risk_sets import RiskSets, risk_sets
 from common.metrics.survival.time_auc import last_followed_edge
 from common.metrics.tables.estimate import Estimate, not_estimable
+from common.metrics.tables.score_scale import FloatArray
 from common.metrics.tables.table_schema import FIXED_POINT
-from common.metrics.tables.task_view import TaskView
+from common.metrics.tables.tables import TaskView
 
 BEYOND = "horizon beyond follow-up"
 
@@ -130,3 +135,25 @@ def integrated_brier(view: SurvivalView) -> Estimate:
     if view.beyond(float(view.grid.horizons[-1])):
         return not_estimable(BEYOND)
     return mean_estimate(view.sums("brier")[:, -1], view.n)
+
+
+def mean_estimate(moments: FloatArray, n: float) -> Estimate:
+    """Return the mean of n terms with its 95 % interval, from (2,) their sum and sum of squares."""
+    if n <= 0:
+        return not_estimable("no patient with a known outcome")
+    mean, squares = float(moments[0]) / n, float(moments[1]) / n
+    if n < 2:
+        return Estimate(mean)
+    sd = float(np.sqrt(max(squares - mean**2, 0.0) / (n - 1)))
+    return Estimate(mean, ci_low=mean - Z95 * sd, ci_high=mean + Z95 * sd)
+
+
+def explained(brier: Estimate, survival: float) -> Estimate:
+    """Return 1 - Brier / (S (1 - S)), at most 1; 0 = no better than the Kaplan-Meier curve."""
+    reference = survival * (1 - survival)
+    if brier.value is None:
+        return brier
+    if reference <= 0:
+        return not_estimable("nobody, or everybody, has died by the horizon")
+    limits = [None if x is None else 1 - x / reference for x in (brier.ci_high, brier.ci_low)]
+    return Estimate(1 - brier.value / reference, ci_low=limits[0], ci_high=limits[1])

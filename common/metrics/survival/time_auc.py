@@ -10,9 +10,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from common.metrics.survival.censoring import censoring_curve, interval_middles
 from common.metrics.survival.concordance import PairCounts, interval_pairs, inverse_squares
-from common.metrics.survival.kaplan_meier import survival_at_edges
+from common.metrics.survival.kaplan_meier import (
+    censoring_curve,
+    interval_middles,
+    survival_at_edges,
+)
 from common.metrics.tables.grid import EvaluationGrid, IntArray
 from common.metrics.tables.score_scale import FloatArray
 

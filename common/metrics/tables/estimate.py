@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
 MIN_SHOWN = 5
 """Smallest count of patients that is shown where tables are exact."""
@@ -43,14 +43,7 @@ class Estimate:
 
     def as_dict(self) -> dict[str, float | str | None]:
         """Return the estimate for JSON."""
-        return {
-            "value": self.value,
-            "reason": self.reason,
-            "ci_low": self.ci_low,
-            "ci_high": self.ci_high,
-            "error_bound": self.error_bound,
-            "noise_sd": self.noise_sd,
-        }
+        return asdict(self)
 
     def __str__(self) -> str:
         """Return the estimate as a reader sees it."""

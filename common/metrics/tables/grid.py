@@ -7,7 +7,7 @@ patient row: cuts are study constants, or post-processing of released margins (`
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Self
 
 import numpy as np
@@ -164,21 +164,9 @@ class EvaluationGrid:
         inner = self.time_edges[1:-1]
         return np.searchsorted(inner, np.asarray(time_months, np.float64), side="left")
 
-    def survival_index(self, score: npt.ArrayLike) -> IntArray:
-        """Return the bin [a, b) of each risk score, int64 in [0, S)."""
-        return np.searchsorted(self.survival_cuts, np.asarray(score, np.float64), side="right")
-
-    def response_index(self, score: npt.ArrayLike) -> IntArray:
-        """Return the bin [a, b) of each response score, int64 in [0, R)."""
-        return np.searchsorted(self.response_cuts, np.asarray(score, np.float64), side="right")
-
     def edge_of(self, months: float) -> int:
         """Return the index of the time edge nearest to `months`."""
         return int(np.argmin(np.abs(self.time_edges[:-1] - months)))
-
-    def with_changes(self, **changes: FloatArray | float | None) -> EvaluationGrid:
-        """Return a copy with some fields replaced."""
-        return replace(self, **changes)  # type: ignore[arg-type]
 
 
 def time_edges(n_intervals: int, horizons: FloatArray, release: Release) -> FloatArray:

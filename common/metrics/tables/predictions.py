@@ -14,6 +14,8 @@ from common.metrics.tables.score_scale import FloatArray
 from common.study.study import Task
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from common.cohort.batch import Outputs, PatientBatch
 
 
@@ -127,26 +129,22 @@ class Predictions:
     @classmethod
     def from_outputs(cls, outputs: Outputs, batch: PatientBatch, grid: EvaluationGrid) -> Self:
         """Return predictions from a model's outputs; labels not observed become NaN."""
-        masks = {task: mask.cpu().numpy() for task, mask in batch.observed.items()}
-        n = len(batch)
-        nobody = np.zeros(n, bool)
-        observed_response = masks.get("response", nobody)
-        observed_survival = masks.get("survival", nobody)
+        nobody = np.zeros(len(batch), bool)
 
-        def label(values: npt.NDArray[np.float32], observed: npt.NDArray[np.bool_]) -> FloatArray:
-            return np.where(observed, np.asarray(values, np.float64), np.nan)
+        def logits(values: Tensor, task: Task) -> npt.NDArray[np.float32] | None:
+            return values.detach().cpu().numpy() if task in grid.tasks else None
+
+        def label(values: Tensor, task: Task) -> FloatArray:
+            observed = batch.observed[task].cpu().numpy() if task in batch.observed else nobody
+            return np.where(observed, values.cpu().numpy().astype(np.float64), np.nan)
 
         return cls.from_logits(
             grid,
-            response_logit=(
-                outputs.response_logit.detach().cpu().numpy() if grid.has_response else None
-            ),
-            hazard_logits=(
-                outputs.hazard_logits.detach().cpu().numpy() if grid.has_survival else None
-            ),
-            response=label(batch.response.cpu().numpy(), observed_response),
-            time_months=label(batch.time_months.cpu().numpy(), observed_survival),
-            event=label(batch.event.cpu().numpy(), observed_survival),
+            response_logit=logits(outputs.response_logit, "response"),
+            hazard_logits=logits(outputs.hazard_logits, "survival"),
+            response=label(batch.response, "response"),
+            time_months=label(batch.time_months, "survival"),
+            event=label(batch.event, "survival"),
         )
 
     @classmethod

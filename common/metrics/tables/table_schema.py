@@ -101,18 +101,13 @@ def by_score(task: Task, n_models: int = 1) -> ShapeRule:
     return lambda g: (2, *[g.size.response] * n_models)
 
 
-def fine_scores(grid: EvaluationGrid) -> tuple[int, ...]:
-    """Return the shape of a score margin."""
-    return (grid.size.margin,)
-
-
 _M, _T = MARGIN_SHARE, 1 - MARGIN_SHARE
 TABLES = Registry(
     "evaluation table",
     [
-        Table("margin_survival", "survival", "margins", fine_scores, share=_M),
+        Table("margin_survival", "survival", "margins", lambda g: (g.size.margin,), share=_M),
         Table("margin_time", "survival", "margins", lambda g: (2, g.size.times)),
-        Table("margin_response", "response", "margins", fine_scores, share=_M),
+        Table("margin_response", "response", "margins", lambda g: (g.size.margin,), share=_M),
         Table("survival", "survival", "tables", by_score("survival"), share=_T),
         Table("survival_site_pairs", "survival", "tables", lambda _: (2,)),
         Table("survival_nll", "survival", "tables", lambda _: (2,), "sum"),

@@ -1,14 +1,15 @@
 """Hold the mergeable tables of one site, or the sum of several.
 
 `SiteTables` holds the int64 arrays named in `table_schema`; `merge` adds them up. The sum over
-sites equals the table of all patients together, exactly.
+sites equals the table of all patients together, exactly. `TaskView` is what metrics read.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Self
+from functools import cached_property
+from typing import ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +19,7 @@ from common.metrics.tables.grid import EvaluationGrid, IntArray
 from common.metrics.tables.score_scale import FloatArray
 from common.metrics.tables.table_schema import FIXED_POINT, tables_of
 from common.privacy.plan import Phase
+from common.study.study import Task
 from common.wire import Arrays
 
 
@@ -107,12 +109,33 @@ def merge(tables: Sequence[SiteTables]) -> SiteTables:
                 why="tables on different grids cannot be added up",
                 cure="use the same grid and phase at every site",
             )
-    return SiteTables({name: sum_int64([t.arrays[name] for t in tables]) for name in first})
+    return SiteTables({name: np.sum([t.arrays[name] for t in tables], axis=0) for name in first})
 
 
-def sum_int64(arrays: Sequence[IntArray]) -> IntArray:
-    """Return the elementwise sum, int64."""
-    total = np.zeros_like(arrays[0])
-    for array in arrays:
-        total += array
-    return total
+@dataclass(frozen=True)
+class TaskView:
+    """Tables of one site, of all sites, or of all but one; the task's own table is among them.
+
+    Attributes:
+        tables: The tables.
+        grid: The grid they were counted on.
+        cell_variance: Variance of the privacy noise of one cell; 0 for exact tables.
+    """
+
+    task: ClassVar[Task]
+    tables: SiteTables
+    grid: EvaluationGrid
+    cell_variance: float = 0.0
+
+    def counts(self, name: str) -> FloatArray:
+        """Return a count table as float64."""
+        return self.tables.arrays[name].astype(np.float64)
+
+    def sums(self, name: str) -> FloatArray:
+        """Return a fixed-point table as real sums."""
+        return self.counts(name) / FIXED_POINT
+
+    @cached_property
+    def table(self) -> FloatArray:
+        """Outcome by score: (2, T, S) of survival, (2, R) of response."""
+        return self.counts(self.task)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Self
 
@@ -17,6 +16,7 @@ from common.contract import sha256_hex
 from common.errors import ConfigError
 from common.models.base.base import ModelOptions
 from common.storage.atomic_file import write_bytes
+from common.storage.weights_folder import weights_folder
 
 
 class PretrainedOptions(ModelOptions):
@@ -39,12 +39,6 @@ class PretrainedOptions(ModelOptions):
         """
         if self.weights is not None and self.sha256 is not None:
             load_weights(model, self.weights, self.sha256, skip=skip)
-
-
-def weights_folder() -> Path:
-    """Return `$XDG_DATA_HOME/tumorboard/weights`, by default below `~/.local/share`."""
-    base = os.environ.get("XDG_DATA_HOME")
-    return (Path(base) if base else Path.home() / ".local" / "share") / "tumorboard" / "weights"
 
 
 def save_weights(model: nn.Module, path: Path) -> str:

@@ -9,13 +9,7 @@ from common.models.base.base import masked_softmax
 
 
 class GatedAttention(nn.Module):
-    """a_t = softmax_t w^T (tanh(V h_t) * sigmoid(U h_t)) over the real tokens.
-
-    Args:
-        width: Width D of a token.
-        hidden: Width of the gate.
-        dropout: Dropout inside the gate.
-    """
+    """a_t = softmax_t w^T (tanh(V h_t) * sigmoid(U h_t)) over the real tokens."""
 
     def __init__(self, width: int, hidden: int, dropout: float = 0.0) -> None:
         super().__init__()

@@ -12,12 +12,12 @@ from dataclasses import replace
 import torch
 from pydantic import Field
 from torch import Tensor, nn
+from torch.nn import functional
 
 from common.cohort.batch import Outputs, PatientBatch
 from common.errors import ConfigError
 from common.models.base.base import FusedModel, ModelOptions
 from common.models.base.baseline import hazard_biases, response_bias
-from common.models.parts.pooling import bound_norm, pool_tokens
 from common.models.parts.row_linear import RowLinear
 from common.study.study import FeatureSpec, Study
 
@@ -120,3 +120,27 @@ def _check_names(options: LinearOptions, features: dict[str, FeatureSpec]) -> No
                 why=f"it needs {spec.max_tokens} numbers from 1 to {spec.dim}, pool: row_mean",
                 cure="count the genes of every pathway in the study's gene sets",
             )
+
+
+def pool_tokens(tokens: Tensor, mask: Tensor, spec: FeatureSpec) -> Tensor:
+    """Return the pooled vector of each patient, (B, spec.pooled_dim).
+
+    `mean`: mean over the real tokens. `flatten`: all tokens in order, missing ones zero.
+    `row_mean`: the mean of every token, missing ones zero. A bag without a real token gives 0.
+
+    Args:
+        tokens: (B, T, D), zero where masked out.
+        mask: (B, T) bool.
+        spec: The feature set; T may differ from `max_tokens`.
+    """
+    if spec.pool == "mean":
+        return tokens.sum(1).div(mask.sum(1, keepdim=True).clamp(min=1))
+    missing = spec.max_tokens - tokens.shape[1]
+    rows: Tensor = functional.pad(tokens, (0, 0, 0, missing))
+    return rows.flatten(1) if spec.pool == "flatten" else rows.mean(-1)
+
+
+def bound_norm(rows: Tensor, bound: float) -> Tensor:
+    """Return rows (B, D) rescaled to norm <= bound; shorter rows are left as they are."""
+    norm: Tensor = torch.linalg.vector_norm(rows, dim=-1, keepdim=True)
+    return rows.mul(bound / norm.clamp(min=bound))

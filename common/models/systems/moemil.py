@@ -13,6 +13,7 @@ from typing import Any, Literal
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
+from torch.nn import functional
 
 from common.cohort.batch import Outputs, PatientBatch
 from common.models.base.base import FusedModel
@@ -23,7 +24,6 @@ from common.models.parts.encoders import (
     make_encoder,
 )
 from common.models.parts.experts import MultiGateExperts
-from common.models.parts.instance_loss import InstanceLoss
 from common.models.parts.towers import Towers
 from common.study.study import Study
 
@@ -144,3 +144,41 @@ class AbsentVectors(nn.Module):
         ]
         flags = torch.stack([present[name] for name in names], dim=-1).to(rows[0].dtype)
         return torch.cat([*rows, flags], dim=-1)
+
+
+class InstanceLoss(nn.Module):
+    """One two-way patch classifier a response class, CLAM's instance loss (Lu et al., 2021).
+
+    For the patient's class the k patches with most attention are positives and the k with least
+    are negatives, so attention must select patches that look like the patient's class.
+
+    Args:
+        width: Width H of a hidden token.
+        n_patches: k.
+    """
+
+    def __init__(self, width: int, n_patches: int) -> None:
+        super().__init__()
+        self.classifier = nn.Linear(width, 4)
+        self._k = n_patches
+
+    def forward(self, hidden: Tensor, weights: Tensor, mask: Tensor, response: Tensor) -> Tensor:
+        """Return the mean cross-entropy of 2k patches, (B,); 0 for bags under 2k real tokens.
+
+        Args:
+            hidden: (B, T, H) tokens.
+            weights: (B, T) attention.
+            mask: (B, T) bool.
+            response: (B,) 0 or 1, anything where unobserved.
+        """
+        if hidden.shape[1] < 2 * self._k:
+            return response.new_zeros(len(response))
+        high = torch.where(mask, weights, -1.0).detach().topk(self._k, dim=-1).indices
+        low = torch.where(mask, -weights, -2.0).detach().topk(self._k, dim=-1).indices
+        logits = self.classifier(hidden).reshape(*hidden.shape[:2], 2, 2)
+        own = torch.where((response > 0.5)[:, None, None], logits[:, :, 1], logits[:, :, 0])
+        margin = own[..., 1] - own[..., 0]
+        positives = functional.softplus(-margin.gather(1, high))
+        negatives = functional.softplus(margin.gather(1, low))
+        losses = torch.cat([positives, negatives], dim=1)
+        return torch.where(mask.sum(-1) >= 2 * self._k, losses.mean(-1), 0.0)

@@ -17,13 +17,9 @@ from client.agent.socket_call import AgentRefusalError
 from common.commands.cli_output import Output
 from common.contract import canonical_json
 from common.errors import ErrorCode, ProtocolError, RunError
-from common.protocol.protocol import (
-    AgreeKeysRequest,
-    HandshakeReply,
-    HandshakeRequest,
-    UnmaskRequest,
-)
+from common.protocol.protocol import HandshakeReply, HandshakeRequest
 from common.secure_sum.keys import KeyAdvert
+from common.secure_sum.messages import AgreeKeysRequest, UnmaskRequest
 from common.study.study import RosterEntry
 from common.trust.audit_log import read_audit
 from common.trust.provenance import code_digest

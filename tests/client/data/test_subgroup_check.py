@@ -1,6 +1,6 @@
 """What a hospital is told about its patients and the study's subgroups before it consents."""
 
-from client.data.subgroup_check import count_subgroups
+from client.data.cohort_check import count_subgroups
 from common.study.site_policy import SitePolicy
 from common.study.study import Study
 

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from client.explain.attribution import Attribution
-from client.explain.colours import colours_of
+from client.explain.figure import colours_of
 from client.explain.layers import Layer, bag_layers, percentile_ranks
 
 

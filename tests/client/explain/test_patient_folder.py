@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from client.explain.patient_folder import RECORD, patient_folder
+from client.explain.explain import RECORD, patient_folder
 
 
 def write(target: Path, **texts: str) -> None:

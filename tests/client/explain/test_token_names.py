@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from small_site import tile_bag
 
-from client.explain.token_names import InputNames, input_names, ranked_inputs
+from client.explain.explain import InputNames, input_names, ranked_inputs
 from common.cohort.features_h5 import FeatureFile
 from common.study.study import FeatureSpec
 

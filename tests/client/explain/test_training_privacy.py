@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from small_site import site_study
 
-from client.explain.training_privacy import training_privacy
+from client.explain.explain import training_privacy
 from client.site.identity import create_identity
 from client.site.site_folder import load_policy, make_approval, record_consent
 from common.ledger.ledger import Ledger, LedgerBudgets, SpendEntry

@@ -11,13 +11,12 @@ from flwr.app import Message, RecordDict
 from flwr.supercore.task_identity import TaskIdentity
 
 from client.flower.flower_internals import envelope
-from client.flower.pending_task import PendingTask
-from client.flower.relay import Relay
+from client.flower.relay import PendingTask, Relay
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from client.flower.pending_task import PendingTask
+from client.flower.relay import PendingTask
 with PendingTask(Path(sys.argv[1])).noted("token-7", b"envelope"):
     print("in hand", flush=True)
     time.sleep(60)

@@ -17,8 +17,7 @@ from typer.testing import CliRunner
 from client.agent.service import ask_agent, is_healthy
 from client.agent.socket_call import AgentRefusalError, call_agent
 from client.operate.cli import app
-from client.page.ledger_reading import LedgerReader
-from client.page.site_files import read_site_files
+from client.page.site_files import LedgerReader, read_site_files
 from client.page.site_problems import site_problems
 from common.contract import canonical_json
 from common.errors import ErrorCode

@@ -10,8 +10,7 @@ from tiny_consortium import tiny_agents, tiny_study
 
 from client.agent.service import serving
 from client.agent.site_agent import SiteAgent
-from client.page.ledger_reading import LedgerReader
-from client.page.site_files import read_site_files
+from client.page.site_files import LedgerReader, read_site_files
 from client.page.site_view import content_of, view_site
 from client.site.site_folder import load_policy
 from common.commands.cli_output import Output

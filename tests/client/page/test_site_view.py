@@ -14,8 +14,7 @@ from tiny_consortium import tiny_agents, tiny_study
 
 from client.agent.service import serving
 from client.agent.site_agent import SiteAgent
-from client.page.ledger_reading import LedgerReader
-from client.page.site_files import read_site_files
+from client.page.site_files import LedgerReader, read_site_files
 from client.page.site_view import content_of, view_site
 from client.site.site_folder import load_policy
 from common.commands.cli_output import Output
@@ -219,7 +218,7 @@ def test_reading_while_the_agent_writes_is_never_taken_for_damage(site):
 def test_an_unchanged_ledger_is_not_verified_again(site, monkeypatch):
     reader, policy = LedgerReader(), load_policy(site)
     first = reader.read(policy)
-    monkeypatch.setattr("client.page.ledger_reading.read_ledger", None)
+    monkeypatch.setattr("client.page.site_files.read_ledger", None)
     assert reader.read(policy) is first
 
 

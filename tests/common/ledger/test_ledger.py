@@ -10,8 +10,7 @@ from common.contract import canonical_json
 from common.errors import BudgetError, ErrorCode, LedgerError
 from common.ledger.ledger import Ledger, LedgerBudgets, SpendEntry
 from common.ledger.ledger_budget import Cap
-from common.ledger.ledger_file import read_ledger
-from common.ledger.ledger_reconcile import reconcile
+from common.ledger.ledger_file import read_ledger, reconcile
 from common.ledger.recompose import recompose
 from common.privacy.accounting import (
     composed_epsilon,

@@ -8,9 +8,8 @@ import pytest
 from page_runs import WrittenRun, served_run
 
 from common.errors import ConfigError
-from common.page.guard import HEADERS, host_name
-from common.page.serving import check_exposure, is_loopback, page_served
-from server.page.run_page import run_page
+from common.page.serving import HEADERS, check_exposure, host_name, is_loopback, page_served
+from server.page.run_view import run_page
 
 PATHS = ("/", "/live", "/status.json", "/report", "/page.css", "/live.js", "/icon.svg")
 

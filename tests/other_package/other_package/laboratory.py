@@ -3,36 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 
 import numpy as np
 from pydantic import JsonValue
 
-from client.extract.kinds.extractor import InputNames, Kept, fingerprint_of
+from client.extract.kinds.extractor import Extractor, InputNames, Kept, fingerprint_of
 from common.cohort.features_h5 import FeatureFile
 from common.cohort.manifest import PatientRow
+from common.contract import Contract
 from common.study.study import FeatureSpec
 
 SCALES = {"ldh": (230.0, 70.0), "haemoglobin": (13.3, 1.3)}
 
 
-class LaboratoryExtractor:
+class NoParams(Contract):
+    """The scales are part of the code."""
+
+
+class LaboratoryExtractor(Extractor[NoParams]):
     """One token (1, 2) per patient."""
 
     kind = "laboratory"
+    params_class = NoParams
 
     def __init__(self, feature_name: str, spec: FeatureSpec) -> None:
-        self.feature_name = feature_name
+        super().__init__(feature_name, spec)
         self.fingerprint = fingerprint_of(self.kind, {"scales": SCALES}, code_version=1)
 
     @staticmethod
     def input_names(spec: FeatureSpec, file: FeatureFile, kept: Kept) -> InputNames:
         """Name the columns."""
         return InputNames(columns=list(SCALES))
-
-    def inputs(self, row: PatientRow) -> list[Path]:
-        """Return nothing: the values stand in the manifest."""
-        return []
 
     def values(self, row: PatientRow) -> Mapping[str, JsonValue]:
         """Return the known values."""

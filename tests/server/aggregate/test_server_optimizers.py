@@ -8,8 +8,12 @@ from hypothesis import strategies as st
 
 from common.study.study import ServerOptimizer, TrainingPlan
 from server.aggregate.contribution import Contribution
-from server.aggregate.fedavg import mean_delta
-from server.aggregate.gradient_mean import gradient_mean, gradient_sum, with_weight_decay
+from server.aggregate.gradient_mean import (
+    gradient_mean,
+    gradient_sum,
+    mean_delta,
+    with_weight_decay,
+)
 from server.aggregate.optimizers import OptimizerState, apply_direction
 
 

@@ -16,9 +16,8 @@ from common.errors import ErrorCode
 from common.trust.audit_log import read_audit
 from server.consortium.provision_roster import revoke
 from server.flower.flower_internals import CONTROL_HEADER
-from server.flower.guarded_superlink import Guard
+from server.flower.guarded_superlink import KEPT_S, Guard, RequestHistory
 from server.flower.refusal_log import MOST_A_MINUTE, Caller, RefusalLog
-from server.flower.request_replay import KEPT_S, RequestHistory
 
 PULL = "/v1/fleet/pull-messages"
 

@@ -14,7 +14,7 @@ from common.errors import ConfigError, ErrorCode, RunError
 from server.operate.cli import app
 from server.operate.run_control import follow_run
 from server.operate.run_folder import RunFolder, new_run
-from server.session.run_progress import run_progress
+from server.operate.server_status import run_progress
 from server.session.run_state import RunState, SiteState
 from server.session.session import STOP_FILE, open_session
 
@@ -209,7 +209,7 @@ def test_a_run_of_other_code_says_so_at_once(lab):
 
 
 def test_a_mistyped_run_neither_stops_nor_takes_the_server_down(lab, monkeypatch):
-    monkeypatch.setattr("server.operate.run_control.take_down", lambda _: pytest.fail("taken down"))
+    monkeypatch.setattr("server.operate.end_supervised", lambda _: pytest.fail("taken down"))
     result = call("stop", lab[0].root, "--run", "no-such-run", "--down")
     assert "there is no run 'no-such-run'" in result.exception.what
 

@@ -23,7 +23,7 @@ from server.consortium.provision import audit_log, provision
 from server.consortium.provision_roster import admit, revoke
 from server.flower.superlink import status_file
 from server.page.consortium_files import newest_run, read_consortium
-from server.page.run_page import run_page
+from server.page.run_view import run_page
 
 NOW = datetime.now(UTC)
 DOWN = "The SuperLink is not running: no hospital can take part."

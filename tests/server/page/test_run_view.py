@@ -16,8 +16,7 @@ from common.error_guide import GUIDES
 from common.errors import ErrorCode
 from common.storage.file_lock import held_alone, is_held
 from server.page.run_files import read_run_files
-from server.page.run_page import run_page
-from server.page.run_view import view_run
+from server.page.run_view import run_page, view_run
 from server.page.site_rows import evaluation_promised
 
 

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from server.report.cards import TO_COMPLETE, cell
+from server.report.page import TO_COMPLETE, cell
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ import pytest
 import SimpleITK
 from matplotlib.path import Path as Outline
 
-from client.extract.genomics.gene_sets import read_gene_sets
+from client.extract.genomics.pathway_params import read_gene_sets
 from client.extract.volumes.volume_reader import read_mask, read_volume
 from common.cohort.manifest import read_manifest
 from common.errors import ConfigError, ExtractionError

@@ -202,7 +202,7 @@ def mean_colour_model(
 @pytest.fixture
 def weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
-    entry = EncoderEntry("mean", 3, 8, (0.5, 0.4, 0.3), (0.2, 0.1, 0.25), "none")
+    entry = EncoderEntry("mean", 3, 8, "none", mean=(0.5, 0.4, 0.3), std=(0.2, 0.1, 0.25))
     monkeypatch.setitem(ENCODERS._entries, "mean", entry)
     folder = encoder_weights.weights_folder()
     folder.mkdir(parents=True)

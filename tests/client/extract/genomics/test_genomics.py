@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from client.extract.genomics.gene_sets import gene_sets_digest, read_gene_sets
 from client.extract.genomics.genomics import PathwayExtractor
+from client.extract.genomics.pathway_params import gene_sets_digest, read_gene_sets
 from client.extract.kinds.extractor import create_extractor
 from common.cohort.manifest import PatientRow
 from common.errors import ConfigError, ExtractionError

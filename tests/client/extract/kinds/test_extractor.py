@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from client.extract.kinds.extractor import CheckedExtractor, create_extractor, fingerprint_of
+from client.extract.kinds.extractor import Extractor, create_extractor, fingerprint_of
 from common.contract import Contract
 from common.errors import ConfigError
 from common.study.catalogue import EXTRACTORS
@@ -54,12 +54,12 @@ def test_fingerprint_depends_on_each_part() -> None:
 @pytest.mark.parametrize("entry", list(EXTRACTORS), ids=lambda entry: entry.name)
 def test_every_kind_follows_the_interface(entry) -> None:
     kind = entry.load()
-    assert issubclass(kind, CheckedExtractor)
+    assert issubclass(kind, Extractor)
     assert issubclass(kind.params_class, Contract)
     assert kind.params_class is not Contract
     for method in ("inputs", "values", "extract"):
         assert list(inspect.signature(getattr(kind, method)).parameters) == ["self", "row"]
-    reads = {kind.inputs, kind.values} - {CheckedExtractor.inputs, CheckedExtractor.values}
+    reads = {kind.inputs, kind.values} - {Extractor.inputs, Extractor.values}
     assert reads, "it reads neither files nor values"
     with pytest.raises(ConfigError, match=r"features\.f\.extractor\.params"):
         create_extractor("f", spec_with(entry.name, {"nonsense": 1}))

@@ -30,17 +30,22 @@ EXTRACTOR = '''
 import json, os, signal, time
 from pathlib import Path
 import numpy as np
-from client.extract.kinds.extractor import PROBLEMS, NothingToExtract, fingerprint_of
+from client.extract.kinds.extractor import PROBLEMS, Extractor, NothingToExtract, fingerprint_of
+from common.contract import Contract
 from common.errors import ExtractionError
 from common.cohort.features_h5 import FeatureFile
 
-class Obedient:
+class Params(Contract):
+    window: int = 0
+
+class Obedient(Extractor[Params]):
     """Does what the first word of the patient's file says."""
     kind = "obedient"
+    params_class = Params
 
     def __init__(self, feature_name, spec):
-        self.feature_name, self.params = feature_name, spec.extractor.params
-        self.fingerprint = fingerprint_of(self.kind, self.params, code_version=1)
+        super().__init__(feature_name, spec)
+        self.fingerprint = fingerprint_of(self.kind, self.params.model_dump(), code_version=1)
 
     def inputs(self, row):
         return list(row.slides)

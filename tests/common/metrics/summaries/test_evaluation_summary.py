@@ -7,9 +7,8 @@ from sksurv.metrics import concordance_index_censored
 from common.metrics.summaries.refine import refined
 from common.metrics.summaries.summary import summarise
 from common.metrics.summaries.tabulate import tabulate
-from common.metrics.tables.bootstrap import bootstrap, percentile_interval
+from common.metrics.tables.bootstrap import bootstrap, draw_noise, percentile_interval
 from common.metrics.tables.grid import EvaluationGrid
-from common.metrics.tables.noise_effect import draw_noise
 from common.metrics.tables.predictions import Predictions
 from common.metrics.tables.table_schema import TableNoise, noise_plan
 from common.metrics.tables.tables import SiteTables, merge

@@ -11,9 +11,9 @@ from common.metrics.summaries.refine import refined
 from common.metrics.summaries.subgroups import gap_of, subgroup_summaries
 from common.metrics.summaries.summary import summarise
 from common.metrics.summaries.tabulate import tabulate
+from common.metrics.tables.bootstrap import draw_noise
 from common.metrics.tables.estimate import Estimate, not_estimable
 from common.metrics.tables.grid import EvaluationGrid
-from common.metrics.tables.noise_effect import draw_noise
 from common.metrics.tables.table_schema import noise_plan, tables_of
 from common.metrics.tables.tables import SiteTables
 

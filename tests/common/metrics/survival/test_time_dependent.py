@@ -21,7 +21,7 @@ from common.metrics.survival.calibration import (
     score_groups,
     weighted_outcomes,
 )
-from common.metrics.survival.censoring import censoring_curve
+from common.metrics.survival.kaplan_meier import censoring_curve
 from common.metrics.survival.time_auc import auc_at_edges, integrated_auc, last_followed_edge, uno_c
 from common.metrics.tables.score_scale import risk_score
 

@@ -4,8 +4,8 @@ import pytest
 from common.errors import ConfigError, DataError
 from common.metrics.summaries.refine import refined
 from common.metrics.summaries.tabulate import tabulate
+from common.metrics.tables.bootstrap import draw_noise
 from common.metrics.tables.grid import EvaluationGrid, brier_times, time_edges
-from common.metrics.tables.noise_effect import draw_noise
 from common.metrics.tables.predictions import Predictions
 from common.metrics.tables.score_scale import margin_cuts, quantile_cuts, risk_score
 from common.metrics.tables.table_schema import noise_plan

@@ -8,8 +8,8 @@ from scipy.special import erf, expit, softmax
 from common.models.parts.attention_pooling import GatedAttention
 from common.models.parts.encoders import PathwayTokens
 from common.models.parts.experts import MultiGateExperts
-from common.models.parts.instance_loss import InstanceLoss
 from common.models.parts.token_attention import TokenAttention
+from common.models.systems.moemil import InstanceLoss
 from common.study.study import FeatureSpec
 
 

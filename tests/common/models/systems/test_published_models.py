@@ -9,7 +9,7 @@ from scipy.special import softmax
 from common.errors import ConfigError
 from common.models.base.build import build_model
 from common.models.base.parameters import expected_shapes
-from common.models.parts.lora import ALPHA, add_lora
+from common.models.systems.foundation import ALPHA, add_lora
 
 PUBLISHED = {
     "tiles": {"modality": "pathology", "dim": 1024, "max_tokens": 4096},
