@@ -76,11 +76,11 @@ def train_baselines(
 def oracle_baseline(metrics: Mapping[str, float | None], reason: str) -> Baseline:
     """Return the oracle's figures, or why there are none."""
     title, explanation = BASELINES["oracle"]
-    found = {
+    results = {
         m.name: not_estimable(reason) if metrics.get(m.name) is None else Estimate(metrics[m.name])
         for m in headlines()
     }
-    return Baseline("oracle", title, explanation, found)
+    return Baseline("oracle", title, explanation, results)
 
 
 def without_privacy(study: Study, sites: list[str], n_train: int) -> Study:
@@ -132,14 +132,14 @@ def _mean_over_sites(
     }
     overall: dict[str, Estimate] = {}
     for metric in (headline.name for headline in headlines()):
-        known = [
+        usable = [
             (estimate.value, len(by_site[site]))
             for site, part in per_site.items()
             if (estimate := part.get(metric)) is not None and estimate.value is not None
         ]
-        if known:
-            values, sizes = zip(*known, strict=True)
-            caveat = f"patient-weighted mean over {len(known)} hospitals, each with its own model"
+        if usable:
+            values, sizes = zip(*usable, strict=True)
+            caveat = f"patient-weighted mean over {len(usable)} hospitals, each with its own model"
             overall[metric] = Estimate(float(np.average(values, weights=sizes)), caveat)
         elif any(metric in part for part in per_site.values()):
             overall[metric] = not_estimable("no hospital alone can estimate it")

@@ -172,8 +172,8 @@ def _trained(cohort: Cohort, jobs: Sequence[_Job]) -> list[Arrays]:
 
 
 def _together(cohort: Cohort, jobs: Sequence[_Job]) -> list[pd.DataFrame]:
-    trained = _trained(cohort, jobs)
-    return [_predicted(job, arrays, cohort) for job, arrays in zip(jobs, trained, strict=True)]
+    models = _trained(cohort, jobs)
+    return [_predicted(job, arrays, cohort) for job, arrays in zip(jobs, models, strict=True)]
 
 
 def _predicted(job: _Job, arrays: Arrays, cohort: Cohort) -> pd.DataFrame:

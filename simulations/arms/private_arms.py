@@ -127,8 +127,8 @@ def compare_private_arms(
     jobs = [(split(cohort, count, seed) == fold,) for seed, fold in keys]
     shared = (scenario, cohort, arms, clip)
     scores = [
-        scored.assign(seed=keys[place][0], fold=keys[place][1])
-        for place, scored in over_cores(_one_fold, jobs, shared=shared, workers=workers)
+        fold_scores.assign(seed=keys[place][0], fold=keys[place][1])
+        for place, fold_scores in over_cores(_one_fold, jobs, shared=shared, workers=workers)
     ]
     cells = pd.concat(scores).sort_values(["seed", "fold"], kind="stable")
     return PrivacyComparison(cells.reset_index(drop=True), count)

@@ -55,12 +55,12 @@ def simulate_study(
         study = with_identities(study, folder / "sites")
     agents = memory_agents(study, cohort.by_hospital(), folder / "sites")
     result = run_in_process(study, agents, folder / "run", output=output)
-    trained = []
+    extra = []
     if baselines:
         train, held_out = _split(study, cohort, folder / "sites")
         work = folder / "baselines"
-        trained = train_baselines(study, result.arrays, train, held_out, work, output=output)
-    _, twin = build_report(make_content(result, trained, cohort.notes), folder)
+        extra = train_baselines(study, result.arrays, train, held_out, work, output=output)
+    _, twin = build_report(make_content(result, extra, cohort.notes), folder)
     return read_report(twin)
 
 

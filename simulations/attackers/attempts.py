@@ -96,8 +96,8 @@ class AuditWatch:
         """Return how a reader finds a line of this kind; empty if there is none."""
 
         def holds(record: AuditRecord) -> bool:
-            told = {"site": record.site, **record.facts}
-            same = all(facts[name] in str(told.get(name)) for name in facts)
+            record_facts = {"site": record.site, **record.facts}
+            same = all(facts[name] in str(record_facts.get(name)) for name in facts)
             return record.event == event and record.code == code and same
 
         records = self.added(holds)

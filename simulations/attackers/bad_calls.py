@@ -55,10 +55,10 @@ def replays(stage: Stage, tap: TlsTap, site_id: str) -> Iterator[Attempt]:
     }
     for what, (request, status, code) in tries.items():
         watch = AuditWatch.of_coordinator(folder)
-        got, _ = send_raw(port, folder.ca_cert, request, source=ELSEWHERE)
+        answer, _ = send_raw(port, folder.ca_cert, request, source=ELSEWHERE)
         path = request.split(b" ", 2)[1].decode()
         where = watch.where("caller_refused", str(code), path=path, site=site_id)
-        yield Attempt(what, f"HTTP {status}", {f"HTTP {got}"}, where, NO_HOSPITAL)
+        yield Attempt(what, f"HTTP {status}", {f"HTTP {answer}"}, where, NO_HOSPITAL)
 
 
 def _signed(key: ec.EllipticCurvePrivateKey, request: bytes) -> bytes:
@@ -98,9 +98,9 @@ def interfaces(stage: Stage) -> Iterator[Attempt]:
     for address in _outer_addresses()[:1]:
         with socket.socket() as outside:
             is_refused = outside.connect_ex((address, port)) != 0
-        seen = {"refused" if is_refused else "open"}
+        outcome = {"refused" if is_refused else "open"}
         where = "bound to loopback" if is_refused else ""
-        yield Attempt("the port from another address", "refused", seen, where, NO_HOSPITAL)
+        yield Attempt("the port from another address", "refused", outcome, where, NO_HOSPITAL)
     if NGINX is not None:
         yield _through_proxy(folder)
 

@@ -47,9 +47,9 @@ def strangers(stage: Stage) -> Iterator[Attempt]:
     yield Attempt("unregistered key", UNKNOWN_KEY, codes, where, own if codes else "")
     yield from _revoked(stage, kit, listen)
     watch = AuditWatch.of_coordinator(folder)
-    deceived = Outsider.make(stage.root / "deceived", kit, listen)
-    deceived.connection.ca_cert.write_bytes(make_authority("local").certificate_pem())
-    yield _distrusts("wrong CA", deceived, watch, "unknown_ca", "CERTIFICATE_VERIFY_FAILED")
+    victim = Outsider.make(stage.root / "deceived", kit, listen)
+    victim.connection.ca_cert.write_bytes(make_authority("local").certificate_pem())
+    yield _distrusts("wrong CA", victim, watch, "unknown_ca", "CERTIFICATE_VERIFY_FAILED")
 
 
 def _revoked(stage: Stage, kit: SiteConnection, listen: str) -> Iterator[Attempt]:

@@ -80,10 +80,10 @@ def crash_trials(folder: Path, cuts: int, *, seed: int, rounds: int = 4) -> Cras
         home.mkdir()
         touched_rounds: set[int] = set()
         digests: dict[int, str] = {}
-        done = False
-        while not done and count.cuts < cuts:
+        is_done = False
+        while not is_done and count.cuts < cuts:
             try:
-                lines, killed = survive(
+                lines, was_killed = survive(
                     _site(home, rounds),
                     at_call=dice.randint(1, 45),
                     dice=random.Random(dice.random()),
@@ -92,8 +92,8 @@ def crash_trials(folder: Path, cuts: int, *, seed: int, rounds: int = 4) -> Cras
                 count.refusals += 1
                 count.told.append(str(error))
                 break
-            count.cuts += killed
-            done = not killed
+            count.cuts += was_killed
+            is_done = not was_killed
             _note(lines, touched_rounds, digests, count)
             _compare(home, rounds, touched_rounds, digests, count)
         count.studies += 1

@@ -134,8 +134,8 @@ class Cohort:
 
     def _records(self, study: Study) -> list[dict[str, float | None]]:
         """Return the clinical columns that the study's subgroups read, one record per patient."""
-        wanted = {group.variable for group in study.subgroups.values()}
-        columns = [name for name in self.clinical.columns if name in wanted]
+        variables = {group.variable for group in study.subgroups.values()}
+        columns = [name for name in self.clinical.columns if name in variables]
         values = self.clinical[columns].to_numpy(dtype=np.float64)
         return [dict(zip(columns, row, strict=True)) for row in values.tolist()]
 
@@ -193,9 +193,9 @@ def group_small_hospitals(
             return ""
         return "rest" if rest == "pool" else f"region_{regions.get(name, 'other')}"
 
-    placed = np.array([place(name) for name in hospital], dtype=np.str_)
+    groups = np.array([place(name) for name in hospital], dtype=np.str_)
     if rest == "region":  # a region that is itself too small joins the others
-        again, sizes = np.unique(placed, return_counts=True)
+        again, sizes = np.unique(groups, return_counts=True)
         tiny = {name for name, size in zip(again, sizes, strict=True) if size < minimum}
-        placed = np.array(["region_other" if name in tiny else name for name in placed])
-    return placed
+        groups = np.array(["region_other" if name in tiny else name for name in groups])
+    return groups

@@ -56,8 +56,8 @@ class CohortColumns(Contract):
         if not isinstance(data, Mapping) or not isinstance(data.get("features"), Mapping):
             return data
         features = {
-            name: {"modality": name, "columns": given} if isinstance(given, list) else given
-            for name, given in data["features"].items()
+            name: {"modality": name, "columns": entry} if isinstance(entry, list) else entry
+            for name, entry in data["features"].items()
         }
         return {**data, "features": features}
 
@@ -70,8 +70,8 @@ class CohortColumns(Contract):
     def matching(self, patterns: Iterable[str], present: Iterable[str]) -> list[str]:
         """Return which columns are named or matched, in table order; never one with a role."""
         free = [name for name in present if name not in self.roles]
-        wanted = set(patterns)
-        patterns = wanted - set(free)
+        exact = set(patterns)
+        patterns = exact - set(free)
         return [
-            name for name in free if name in wanted or any(fnmatchcase(name, p) for p in patterns)
+            name for name in free if name in exact or any(fnmatchcase(name, p) for p in patterns)
         ]

@@ -102,9 +102,9 @@ class _TableReader:
         features: dict[str, Bags] = {}
         specs: dict[str, FeatureSpec] = {}
         empty = 0
-        for key, given in self._columns.features.items():
-            specs[key], features[key], filled = self._features(given)
-            empty += filled
+        for key, feature_columns in self._columns.features.items():
+            specs[key], features[key], n_filled = self._features(feature_columns)
+            empty += n_filled
         if empty:
             notes = [*notes, f"{empty} empty feature cells count as the public centre."]
         cohort = Cohort(
@@ -137,30 +137,30 @@ class _TableReader:
         return pd.DataFrame(rows, columns=pd.Index(raw.columns), dtype=object)
 
     def _check_columns(self) -> None:
-        given = self._columns
-        for name in (*given.roles, *given.clinical):
+        columns = self._columns
+        for name in (*columns.roles, *columns.clinical):
             if name not in self._frame:
                 self._absent(name)
-        for pattern in (p for features in given.features.values() for p in features.columns):
-            if pattern in given.roles:
+        for pattern in (p for features in columns.features.values() for p in features.columns):
+            if pattern in columns.roles:
                 what = "an identifier or outcome cannot be a feature"
                 self._problem(None, pattern, pattern, what, "take it off the feature columns")
-            elif not given.matching([pattern], self._frame.columns):
+            elif not columns.matching([pattern], self._frame.columns):
                 self._absent(pattern)
-        if (given.time is None) != (given.event is None):
+        if (columns.time is None) != (columns.event is None):
             cure = "name both `time` and `event`, or neither"
             self._problem(None, "time", "", "survival needs a time and an event", cure)
-        elif given.response is None and given.time is None:
+        elif columns.response is None and columns.time is None:
             cure = "name the column of `response`, or those of `time` and `event`"
             self._problem(None, "response", "", "no outcome is named", cure)
         if not self._rows:
             cure = "add one row per patient"
-            self._problem(None, given.patient, "", "the table has no patient", cure)
+            self._problem(None, columns.patient, "", "the table has no patient", cure)
 
     def _absent(self, name: str) -> None:
         close = difflib.get_close_matches(name, self._frame.columns, n=1)
-        shown = ", ".join(self._frame.columns[:10])
-        cure = f"did you mean '{close[0]}'?" if close else f"choose among: {shown}"
+        names = ", ".join(self._frame.columns[:10])
+        cure = f"did you mean '{close[0]}'?" if close else f"choose among: {names}"
         self._problem(None, name, name, "the table has no such column", cure)
 
     def _patients(self) -> list[dict[str, object]]:
@@ -199,19 +199,19 @@ class _TableReader:
                 self._problem(place, column, name, what, cure)
         return np.array(names, dtype=np.str_)
 
-    def _features(self, given: TableFeatures) -> tuple[FeatureSpec, Bags, int]:
+    def _features(self, entry: TableFeatures) -> tuple[FeatureSpec, Bags, int]:
         """Return a feature set, its vectors, and how many empty cells were filled."""
-        names = self._columns.matching(given.columns, self._frame.columns)
+        names = self._columns.matching(entry.columns, self._frame.columns)
         rows = np.full((len(self._rows), max(len(names), 1)), np.nan)
         for place, name in enumerate(names):
             rows[:, place] = self._numbers(name)
         spec = FeatureSpec(
-            modality=given.modality, dim=rows.shape[1], scaling=given.scaling, names=names or None
+            modality=entry.modality, dim=rows.shape[1], scaling=entry.scaling, names=names or None
         )
         empty, absent = np.isnan(rows), np.isnan(rows).all(axis=1)
-        centre = np.resize(np.asarray(given.scaling.center, dtype=np.float64), rows.shape[1])
-        filled = np.where(empty, centre, rows).astype(np.float32)
-        bags = [None if lacks else row[None] for lacks, row in zip(absent, filled, strict=True)]
+        centre = np.resize(np.asarray(entry.scaling.center, dtype=np.float64), rows.shape[1])
+        complete = np.where(empty, centre, rows).astype(np.float32)
+        bags = [None if lacks else row[None] for lacks, row in zip(absent, complete, strict=True)]
         return spec, bags, int(empty[~absent].sum())
 
     def _cells(self, column: str) -> pd.Series[Any]:
@@ -239,7 +239,7 @@ class _TableReader:
     def _clinical(self) -> pd.DataFrame:
         """Return the clinical columns; words and numbers in one column are a problem."""
         features = [f for f in self._columns.features.values() if f.modality == "clinical"]
-        patterns = self._columns.clinical or [p for given in features for p in given.columns]
+        patterns = self._columns.clinical or [p for entry in features for p in entry.columns]
         table = pd.DataFrame(index=range(len(self._rows)))
         for name in self._columns.matching(patterns, self._frame.columns):
             table[name] = self._cells(name)
@@ -249,13 +249,13 @@ class _TableReader:
         return table
 
     def _check_hospitals(self, cohort: Cohort) -> None:
-        labelled = np.isfinite(cohort.response) | np.isfinite(cohort.time_months)
-        featured = np.zeros(len(cohort), dtype=bool)
+        has_outcome = np.isfinite(cohort.response) | np.isfinite(cohort.time_months)
+        has_feature = np.zeros(len(cohort), dtype=bool)
         for bags in cohort.features.values():
-            featured |= np.array([bag is not None for bag in bags], dtype=bool)
+            has_feature |= np.array([bag is not None for bag in bags], dtype=bool)
         for name, count in cohort.hospitals.items():
             here = np.flatnonzero(cohort.hospital == name)
-            if name and not (labelled & featured)[here].any():
+            if name and not (has_outcome & has_feature)[here].any():
                 what = f"none of its {count} patients has both an outcome and a feature"
                 place = int(here[0])
                 self._problem(place, self._columns.hospital, name, what, "leave the hospital out")

@@ -60,16 +60,16 @@ def published_test_set(data: Path) -> dict[str, bool]:
     return {str(pid): fold == "test" for pid, fold in split["fold"].items()}
 
 
-def _floor_columns(joined: pd.DataFrame) -> pd.DataFrame:
+def _floor_columns(table: pd.DataFrame) -> pd.DataFrame:
     """Return age and stage (I-IV from the one-hot columns; the dropped level counts as I)."""
-    stage = pd.Series(1.0, index=joined.index)
-    for column in joined.columns:
+    stage = pd.Series(1.0, index=table.index)
+    for column in table.columns:
         if not column.startswith("ajcc_pathologic_stage_Stage "):
             continue
         roman = column.rsplit(" ", 1)[1].rstrip("ABC")
         level = {"I": 1.0, "II": 2.0, "III": 3.0, "IV": 4.0}.get(roman, np.nan)
-        stage[joined[column] == 1] = level
-    return pd.DataFrame({"age_decades": joined["age_at_index"] / 10.0, "stage": stage})
+        stage[table[column] == 1] = level
+    return pd.DataFrame({"age_decades": table["age_at_index"] / 10.0, "stage": stage})
 
 
 def read_published(data: Path) -> tuple[pd.DataFrame, pd.DataFrame]:

@@ -42,8 +42,8 @@ def whole_hospital(cohort: Cohort, count: int, seed: int) -> IntArray:
     """
     generator = np.random.default_rng(seed)
     names, sizes = np.unique(cohort.hospital, return_counts=True)
-    shuffled = generator.permutation(len(names))
-    order = shuffled[np.argsort(-sizes[shuffled], kind="stable")]
+    permutation = generator.permutation(len(names))
+    order = permutation[np.argsort(-sizes[permutation], kind="stable")]
     load = np.zeros(count)
     fold_of: dict[str, int] = {}
     for index in order:

@@ -151,13 +151,13 @@ def _trunk_scores(folder: Path, cohort: str, genomics: pd.DataFrame) -> dict[str
 def _trunk(folder: Path, source: Source, others: tuple[str, ...]) -> PublicTrunk:
     cohorts = {}
     for other in others:
-        patients = seen = genomics_table(folder, other)
+        patients = own = genomics_table(folder, other)
         if source == "slide":
             slides = slide_table(folder, other)
             patients = patients[patients.index.isin(slides.index)]
-            seen = slides.loc[patients.index]
+            own = slides.loc[patients.index]
         cohorts[other] = PublicPatients(
-            inputs=_trunk_inputs(folder, source, others, seen),
+            inputs=_trunk_inputs(folder, source, others, own),
             time_months=patients["survival_months"].to_numpy(dtype=np.float64),
             event=1.0 - patients["censorship"].to_numpy(dtype=np.float64),
             response=response_labels(folder, patients.index),

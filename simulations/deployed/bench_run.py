@@ -181,7 +181,7 @@ def log_ends(folder: Path) -> Iterator[str]:
 
 def bytes_a_round(proxies: Sequence[TcpProxy], rounds: int) -> float:
     """Close counting lines and return the bytes of one site in a round, both ways."""
-    moved = sum(proxy.up_bytes + proxy.down_bytes for proxy in proxies)
+    total = sum(proxy.up_bytes + proxy.down_bytes for proxy in proxies)
     for proxy in proxies:
         proxy.close()
-    return moved / len(proxies) / rounds
+    return total / len(proxies) / rounds

@@ -71,5 +71,5 @@ def _hospital(site_id: str, home: Path, port: int, bundle: bytes) -> list[Child]
     socket = policy.state.parent / "agent.sock"
     agent = [sys.executable, "-m", "simulations.deployed.payload_agent", "--site", site_id]
     agent += ["--identity", str(policy.identity_key), "--socket", str(socket)]
-    relayed, _ = list_site_processes(home, socket=socket, agent=False)
-    return [Child("agent", agent, home / "agent.log"), *relayed]
+    children, _ = list_site_processes(home, socket=socket, agent=False)
+    return [Child("agent", agent, home / "agent.log"), *children]

@@ -75,9 +75,9 @@ def main() -> None:
     parser.add_argument("--site", required=True)
     parser.add_argument("--identity", type=Path, required=True)
     parser.add_argument("--socket", type=Path, required=True)
-    given = parser.parse_args()
-    agent: Any = PayloadAgent(given.site, given.identity)  # what is not asked has no answer
-    serve(agent, given.socket)
+    options = parser.parse_args()
+    agent: Any = PayloadAgent(options.site, options.identity)  # what is not asked has no answer
+    serve(agent, options.socket)
 
 
 if __name__ == "__main__":

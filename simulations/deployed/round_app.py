@@ -51,10 +51,10 @@ def one_round(link: GridLink, sites: list[str], number: int, parameters: int) ->
         )
         for start in range(0, parameters, PER_ARRAY)
     }
-    started = time.monotonic()
-    asked = TrainRequest(run_id="bench", round=number, model_digest=arrays_digest(arrays))
-    asked = asked.model_copy(update={"arrays": arrays})
-    uploads = link.exchange("train", dict.fromkeys(sites, asked), deadline_s=DEADLINE_S)
+    start_time = time.monotonic()
+    request = TrainRequest(run_id="bench", round=number, model_digest=arrays_digest(arrays))
+    request = request.model_copy(update={"arrays": arrays})
+    uploads = link.exchange("train", dict.fromkeys(sites, request), deadline_s=DEADLINE_S)
     if any(not getattr(reply, "arrays", None) for reply in uploads.values()) or set(uploads) != set(
         sites
     ):
@@ -63,4 +63,4 @@ def one_round(link: GridLink, sites: list[str], number: int, parameters: int) ->
     unmask = UnmaskRequest(run_id="bench", session=1, round=number, survivors=sites)
     unmask = unmask.model_copy(update={"arrays": {"sealed_shares": shares}})
     link.exchange("unmask", dict.fromkeys(sites, unmask), deadline_s=DEADLINE_S)
-    return time.monotonic() - started
+    return time.monotonic() - start_time

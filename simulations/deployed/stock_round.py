@@ -119,7 +119,7 @@ def _flwr(home: Mapping[str, str], *arguments: str) -> str:
     Raises:
         RunError: It failed.
     """
-    done = subprocess.run(
+    process = subprocess.run(
         [_program("flwr"), *arguments],
         env={**os.environ, **home},
         capture_output=True,
@@ -127,9 +127,9 @@ def _flwr(home: Mapping[str, str], *arguments: str) -> str:
         timeout=120,
         check=False,
     )
-    if done.returncode != 0:
-        raise RunError(f"`flwr {' '.join(arguments)}` failed", why=done.stdout + done.stderr)
-    return done.stdout
+    if process.returncode != 0:
+        raise RunError(f"`flwr {' '.join(arguments)}` failed", why=process.stdout + process.stderr)
+    return process.stdout
 
 
 def _program(name: str) -> str:

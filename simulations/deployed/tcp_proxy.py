@@ -77,8 +77,8 @@ class TcpProxy:
 
     def _drop_all(self) -> None:
         with self._lock:
-            dropped, self._open = self._open, set()
-        for end in dropped:
+            connections, self._open = self._open, set()
+        for end in connections:
             with suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
             end.close()
@@ -123,9 +123,9 @@ class TcpProxy:
 
     def _pause(self, size: int) -> float:
         packets = -(-size // PACKET)
-        kept = (1 - self.line.loss) ** packets
-        lost = RETRANSMIT_S if self._random.random() > kept else 0.0
-        return self.line.delay_s + lost
+        chance = (1 - self.line.loss) ** packets
+        delay = RETRANSMIT_S if self._random.random() > chance else 0.0
+        return self.line.delay_s + delay
 
     def _deliver(
         self,

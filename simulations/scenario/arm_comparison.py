@@ -76,7 +76,7 @@ class ArmComparison:
         """Draw the means of the arms, best on top, with one standard deviation of a fold."""
         rows = self.rows(metric, scenario)
         reference_of = {r.scenario.name: r.scenario.reference for r in self.results}
-        shown = [
+        estimates = [
             ForestRow(
                 str(row["arm"]),
                 _spread(row["mean"], row["sd"]),
@@ -89,7 +89,7 @@ class ArmComparison:
         middle = arm_metric.metric.no_skill
         limits = min(middle, ends.min()) - 0.02, max(middle, ends.max()) + 0.02
         scale = ForestScale(middle, AXIS, limits)
-        return plot_forest(shown, title=arm_metric.title, scale=scale, ax=ax)
+        return plot_forest(estimates, title=arm_metric.title, scale=scale, ax=ax)
 
     def plot_ranks(self, metric: str = "c_index", *, ax: Axes | None = None) -> Axes:
         """Draw the mean ranks of the arms; bars join arms that do not differ at 5 %.

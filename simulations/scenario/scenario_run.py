@@ -171,9 +171,9 @@ def _run_cell(
     scenario: Scenario, cohort: Cohort, fold_of: IntArray, cell: Cell, work: Path
 ) -> pd.DataFrame:
     """Return one row per test patient with the arm's predictions; `fold_of` is (n,)."""
-    recorded = as_recorded(cohort, cell.arm.circumstances, cell.seed)
-    train = recorded.take(np.flatnonzero(fold_of != cell.fold))
-    test = recorded.take(np.flatnonzero(fold_of == cell.fold))
+    patients = as_recorded(cohort, cell.arm.circumstances, cell.seed)
+    train = patients.take(np.flatnonzero(fold_of != cell.fold))
+    test = patients.take(np.flatnonzero(fold_of == cell.fold))
     risk, prob = _predict(scenario, train, test, cell, work)
     return test.outcomes.assign(
         arm=cell.arm.name, seed=cell.seed, fold=cell.fold, risk=risk, response_prob=prob
@@ -191,17 +191,17 @@ def _predict(
     if cell.arm.kind == "pooled":
         return _train(scenario, cell, {"pooled": together}, work).scores(test)
     if cell.arm.kind == "federated":
-        trained = _train(scenario, cell, groups, work)
-        if not trained.own:
-            return trained.scores(test)
-        return _by_hospital(test, lambda site, own: trained.scores(own, site))
+        predictor = _train(scenario, cell, groups, work)
+        if not predictor.own:
+            return predictor.scores(test)
+        return _by_hospital(test, lambda site, own: predictor.scores(own, site))
 
     def separately(site: str, own: Cohort) -> tuple[FloatArray, FloatArray]:
         alone = cell.arm.kind == "local_only"
-        chosen = {s: group for s, group in groups.items() if (s == site) == alone}
-        if not chosen:  # a hospital that was held out whole has no model of its own
+        selection = {s: group for s, group in groups.items() if (s == site) == alone}
+        if not selection:  # a hospital that was held out whole has no model of its own
             return np.full(len(own), np.nan), np.full(len(own), np.nan)
-        return _train(scenario, cell, chosen, work / site).scores(own)
+        return _train(scenario, cell, selection, work / site).scores(own)
 
     return _by_hospital(test, separately)
 
