@@ -49,7 +49,7 @@ FOLLOWED = Metric(
     "patients followed for {} months",
     "survival",
     Scale("none", unit="patients"),
-    lambda view, months: Estimate(view.sets.at_risk(months)),
+    lambda view, months: Estimate(view.table[:, view.grid.edge_of(months) :].sum()),
     horizons=True,
 )
 
