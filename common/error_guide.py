@@ -145,6 +145,11 @@ GUIDES: dict[ErrorCode, Guide] = {
         "The secure sum was refused: keys, survivor lists or shares do not agree.",
         "Read the site's log; the round is void and is tried again.",
     ),
+    ErrorCode.FALSE_SHARES: Guide(
+        "A hospital's part of a secure sum contradicts itself: shares that nobody can open, or "
+        "masks other than those it committed to. The study goes on without it.",
+        "Ask the hospital whether its machine was tampered with; compare code and roster.",
+    ),
     ErrorCode.JOIN_REQUEST: Guide(
         "A request to join was refused: altered, not signed by its own keys, or its name or "
         "keys are taken.",

@@ -58,6 +58,7 @@ class ErrorCode(StrEnum):
     UNPROVEN = "TB508"
     AGENT_AWAY = "TB509"
     SECURE_SUM = "TB510"
+    FALSE_SHARES = "TB511"
     JOIN_REQUEST = "TB520"
     ROSTER = "TB521"
     CERTIFICATE = "TB522"

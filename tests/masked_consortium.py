@@ -4,6 +4,9 @@ from tiny_consortium import InMemory, tiny_datasets, tiny_policy, tiny_study
 
 from client.agent.site_agent import SiteAgent
 from common.commands.cli_output import Output
+from common.ledger.ledger import Ledger, LedgerBudgets
+from common.ledger.ledger_file import read_ledger
+from common.ledger.recompose import recompose
 from simulations.engines.consortium_run import run_in_process
 from simulations.engines.memory_sites import with_identities
 
@@ -50,3 +53,14 @@ class Flaky:
 
 def run(study, agents, folder):
     return run_in_process(study, agents, folder / "run", output=Output(json_mode=True))
+
+
+def spends(study, site_id, folder):
+    policy = tiny_policy(study, site_id, folder / "sites")
+    ledger = Ledger(policy.ledger, policy.site_id, LedgerBudgets.from_policy(policy))
+    rounds = [r.entry.round for r in ledger.reservations() if r.entry.partition == "train"]
+    assert ledger.epsilon(study.digest(), "train", 1e-5) <= 8.0
+    accounts = recompose(read_ledger(policy.ledger), 1e-5, where=policy.site_id)
+    assert bool(accounts) == bool(rounds)
+    assert all(account.agree for account in accounts)
+    return sorted(rounds)

@@ -70,7 +70,7 @@ class UnmaskRequest(WireMessage):
 
 
 class UnmaskReply(WireMessage):
-    """A locked answer; see `list_lock`.
+    """A locked answer, see `list_lock`; or who sent this site shares that cannot be opened.
 
     `arrays`: `sealed` (L,), `covered` (N, 33), `tokens` (N, 33), all uint8, rows in the order
     of participants.
@@ -81,3 +81,4 @@ class UnmaskReply(WireMessage):
     session: int
     round: int
     list_digest: Hex64
+    unreadable: list[Identifier] = Field(default_factory=list)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import combinations
 from typing import TypeGuard
 
 import numpy as np
@@ -21,6 +22,18 @@ from common.secure_sum.site_rounds import list_digest
 from common.wire import Arrays
 
 Shares = npt.NDArray[np.uint8]
+
+
+class FalseSharesError(Exception):
+    """Sites whose part of a sum contradicts itself; the sum is to be repeated without them.
+
+    Attributes:
+        sites: Their names, sorted.
+    """
+
+    def __init__(self, sites: list[str]) -> None:
+        super().__init__(", ".join(sites))
+        self.sites = sites
 
 
 @dataclass(frozen=True)
@@ -150,14 +163,17 @@ class SecureSumServer:
             replies: Of the survivors that answered; `threshold` are enough.
 
         Raises:
+            FalseSharesError: Survivors sent shares that cannot be opened, or that contradict
+                what they committed to; they are named.
             RunError: Too few answers: the round is void.
-            ProtocolError: The answers contradict what was committed to.
+            ProtocolError: The answers contradict each other, and nobody can be named.
         """
         current, participants = self._current(), self._agreed()
         if current.survivors is None:
             raise refused("the uploads are still open")
         survivors = current.survivors
         missing = [name for name in participants.site_ids if name not in survivors]
+        self._accuse(replies, survivors)
         answers = self._answers(replies, survivors)
         threshold = participants.collusion.threshold
         if len(answers) < threshold:
@@ -169,6 +185,16 @@ class SecureSumServer:
         current.total = np.zeros(0, dtype=words.dtype)
         silent = [name for name in survivors if name not in answers]
         return OpenedSum(to_signed(words), list(survivors), missing, silent)
+
+    def _accuse(self, replies: Sequence[UnmaskReply], survivors: Sequence[str]) -> None:
+        """Name senders whose shares more sites than may collude could not open."""
+        accusers = {
+            name: {r.site_id for r in replies if name in r.unreadable} - {name}
+            for name in survivors
+        }
+        named = sorted(n for n, by in accusers.items() if len(by) > self.context.colluders)
+        if 0 < len(named) <= self.context.colluders:
+            raise FalseSharesError(named)
 
     def _answers(
         self, replies: Sequence[UnmaskReply], survivors: Sequence[str]
@@ -198,23 +224,35 @@ class SecureSumServer:
         survivors = current.survivors or []
         digest = list_digest(self._agreed().digest, current.about, survivors)
         pairs = [(sender, peer) for sender in survivors for peer in (sender, *missing)]
-        for helpers in _groups(list(answers), self._agreed().collusion.threshold):
+        collusion = self._agreed().collusion
+        contradicted: list[set[str]] = []
+        for helpers in _groups(list(answers), collusion.threshold, self.context.colluders):
             numbers = [self._agreed().number(name) for name in helpers]
             weights = shares.weights_at_zero(numbers)
             weight_of = dict(zip(helpers, weights, strict=True))
             rows = [unlock(name, answers, weight_of, digest) for name in helpers]
             seeds = _combine(pairs, rows, weights)
-            if seeds is not None and self._as_committed(current, seeds):
+            if seeds is None:
+                continue
+            contradicted.append(self._contradicted(current, seeds))
+            if not contradicted[-1]:
                 return seeds
+        # Among so many answers one group is honest throughout: whom it contradicts, lied.
+        honest_group = len(answers) - self.context.colluders >= collusion.threshold
+        named = set.intersection(*contradicted) if contradicted and honest_group else set()
+        if 0 < len(named) <= self.context.colluders:
+            raise FalseSharesError(sorted(named))
         raise refused("the survivors' shares contradict what was committed to")
 
-    def _as_committed(self, current: _Round, seeds: Mapping[tuple[str, str], bytes]) -> bool:
+    def _contradicted(self, current: _Round, seeds: Mapping[tuple[str, str], bytes]) -> set[str]:
+        """Return the senders with a seed that is not the one they committed to."""
         participants = self._agreed()
-        return all(
-            commitment(participants, sender, peer, current.about, seed)
-            == current.committed[sender][participants.number(peer) - 1].tobytes()
+        return {
+            sender
             for (sender, peer), seed in seeds.items()
-        )
+            if commitment(participants, sender, peer, current.about, seed)
+            != current.committed[sender][participants.number(peer) - 1].tobytes()
+        }
 
     def _agreed(self) -> Participants:
         if self._participants is None:
@@ -236,10 +274,11 @@ def _by_name(names: Sequence[str], table: Shares) -> dict[str, bytes]:
     return {name: row.tobytes() for name, row in zip(names, table, strict=True)}
 
 
-def _groups(names: list[str], threshold: int) -> list[list[str]]:
-    """Return groups of helpers to try: all, then all but one, so that one liar is survived."""
-    without = [[n for n in names if n != left_out] for left_out in names]
-    return [names, *(group for group in without if len(group) >= threshold)]
+def _groups(names: list[str], threshold: int, colluders: int) -> Iterator[list[str]]:
+    """Yield groups of helpers to try: all, then all but one, up to all but `colluders`."""
+    for left_out in range(min(colluders, len(names) - threshold) + 1):
+        for without in combinations(names, left_out):
+            yield [name for name in names if name not in without]
 
 
 def _combine(

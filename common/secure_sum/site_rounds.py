@@ -19,6 +19,7 @@ import numpy.typing as npt
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from common.contract import canonical_json, sha256_hex
+from common.errors import ProtocolError
 from common.secure_sum.keys import (
     KeyAdvert,
     SumContext,
@@ -161,6 +162,8 @@ class SecureSumSite:
     def unmask(self, request: UnmaskRequest) -> UnmaskReply:
         """Return the locked answer about one list of survivors.
 
+        If a survivor's shares cannot be opened, the answer is its name instead.
+
         Raises:
             ProtocolError: The round is not the one this site masked, the list is too short,
                 names a stranger or not this site, or another list was answered.
@@ -176,10 +179,19 @@ class SecureSumSite:
         if rows is None or rows.dtype != np.uint8 or rows.shape[:1] != (len(survivors),):
             raise refused("the survivors' shares are missing")
         missing = [name for name in names if name not in survivors]
-        answer = b""
-        for sender, row in zip(survivors, rows, strict=True):
-            shares = open_shares(keys, about, sender, row)
-            answer += b"".join(shares[name] for name in (sender, *missing))
+        reply = UnmaskReply(
+            site_id=self.site_id,
+            run_id=self.context.run_id,
+            session=self.context.session,
+            round=request.round,
+            list_digest=digest,
+        )
+        opened, unreadable = self._open_rows(about, survivors, rows)
+        if unreadable:  # nothing is given away; enough accusers put the sender out of the run
+            return reply.model_copy(update={"unreadable": unreadable})
+        answer = b"".join(
+            shares[name] for sender, shares in opened.items() for name in (sender, *missing)
+        )
         self._change(answered=digest)
         lock_box = lock(
             answer,
@@ -188,19 +200,24 @@ class SecureSumSite:
             keys.participants.collusion.threshold,
             digest,
         )
-        reply = UnmaskReply(
-            site_id=self.site_id,
-            run_id=self.context.run_id,
-            session=self.context.session,
-            round=request.round,
-            list_digest=digest,
-        )
         arrays = {
             "sealed": np.frombuffer(lock_box.sealed, dtype=np.uint8),
             "covered": _rows(lock_box.covered[name] for name in names),
             "tokens": _rows(lock_box.tokens[name] for name in names),
         }
         return reply.model_copy(update={"arrays": arrays})
+
+    def _open_rows(
+        self, about: str, survivors: Sequence[str], rows: npt.NDArray[np.uint8]
+    ) -> tuple[dict[str, dict[str, bytes]], list[str]]:
+        """Return the shares of every survivor, and the names of those whose shares do not open."""
+        opened, unreadable = {}, []
+        for sender, row in zip(survivors, rows, strict=True):
+            try:
+                opened[sender] = open_shares(self._agreed(), about, sender, row)
+            except ProtocolError:
+                unreadable.append(sender)
+        return opened, unreadable
 
     def close(self) -> None:
         """Forget all secrets; after the last round of the run."""

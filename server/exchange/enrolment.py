@@ -25,6 +25,7 @@ FINAL_REFUSALS = frozenset(
         ErrorCode.DATA,
         ErrorCode.ROSTER,
         ErrorCode.REVOKED,
+        ErrorCode.FALSE_SHARES,
     }
 )
 """Refusals that only a person can lift; such a site is not asked again in this session."""
@@ -48,11 +49,23 @@ REASONS: dict[str, str] = {
     ErrorCode.FEATURE_FINGERPRINT: "its features were made by another extractor",
     ErrorCode.ROSTER: "its roster differs, or the study names hospitals that its roster does not",
     ErrorCode.REVOKED: "it was revoked",
+    ErrorCode.FALSE_SHARES: "its part of a secure sum contradicted itself",
     ErrorCode.UNPROVEN: "a node without the registered key claims to be it",
     ErrorCode.BUNDLE: "its site gate refuses the bundle of this server",
     ErrorCode.AGENT_AWAY: "its node is online, but its site agent is not",
     ErrorCode.DISK_FULL: "its disk is full",
 }
+
+
+def expel(session: RunSession, site_ids: Iterable[str]) -> None:
+    """Put sites whose part of a secure sum contradicted itself out of the run, and name them."""
+    code = str(ErrorCode.FALSE_SHARES)
+    for site_id in site_ids:
+        session.record(session.state.with_site(site_id, enrolled=False, refusal_code=code))
+        session.journal.write("site_expelled", round=session.state.round, site=site_id, code=code)
+        session.output.say(
+            f"site {site_id} sent false shares of its masks: the study goes on without it"
+        )
 
 
 def enrol_all(session: RunSession) -> None:
@@ -68,8 +81,8 @@ def enrol_all(session: RunSession) -> None:
             f"accepted by name only, because the roster holds no key for: {', '.join(by_name)}"
         )
     drop_revoked(session)
-    quorum, revoked = session.study.quorum, session.state.revoked
-    site_ids = [site_id for site_id in roster if site_id not in revoked]
+    quorum, out = session.study.quorum, session.state.revoked | session.state.expelled
+    site_ids = [site_id for site_id in roster if site_id not in out]
     _handshake(session, site_ids, quorum.round_timeout_s, needed=quorum.min_sites)
     for site_id in roster:
         site = session.state.sites[site_id]

@@ -16,10 +16,10 @@ from common.protocol.protocol import EvaluateRequest, TrainRequest
 from common.protocol.question import question_digest
 from common.secure_sum.ledger_mark import LedgerMark
 from common.secure_sum.messages import UnmaskReply
-from common.secure_sum.server_rounds import OpenedSum, SecureSumServer
+from common.secure_sum.server_rounds import FalseSharesError, OpenedSum, SecureSumServer
 from common.study.private_round import collusion_of, roster_of
 from server.aggregate.contribution import FEDERATION, Contribution
-from server.exchange.enrolment import enrol_returned
+from server.exchange.enrolment import enrol_returned, expel
 from server.exchange.exchange import MAX_ATTEMPTS, Collected, Request, ask, in_words, send, title
 from server.exchange.key_agreement import ClosedUploads, SecureState, agree, confirm, restore
 from server.exchange.validate_reply import Expected
@@ -79,7 +79,9 @@ class MaskedReplies:
         key_holders = {advert.site_id for advert in self._state.adverts}
         run = self._session.state
         if self._server is None or (
-            self._rekey or run.revoked & key_holders or not set(run.enrolled) <= key_holders
+            self._rekey
+            or (run.revoked | run.expelled) & key_holders
+            or not set(run.enrolled) <= key_holders
         ):
             self._server, state = agree(self._session, self._state)
             self._store(state)
@@ -176,6 +178,10 @@ class MaskedReplies:
             self._rekey = self._rekey or ErrorCode.SECURE_SUM in refusals
             try:
                 return server.open(list(answers.values()))
+            except FalseSharesError as error:
+                expel(self._session, error.sites)
+                dropped |= dict.fromkeys(error.sites, str(ErrorCode.FALSE_SHARES))
+                raise VoidSumError(f"false shares of {error}") from None
             except (RunError, ProtocolError) as error:
                 why = error.what
         dropped |= {site: SILENT for site in requests if site not in answers}

@@ -90,6 +90,12 @@ class RunState(Contract):
         """Sites that were revoked."""
         return frozenset(name for name, site in self.sites.items() if site.is_revoked)
 
+    @property
+    def expelled(self) -> frozenset[str]:
+        """Sites whose part of a secure sum contradicted itself."""
+        code = ErrorCode.FALSE_SHARES
+        return frozenset(name for name, site in self.sites.items() if site.refusal_code == code)
+
 
 def load_run_state(run_dir: Path) -> RunState | None:
     """Return the stored state, or None for a folder without a run.

@@ -5,32 +5,18 @@ import json
 import numpy as np
 import pytest
 import torch
-from masked_consortium import KEY, Flaky, make_agents, make_study, run
+from masked_consortium import KEY, Flaky, make_agents, make_study, run, spends
 from tiny_consortium import tiny_datasets, tiny_policy
 
 from client.agent.site_agent import SiteAgent
 from client.data.split import is_held_out
 from common.errors import ErrorCode, RunError
-from common.ledger.ledger import Ledger, LedgerBudgets
-from common.ledger.ledger_file import read_ledger
-from common.ledger.recompose import recompose
 from common.models.base.build import build_model
 from common.models.losses.multitask import patient_loss
 from common.privacy.noise import geometric_share, skellam
 from common.protocol.evaluation_request import FEDERATED
 from server.aggregate.contribution import FEDERATION
 from simulations.engines.memory_sites import with_identities
-
-
-def spends(study, site_id, folder):
-    policy = tiny_policy(study, site_id, folder / "sites")
-    ledger = Ledger(policy.ledger, policy.site_id, LedgerBudgets.from_policy(policy))
-    rounds = [r.entry.round for r in ledger.reservations() if r.entry.partition == "train"]
-    assert ledger.epsilon(study.digest(), "train", 1e-5) <= 8.0
-    accounts = recompose(read_ledger(policy.ledger), 1e-5, where=policy.site_id)
-    assert bool(accounts) == bool(rounds)
-    assert all(account.agree for account in accounts)
-    return sorted(rounds)
 
 
 def clipped_descent(study, datasets, clip):
