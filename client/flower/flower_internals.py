@@ -87,6 +87,10 @@ class NodeRuntime:
         )
         self._client = _connect(address, "SuperExec", guard)
 
+    def close(self) -> None:
+        """Close the connection to the SuperNode."""
+        self._client.close()
+
     def acquire(self) -> str:
         """Return the token of a message that waits; empty if none does."""
         request = AcquireTaskRequest(supported_task_types=[TaskType.CLIENT_APP])

@@ -3,7 +3,7 @@
 import inspect
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -163,13 +163,13 @@ def replies(state):
 
 def test_a_message_is_taken_and_answered_over_the_nodes_own_interface(node):
     state, address = node
-    runtime = NodeRuntime(address, SECRET)
-    with runtime.task(runtime.acquire()) as client:
-        message, context, bundle = pull(client)
-        assert message.content["x"]["y"] == b"z"
-        assert (context.node_config, bundle) == ({"a": "b"}, b"bundle")
-        push(client, Message(RecordDict({"r": ConfigRecord({"s": 1})}), reply_to=message))
-    assert runtime.acquire() == ""
+    with closing(NodeRuntime(address, SECRET)) as runtime:
+        with runtime.task(runtime.acquire()) as client:
+            message, context, bundle = pull(client)
+            assert message.content["x"]["y"] == b"z"
+            assert (context.node_config, bundle) == ({"a": "b"}, b"bundle")
+            push(client, Message(RecordDict({"r": ConfigRecord({"s": 1})}), reply_to=message))
+        assert runtime.acquire() == ""
     (reply,) = replies(state)
     assert reply.metadata.reply_to_message_id == message.metadata.message_id
     assert not reply.has_error()
@@ -178,14 +178,15 @@ def test_a_message_is_taken_and_answered_over_the_nodes_own_interface(node):
 
 
 def test_who_does_not_share_the_secret_gets_no_message(node):
-    with pytest.raises(KeyboardInterrupt):  # Flower's client ends a process that is not let in
-        NodeRuntime(node[1], b"x" * 32).acquire()
+    # Flower's client ends a process that is not let in.
+    with closing(NodeRuntime(node[1], b"x" * 32)) as runtime, pytest.raises(KeyboardInterrupt):
+        runtime.acquire()
 
 
 def left_in_the_middle(address):
     """Token and envelope of a message whose relay was killed: no sign of life, no answer."""
-    runtime = NodeRuntime(address, SECRET)
-    token = runtime.acquire()
+    with closing(NodeRuntime(address, SECRET)) as runtime:
+        token = runtime.acquire()
     guard = flower_internals.RuntimeTokenHttpInterceptor(token)
     client = flower_internals._connect(address, "flwr-clientapp", guard)
     message, _, _ = pull(client)
@@ -205,6 +206,7 @@ def test_the_coordinator_hears_at_once_of_a_message_that_a_killed_relay_left(nod
     assert (reply.has_error(), reply.error.reason) == (True, LOST)
     assert not (tmp_path / "secret.task").exists()
     relay._push_lost(token, lost)  # it is answered: nothing comes of a second time
+    relay._runtime.close()
     assert replies(state) == []
 
 
@@ -223,5 +225,6 @@ def test_a_message_that_cannot_be_relayed_is_answered_as_lost(node, tmp_path, mo
     relay = Relay(address, tmp_path / "secret", tmp_path / "allowed")
     monkeypatch.setattr(relay, "_answer", lambda *_: 1 / 0)
     relay._relay(relay._runtime.acquire())
+    relay._runtime.close()
     (reply,) = replies(state)
     assert reply.error.reason == LOST
