@@ -89,12 +89,15 @@ def tiny_policy(study: Study, site_id: str, folder: Path, **changes: Any) -> Sit
 def tiny_agents(
     study: Study, folder: Path, *, datasets: Mapping[str, PatientDataset] | None = None
 ) -> dict[str, SiteAgent]:
-    """Return one agent a site, with its private files below `folder`."""
-    found = datasets or tiny_datasets(study)
-    return {
-        site_id: SiteAgent(tiny_policy(study, site_id, folder), InMemory(found[site_id]))
-        for site_id in found
-    }
+    """Return one agent per site, with its private files below `folder`.
+
+    Every site declares the modalities that its patients have.
+    """
+    agents = {}
+    for site_id, data in (datasets or tiny_datasets(study)).items():
+        policy = tiny_policy(study, site_id, folder, modalities=list(data.modalities))
+        agents[site_id] = SiteAgent(policy, InMemory(data))
+    return agents
 
 
 class InMemory:

@@ -51,8 +51,9 @@ class KeyAdvert(Contract):
     signature: str = Field(default="0" * 128, pattern=_HEX128)
 
     def signed_bytes(self) -> bytes:
-        """Return what the signature covers."""
-        return canonical_json(self.model_dump(mode="json", exclude={"signature"})).encode()
+        """Return what the signature covers; keys from before there were marks carry none."""
+        unsigned = {"signature"} if self.witnessed else {"signature", "witnessed"}
+        return canonical_json(self.model_dump(mode="json", exclude=unsigned)).encode()
 
 
 @dataclass(frozen=True)

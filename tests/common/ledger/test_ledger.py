@@ -389,7 +389,7 @@ def test_accountants_disagree_on_a_misdeclared_sampled_release(path: Path) -> No
         (
             {
                 "clip": 1.0,
-                "step": 2.0**-10,
+                "step": 2.0**-14,
                 "dimension": 4,
                 "shares": 3,
                 "share_variance_steps": (0.5 * (2**14 + 2.002)) ** 2 / 3,
