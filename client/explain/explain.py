@@ -23,6 +23,7 @@ from client.explain.text_report import patient_report
 from client.extract.kinds.extractor import Extractor, InputNames, Kept, extractor_class
 from client.predict.predict import PatientPrediction
 from client.predict.predict_command import SitePredictions
+from client.site.ledger_view import ledger_view
 from client.site.site_folder import writable_folder
 from common.cohort.batch import PatientBatch
 from common.cohort.features_h5 import FeatureFile, feature_path, read_features
@@ -183,8 +184,6 @@ def training_privacy(study: Study, policy: SitePolicy) -> list[str]:
 
 
 def _spent(study: Study, policy: SitePolicy) -> str:
-    from client.site.ledger_view import ledger_view
-
     if not policy.ledger.is_file():
         return "This hospital has no ledger: none of its patients took part in any training."
     try:

@@ -13,6 +13,7 @@ from client.site.enrol_request import public_keys
 from client.site.identity import node_key_path
 from client.site.site_disks import CHECK, full_disks, tried_disks
 from client.site.site_folder import load_policy
+from client.training.device import choose_device
 from common.commands.doctor import Check, Finding, check_machine, check_secrets, examine
 from common.errors import ErrorCode
 from common.ledger.ledger_file import read_ledger
@@ -66,8 +67,6 @@ def _device(policy: SitePolicy) -> Iterator[Finding]:
     if policy.device == "cpu":
         yield Finding("device", "ok", "CPU, as site.yaml says")
         return
-    from client.training.device import choose_device  # torch
-
     device = choose_device(policy.device).type
     if device == "cpu":
         cure = "set device: cpu to say so, or install a CUDA build of torch and its driver"
