@@ -1,6 +1,8 @@
 """Whole runs over the in-process Grid: real agents, real server, real Flower apps."""
 
 import json
+import os
+import sys
 
 import numpy as np
 import pytest
@@ -189,7 +191,8 @@ def test_one_hospital_that_forbids_exact_tables_makes_all_noisy(tmp_path):
 # Ray leaves processes behind when it shuts down.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.slow
-def test_ray_engine_gives_the_same_model(tmp_path):
+def test_ray_engine_gives_the_same_model(tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))  # Ray's workers import the agents
     study = tiny_study()
     here = run(study, tmp_path / "local")
     on_ray = run(study, tmp_path / "ray", engine="ray")
