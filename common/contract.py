@@ -1,7 +1,5 @@
 """Base class of every contract: unknown keys refused, values frozen, errors with file and key."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from pathlib import Path

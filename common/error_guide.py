@@ -4,8 +4,6 @@ Across the line between a hospital and the coordinator goes the code, never the 
 error. This table is the same as that of the handbook (`deploy/handbook/errors.md`).
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from common.errors import ErrorCode

@@ -19,8 +19,6 @@ An error holds four sentences: what is wrong, where, why it matters, how to fix 
 `ErrorCode` values cross the site boundary; the sentences may name patients and stay at home.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass

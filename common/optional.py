@@ -1,7 +1,5 @@
 """Import optional libraries when first needed; the error names the extra to install."""
 
-from __future__ import annotations
-
 import importlib
 from typing import Any
 

@@ -5,8 +5,6 @@ distribution offers a model, an extractor or an aggregation rule through an entr
 registry's group; the name of the entry point is the name that a study writes.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from difflib import get_close_matches

@@ -1,7 +1,5 @@
 """Encode messages between site and server: a JSON header and safetensors arrays, never pickle."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from typing import Any, Self

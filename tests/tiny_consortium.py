@@ -3,8 +3,6 @@
 For tests, for trying a change, for showing how the pieces fit. Nothing here resembles medicine.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Store what a hospital agreed to, so that a restarted agent needs no new handshake."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from pydantic import ValidationError

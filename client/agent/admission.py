@@ -1,7 +1,5 @@
 """Check a request before any patient is read; nothing the server sends loosens the rules."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 
 from pydantic import ValidationError

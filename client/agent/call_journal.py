@@ -4,8 +4,6 @@ A line is on disk before the answer leaves; if it cannot be written, the answer 
 Lines hold digests of request and reply, never their content.
 """
 
-from __future__ import annotations
-
 import re
 import time
 from dataclasses import dataclass, field

@@ -4,8 +4,6 @@ Whatever goes wrong inside is written in full to the hospital's own log; across 
 goes the code alone. Error texts may name patients, files and counts.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable
 

@@ -1,7 +1,5 @@
 """Evaluate at a hospital: held-out patients only, as tables, with noise unless opted out."""
 
-from __future__ import annotations
-
 from client.agent.admission import agreed_release
 from client.agent.local_rounds import own_model
 from client.agent.open_run import OpenRun

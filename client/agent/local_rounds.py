@@ -8,8 +8,6 @@
   or the final global model is trained on here once (fine-tuning).
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Locate the log files of a hospital's agent."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from client.site.identity import load_identity

@@ -1,7 +1,5 @@
 """Open a run this hospital agreed to, with its patients, and keep it open between calls."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property

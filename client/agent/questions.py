@@ -4,8 +4,6 @@ Labels, models and cuts come from the server, so without a limit it could ask ab
 of its own making as it likes; exact tables cost no epsilon, and a few of them give a patient away.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from common.errors import ErrorCode, ProtocolError

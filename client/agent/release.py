@@ -1,7 +1,5 @@
 """Release a hospital's results: plain, or masked so that only the sum can be opened."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 import numpy as np

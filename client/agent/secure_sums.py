@@ -6,8 +6,6 @@ hospital later finds no key to uploads that the server may have kept. A run that
 that agrees on keys again.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable
 from pathlib import Path

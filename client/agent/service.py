@@ -5,8 +5,6 @@ grpcio creates it 0755, so it is bound inside a private folder and narrowed befo
 `share` the group may call too (0750 and 0660): a relay that runs under another user.
 """
 
-from __future__ import annotations
-
 import logging
 import threading
 from collections.abc import Callable, Iterator

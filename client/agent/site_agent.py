@@ -4,8 +4,6 @@ Every call passes the hospital's policy before data is read, every release passe
 before it is computed, and a repeated request gets the stored bytes.
 """
 
-from __future__ import annotations
-
 import logging
 import threading
 from collections.abc import Callable, Iterator

@@ -3,8 +3,6 @@
 The relay imports this file, so it imports nothing heavier than grpc.
 """
 
-from __future__ import annotations
-
 import struct
 import time
 from collections.abc import Iterator

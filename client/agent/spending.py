@@ -1,7 +1,5 @@
 """Charge a release to the ledger: reserve, compute, store, commit; sent again at no cost."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import TypeVar
 

@@ -1,7 +1,5 @@
 """Train one round at a hospital; the ledger reserves the budget first."""
 
-from __future__ import annotations
-
 import logging
 
 import numpy as np

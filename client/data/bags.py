@@ -4,8 +4,6 @@ Scaling constants are public (in the study), so scaling costs no privacy. Subsam
 bags is seeded by patient, so a patient looks the same in every round and after a restart.
 """
 
-from __future__ import annotations
-
 import hashlib
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Check a hospital's manifest against a study: usable patients, and what is still missing."""
 
-from __future__ import annotations
-
 from collections import Counter
 from dataclasses import dataclass, field
 

@@ -1,7 +1,5 @@
 """Refuse unusable data before a dataset is built: foreign feature files, impossible tables."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path

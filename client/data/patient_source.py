@@ -1,7 +1,5 @@
 """Prepare the patients of a dataset for training, and keep prepared batches over rounds."""
 
-from __future__ import annotations
-
 import weakref
 from collections.abc import Callable, Sequence
 from typing import Protocol

@@ -7,8 +7,6 @@ other, who would then pay on both, so a hospital keeps to the fraction of its fi
 is the hospital's secret, so nobody outside can see from an identifier on which side a patient is.
 """
 
-from __future__ import annotations
-
 import hashlib
 import hmac
 import secrets

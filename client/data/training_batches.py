@@ -1,7 +1,5 @@
 """Order and prepare the batches of local training, with modality dropout."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace

@@ -6,8 +6,6 @@ attributions of all inputs add up to output minus output at the baseline (comple
 they miss is measured, and more steps are taken where 64 are not enough.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 

@@ -1,7 +1,5 @@
 """Write the explanations of a hospital's predictions: one folder per patient."""
 
-from __future__ import annotations
-
 import json
 import secrets
 import shutil

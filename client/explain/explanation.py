@@ -1,7 +1,5 @@
 """Contract of one patient's explanation: the numbers behind text and JSON."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 
 from client.explain.attribution import Attribution, contributions, shares

@@ -3,8 +3,6 @@
 Colours are readable in print and for colour-blind readers.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

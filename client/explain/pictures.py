@@ -1,7 +1,5 @@
 """Choose the pictures of a bag: tiles on their slides, slices of a scan; none for others."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Export tiles as QuPath objects (GeoJSON), with attention and attribution as measurements."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from pathlib import Path

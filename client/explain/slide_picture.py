@@ -1,7 +1,5 @@
 """Draw attention and attribution of a slide's tiles on the slide (PNG)."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from pathlib import Path

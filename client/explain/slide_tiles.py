@@ -1,7 +1,5 @@
 """Locate the tiles of a bag: the slide each lies on, and how large they are."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path

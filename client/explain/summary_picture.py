@@ -1,7 +1,5 @@
 """Draw one patient's summary: survival curve among the hospital's own, and attributions (PNG)."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Write a patient's report in words: templates filled with numbers, no generated text."""
 
-from __future__ import annotations
-
 from textwrap import fill
 
 from client.explain.attribution import READABLE_ERROR, Attribution, contributions, shares

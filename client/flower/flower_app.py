@@ -9,8 +9,6 @@ Of the client's files only this one and `relay` use Flower's public interface; w
 is in `flower_internals` alone.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable
 from pathlib import Path

@@ -5,8 +5,6 @@ public hook of Flower does instead. For each, `tests/client/flower/test_flower_i
 when Flower changes it or no longer needs it.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from importlib import import_module

@@ -9,8 +9,6 @@ Run as `python -m client.flower.relay --runtime-api 127.0.0.1:9091 --secret FILE
 The secret keeps other users of the machine from taking the SuperNode's messages.
 """
 
-from __future__ import annotations
-
 import argparse
 import logging
 import os

@@ -5,8 +5,6 @@ message, and ten hospitals on one machine would do little else. The pipe is besi
 that both share, in a folder of their user alone; what is written into it means nothing but "look".
 """
 
-from __future__ import annotations
-
 import os
 import select
 import time

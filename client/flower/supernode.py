@@ -6,8 +6,6 @@ less and less often, at least once a second. While it waits for a reply it rings
 A node whose loop has ended ends.
 """
 
-from __future__ import annotations
-
 import argparse
 import logging
 import os

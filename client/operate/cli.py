@@ -3,8 +3,6 @@
 Every command reads the hospital's own `site.yaml`.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 

@@ -1,7 +1,5 @@
 """Run the hospital's preflight: every check with its finding and how to fix it."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator
 from dataclasses import replace

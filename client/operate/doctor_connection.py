@@ -1,7 +1,5 @@
 """Check a hospital's connection to the consortium: kit, site gate, server, agent."""
 
-from __future__ import annotations
-
 import os
 import stat
 from collections.abc import Iterator

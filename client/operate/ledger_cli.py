@@ -3,8 +3,6 @@
 `release` and `reconcile` are the administrator's: they add lines and never remove any.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated, Literal
 

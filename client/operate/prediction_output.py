@@ -1,7 +1,5 @@
 """Print a hospital's predictions, as text or as one JSON object."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 from client.explain.explain import Explained

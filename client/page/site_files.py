@@ -5,8 +5,6 @@ or a head file that is newer than what was just read, looks like damage for a mo
 stays is told.
 """
 
-from __future__ import annotations
-
 import threading
 import time
 from collections.abc import Callable, Mapping

@@ -1,7 +1,5 @@
 """List the problems a hospital should look at, and what to do about each."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 from client.page.site_files import SiteFiles

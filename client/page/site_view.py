@@ -1,7 +1,5 @@
 """View of a hospital's page: agent, consents, budget and what was sent out; no patient."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime

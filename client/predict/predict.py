@@ -1,7 +1,5 @@
 """Predict a hospital's own patients with the trained model."""
 
-from __future__ import annotations
-
 from dataclasses import asdict, dataclass
 
 import numpy as np

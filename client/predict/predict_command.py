@@ -4,8 +4,6 @@ In a study whose parameters partly stay local the published model file is incomp
 what stayed here was never sent, and is put back before predicting.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Load the model file of a finished run, checked against the study."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import dataclass
 from pathlib import Path

@@ -4,8 +4,6 @@ Only who holds the hospital's identity can widen a ceiling: a file written by an
 altered later, is refused.
 """
 
-from __future__ import annotations
-
 import json
 from datetime import UTC, datetime
 from pathlib import Path

@@ -5,8 +5,6 @@ gRPC health, one service a place: a fixed word and yes or no. Only the hospital'
 which path the word stands for, and the relay cannot ask for it.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path

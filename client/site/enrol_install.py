@@ -1,7 +1,5 @@
 """Install a site kit; nothing is changed before everything has been checked."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from client.site.enrol_connection import SiteConnection, check_kit

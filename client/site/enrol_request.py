@@ -1,7 +1,5 @@
 """Create a hospital's keys and its request to join a consortium."""
 
-from __future__ import annotations
-
 import os
 from dataclasses import dataclass
 from datetime import UTC, datetime

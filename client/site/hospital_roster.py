@@ -7,8 +7,6 @@ signs rosters is not there. Such a server can keep a newer roster to itself; a h
 of a revocation by telephone takes the file by hand.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from client.site.enrol_connection import SiteConnection

@@ -4,8 +4,6 @@
 - node key: P-384 in OpenSSH format, with which its SuperNode authenticates to the SuperLink.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric import ec

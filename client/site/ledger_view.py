@@ -1,7 +1,5 @@
 """Show a hospital its ledger, and add the entries of its administrator."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -4,8 +4,6 @@ The first payload stored under a key stays: a second computation of the same rel
 noise, can never be sent.
 """
 
-from __future__ import annotations
-
 import struct
 from pathlib import Path
 

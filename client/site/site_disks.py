@@ -1,7 +1,5 @@
 """Check that the agent can write to its disks, for status, doctor and page."""
 
-from __future__ import annotations
-
 import os
 import secrets
 from collections.abc import Iterator

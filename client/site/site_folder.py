@@ -1,7 +1,5 @@
 """Locate the files of a hospital's folder: `site.yaml`, its consents and its state."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

@@ -8,8 +8,6 @@ A SuperNode in Flower's subprocess mode starts a program by name for every task 
 Executables of these names, earlier on its PATH than Flower's, do nothing but say so.
 """
 
-from __future__ import annotations
-
 import hashlib
 import io
 import tomllib

@@ -1,7 +1,5 @@
 """Write the templates that a new hospital starts from."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from client.site.site_folder import writable_folder

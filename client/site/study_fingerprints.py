@@ -1,7 +1,5 @@
 """Compute the fingerprints of a study's extractors as installed, to be stated in the study."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """Remember the newest ledger mark of every hospital, this one included, over all runs."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterable
 from pathlib import Path

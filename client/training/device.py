@@ -1,7 +1,5 @@
 """Choose the device on which a hospital computes."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 import torch

@@ -6,8 +6,6 @@ of another's score, and whoever chooses the score cuts could turn that into othe
 patient is computed in a pass of their own, on their own unpadded tokens.
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import torch

@@ -10,8 +10,6 @@ uniform shape, one patient more or less leaves the others' gradients the same bi
 GPU matrix products may round differently in another batch (about 1e-6 of a gradient).
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import torch

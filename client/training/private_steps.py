@@ -10,8 +10,6 @@ Opacus divides a step's gradients by floor(n q) and so reveals n through its noi
 point of n = 63 and 64 the noise differs). Here the divisor is the public size of the cohort.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Mapping
 

@@ -4,8 +4,6 @@ Each entry is on disk with the round it belongs to and what it was before that r
 round that is asked again starts from the same state and gives the same bytes.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 

@@ -4,8 +4,6 @@ Mode none only. The optimiser is fresh in every round; order, dropout and modali
 from the study's seed and the round, never from the site, so a run can be repeated bit by bit.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 

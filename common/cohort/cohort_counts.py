@@ -3,8 +3,6 @@
 Exact counts, not differentially private, like the tables they travel with.
 """
 
-from __future__ import annotations
-
 from typing import Annotated
 
 from pydantic import Field

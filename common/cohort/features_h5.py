@@ -5,8 +5,6 @@ the tile's upper left corner and `slide_index` (T,): the layout CLAM and TRIDENT
 Units are in the attributes. Files of CLAM, TRIDENT and STAMP are read as they are.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path

@@ -3,8 +3,6 @@
 For the hospital's own eyes: exact counts and identifiers never leave it.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 
 from common.cohort.manifest import PatientRow

@@ -5,8 +5,6 @@ One row per patient. Columns: `patient_id`; those of the modalities (`common.stu
 known. Paths are relative to the manifest's folder unless absolute.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Validate the cells of one manifest row; problems are collected, never raised."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Read a manifest's cells as text from CSV or Parquet, and recognise its columns."""
 
-from __future__ import annotations
-
 import csv
 import difflib
 import math

@@ -1,7 +1,5 @@
 """Represent the outcomes of patients: response, and survival in months."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from typing import Final, Literal

@@ -3,8 +3,6 @@
 Client and server stay independent: each declares its own group, and this file knows neither.
 """
 
-from __future__ import annotations
-
 import ast
 import importlib.util
 import inspect

@@ -3,8 +3,6 @@
 The checks that hospital and coordinator share are here: software, clock, disk, secrets.
 """
 
-from __future__ import annotations
-
 import ctypes
 import os
 import platform

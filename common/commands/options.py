@@ -1,7 +1,5 @@
 """Declare the options that many commands share, so that each reads alike everywhere."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 import typer

@@ -1,7 +1,5 @@
 """Export JSON Schemas of all files that people write, for editors and other programs."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from pathlib import Path

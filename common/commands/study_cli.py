@@ -1,7 +1,5 @@
 """Commands for a study: start one, check it, freeze its digest, show its content."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Annotated

@@ -1,7 +1,5 @@
 """Freeze a study: write the canonical file whose SHA-256 digest hospitals approve."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from common.contract import canonical_json

@@ -1,7 +1,5 @@
 """Write a commented study file to start from; it is valid as written."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

@@ -4,8 +4,6 @@ Formulas are those of the mechanisms alone (Gaussian: Dong, Roth and Su, 2022); 
 `mu_squared`, so a line that was charged too little is found out.
 """
 
-from __future__ import annotations
-
 import math
 
 from common.ledger.ledger_entry import SpendEntry

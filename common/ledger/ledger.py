@@ -5,8 +5,6 @@ counts as spent whatever happens afterwards, a crash included. The same release 
 again and costs nothing; another release under the same (run, round, purpose) is refused.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from pathlib import Path

@@ -4,8 +4,6 @@ The head file names the last line that was reported as written. It separates a t
 reported: drop it) from a last line that was damaged or cut off later (refuse).
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Show a privacy ledger as a pandas frame: one row per release, with the budget spent so far."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pandas as pd

@@ -1,7 +1,5 @@
 """Add up the spends of a ledger's lines."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 
 from common.errors import LedgerError

@@ -4,8 +4,6 @@ The second, privacy loss distributions of dp-accounting, covers every release; t
 random variables of Opacus, those with Gaussian noise.
 """
 
-from __future__ import annotations
-
 import math
 from collections import Counter
 from collections.abc import Sequence

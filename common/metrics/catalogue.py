@@ -4,8 +4,6 @@ Whatever lists, names, orders, draws or judges metrics asks here: reports, cards
 comparisons of models and of arms. To add a metric, add its entry.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from math import inf
 

@@ -4,8 +4,6 @@ The part that changes has a digest, so that a page which asks again after nothin
 empty answer and does not move.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime

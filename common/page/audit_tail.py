@@ -1,7 +1,5 @@
 """Read the last lines of an audit log, unverified; `audit log verify` checks the chain."""
 
-from __future__ import annotations
-
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence

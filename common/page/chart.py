@@ -3,8 +3,6 @@
 A screen reader hears one sentence that sums the curve up; the figure around it holds the title.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

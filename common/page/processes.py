@@ -1,7 +1,5 @@
 """Describe supervised processes on a page: which run, which answer, which were restarted."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Open templates of pages and cards; a name that a template does not know is an error."""
 
-from __future__ import annotations
-
 import jinja2
 
 

@@ -5,8 +5,6 @@
 accountant: it reports an epsilon up to 10 % below the truth.
 """
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Mapping
 from typing import Any

@@ -13,8 +13,6 @@ never below it. The root finder works on the logarithm of delta, so that tiny de
 sampling is used.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from functools import partial

@@ -7,8 +7,6 @@ that patient's clipped gradient, whose norm is at most C. A plain floating-point
 property.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass

@@ -11,8 +11,6 @@ cell therefore changes a probability by at most the factor P(0) / P(1), which is
 that holds it is (log P(0) / P(1))-DP, exactly, and for shares = 1 that is epsilon.
 """
 
-from __future__ import annotations
-
 import math
 
 import scipy

@@ -14,8 +14,6 @@ for the difference between Skellam and Gaussian noise, `closeness`; see
 `common.privacy.skellam_closeness` for the proof and for what both come to.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass

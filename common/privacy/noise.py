@@ -13,8 +13,6 @@ stretched over at most 2^29 integers). Such errors have no common sign: over 10^
 the privacy loss by about sqrt(10^8) * 2^-24 = 6e-4.
 """
 
-from __future__ import annotations
-
 import math
 import os
 

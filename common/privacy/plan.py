@@ -1,7 +1,5 @@
 """The privacy plan of a study: mode, budget and mechanism travel together."""
 
-from __future__ import annotations
-
 from typing import Literal, Self
 
 from pydantic import Field, model_validator

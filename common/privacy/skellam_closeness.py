@@ -33,8 +33,6 @@ kappa adds up over releases. It is far below a thousandth of epsilon for the var
 `common.privacy.integer_encoding`; it is recorded, added up and charged all the same.
 """
 
-from __future__ import annotations
-
 import math
 
 from common.errors import PrivacyError

@@ -4,8 +4,6 @@ A child whose own error a restart cannot fix ends the start at once: that error 
 its own words, and nothing is left running. So does a child that ends again and again.
 """
 
-from __future__ import annotations
-
 import re
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """Locate the installed files of `deploy/`: the Flower bundle, units, images, proxy."""
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 

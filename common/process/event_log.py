@@ -4,8 +4,6 @@ Events hold declared fields only, never the text of an exception, so no patient'
 in. The audit log is the proof of what was done; this one is for watching, and it rotates.
 """
 
-from __future__ import annotations
-
 import json
 import logging
 from datetime import UTC, datetime

@@ -1,7 +1,5 @@
 """Find a free TCP port of the loopback interface."""
 
-from __future__ import annotations
-
 import socket
 
 

@@ -1,7 +1,5 @@
 """Ask a process over gRPC whether it is serving (`grpc.health.v1`)."""
 
-from __future__ import annotations
-
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 

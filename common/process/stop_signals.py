@@ -1,7 +1,5 @@
 """Turn SIGTERM and SIGINT into an event that the main thread may wait for."""
 
-from __future__ import annotations
-
 import signal
 import socket
 import threading

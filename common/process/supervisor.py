@@ -5,8 +5,6 @@ supervisor holds a lock beside it: as long as the lock is held the file is true.
 with the supervisor, even when it is killed.
 """
 
-from __future__ import annotations
-
 import ctypes
 import json
 import os

@@ -1,7 +1,5 @@
 """Derive the grid of an evaluation request; server and site must compute it alike."""
 
-from __future__ import annotations
-
 import math
 from typing import TypedDict
 

@@ -4,8 +4,6 @@
 agent object directly; in deployment they pass Flower, a relay and a Unix socket, unchanged.
 """
 
-from __future__ import annotations
-
 from typing import Literal, Protocol, get_type_hints
 
 from pydantic import Field, JsonValue

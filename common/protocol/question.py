@@ -1,7 +1,5 @@
 """Name what a hospital is asked, so that answers to different questions never add up."""
 
-from __future__ import annotations
-
 from common.contract import canonical_json, sha256_hex
 from common.protocol.protocol import EvaluateRequest, TrainRequest
 

@@ -4,8 +4,6 @@ Every secret of a pair is bound to the whole set of signed keys that both were s
 that were shown different sets derive different secrets, and their masks do not cancel.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal

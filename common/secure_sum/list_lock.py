@@ -9,8 +9,6 @@ recompute, and does recompute only for the one list it received. The server open
 needed, so at most one list a round can be opened, in the same exchange.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Compute masks: AES-256 counter streams over full 256-bit keys, added modulo 2^64 or 2^32."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

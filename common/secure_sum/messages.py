@@ -5,8 +5,6 @@ the arrays of the training reply (`masked`, `sealed_shares`, `commitments`), the
 `UnmaskRequest`.
 """
 
-from __future__ import annotations
-
 from pydantic import Field
 
 from common.secure_sum.keys import KeyAdvert

@@ -1,7 +1,5 @@
 """Server side of the secure sum: add up uploads, relay sealed shares and open the sum."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations

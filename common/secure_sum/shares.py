@@ -1,7 +1,5 @@
 """Shamir shares of 256-bit secrets over the prime field 2^256 + 297 (Shamir, 1979)."""
 
-from __future__ import annotations
-
 import secrets
 from collections.abc import Sequence
 

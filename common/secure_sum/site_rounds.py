@@ -8,8 +8,6 @@ site, a share either of its self seed (it survived) or of its pairwise seeds (it
 both.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path

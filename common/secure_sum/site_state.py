@@ -1,7 +1,5 @@
 """Store what a site must remember between messages and over a restart."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from pydantic import Field, ValidationError

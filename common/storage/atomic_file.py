@@ -3,8 +3,6 @@
 A reader, or the same command after a crash, sees the old file or the new one, never a part.
 """
 
-from __future__ import annotations
-
 import math
 import os
 import secrets

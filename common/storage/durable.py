@@ -1,7 +1,5 @@
 """Lock a file against other writers, and append to it so that a power cut tears the end at most."""
 
-from __future__ import annotations
-
 import fcntl
 import os
 from collections.abc import Iterator

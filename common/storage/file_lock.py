@@ -4,8 +4,6 @@ These are Linux's open-file-description locks: the kernel says whether one is he
 reader is never in the way of a process that is just starting.
 """
 
-from __future__ import annotations
-
 import fcntl
 import struct
 from collections.abc import Iterator

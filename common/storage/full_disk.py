@@ -4,8 +4,6 @@ Writers name the file with `names_full_disk`: the kernel does not when a write f
 errors asks `disk_full_of`.
 """
 
-from __future__ import annotations
-
 import errno
 import re
 import shutil

@@ -1,7 +1,5 @@
 """Name the folder of pretrained weights on this machine."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

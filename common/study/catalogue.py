@@ -4,8 +4,6 @@ One line per choice; to add one, write its code and name it here. Nothing is imp
 study asks for it. Other distributions add their own through entry points of the same groups.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from common.registry import Entry, OpenRegistry

@@ -5,8 +5,6 @@ schema, funnel, models, batches, explanations and reports follow. A new kind of 
 a typed field in `common.cohort.manifest.PatientRow`.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Literal
 

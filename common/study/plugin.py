@@ -1,7 +1,5 @@
 """Name code of another distribution in a study, so that its digest covers it."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 from pydantic import Field

@@ -1,7 +1,5 @@
 """Derive the private sums of a study's round, alike for server and sites."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 

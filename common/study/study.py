@@ -4,8 +4,6 @@
 estimated from patients.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path

@@ -5,8 +5,6 @@ patient is in at most one level of each subgroup; who has no value, or one that 
 is in none and counts in the overall figures alone.
 """
 
-from __future__ import annotations
-
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence

@@ -5,8 +5,6 @@ it names the last line reported as written; it separates a torn last line (a pow
 said so) from one that was cut off later (refused). Several processes may write one log.
 """
 
-from __future__ import annotations
-
 import json
 import threading
 from collections.abc import Iterator

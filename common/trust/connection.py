@@ -4,8 +4,6 @@ Its fingerprint, compared once by telephone, covers the authority that signs the
 certificate, the key that signs rosters, and the one bundle the site gate lets through.
 """
 
-from __future__ import annotations
-
 from pydantic import Field
 
 from common.contract import Contract

@@ -4,8 +4,6 @@ The signatures prove that the sender holds the keys; who the sender is, people s
 comparing the fingerprint over the telephone.
 """
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Self, cast

@@ -4,8 +4,6 @@ A hospital runs the code it reviewed and nothing else; where a study uses a mode
 an aggregation rule of another distribution, its digest covers version and sources of that too.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 from common.contract import canonical_json, sha256_hex

@@ -4,8 +4,6 @@ Both sides of a study compare `code_digest()` in the handshake, so hospitals run
 reviewed and nothing else.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from functools import cache
 from importlib.util import find_spec

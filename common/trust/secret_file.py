@@ -1,7 +1,5 @@
 """Store secret keys on disk: readable only by their owner, and never overwritten."""
 
-from __future__ import annotations
-
 import os
 import secrets
 from pathlib import Path

@@ -4,8 +4,6 @@ The purpose is part of what is signed, so a signature made for one kind of docum
 passes for another, even where one key signs both.
 """
 
-from __future__ import annotations
-
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 

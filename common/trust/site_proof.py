@@ -5,8 +5,6 @@ be. The server therefore sends each node a fresh random challenge; the site agen
 together with its name. An old answer is of no use: it signs another challenge.
 """
 
-from __future__ import annotations
-
 import secrets
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey

@@ -5,8 +5,6 @@ may be one whom this one's patients are hidden among, so a name that nobody admi
 whoever reads the study.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from typing import Literal
 

@@ -1,7 +1,5 @@
 """Probe a SuperLink with one TLS call: its certificate and its clock."""
 
-from __future__ import annotations
-
 import http.client
 import ssl
 import time

@@ -6,8 +6,6 @@ starting from the aggregate of the round before, which the honest hospitals agre
 however loud, shifts one step by tau / n; an honest update near the centre is not touched.
 """
 
-from __future__ import annotations
-
 import numpy as np
 import numpy.typing as npt
 

@@ -1,7 +1,5 @@
 """One site's validated update, as aggregation rules receive it."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 

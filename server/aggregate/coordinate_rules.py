@@ -4,8 +4,6 @@ A hospital that lies about one coordinate moves it at most to a value that an ho
 The price: what only one small hospital says is lost too.
 """
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

@@ -9,8 +9,6 @@ Updates longer than `WIDTH` are kept as a public random projection (count sketch
 cosines to about 1/sqrt(WIDTH).
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from functools import lru_cache
 

@@ -4,8 +4,6 @@ The true number of patients is private, so the divisor is the study's nominal co
 (`TrainingPlan.nominal_patients`, or `nominal_by_modality` for a modality's own block).
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Krum: select the one update that lies closest to most others (Blanchard et al., 2017)."""
 
-from __future__ import annotations
-
 import numpy as np
 import numpy.typing as npt
 

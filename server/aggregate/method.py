@@ -1,7 +1,5 @@
 """Turn the updates of one round into a direction of descent, by the study's method."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 

@@ -4,8 +4,6 @@ Every rule sees updates as means over a site's patients, one row a site. Sites l
 modality they lack, so a rule is applied to groups of parameters that the same sites send.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 import numpy as np

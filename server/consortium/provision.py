@@ -1,7 +1,5 @@
 """Create a consortium: its authority, its keys, its server certificate, an empty roster."""
 
-from __future__ import annotations
-
 from datetime import UTC, datetime
 from pathlib import Path
 

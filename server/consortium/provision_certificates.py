@@ -4,8 +4,6 @@ Keys are P-384. The authority signs nothing but server certificates (path length
 ten years; a server certificate lives 397 days, the longest that strict clients accept.
 """
 
-from __future__ import annotations
-
 import ipaddress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta

@@ -1,7 +1,5 @@
 """Write a site kit: a folder, without secrets, by which one hospital reaches the consortium."""
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Admit and revoke hospitals: every change signs a new version of the roster."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from common.errors import ConfigError, ErrorCode, ProtocolError

@@ -1,7 +1,5 @@
 """Enrol sites by handshake, and record why any other site does not take part or is dropped."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 
 from common.contract import canonical_json

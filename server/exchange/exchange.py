@@ -1,7 +1,5 @@
 """Ask sites for updates or tables: one interface for all privacy modes, and what they share."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """Agree on the keys of secure sums: once per run, and again when a site joins or lost its keys."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Self
 

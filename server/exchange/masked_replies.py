@@ -5,8 +5,6 @@ each number; a repeated request gets the same bytes. Lost replies are therefore 
 within the number, and a number that cannot be opened is void for good: its spend stays spent.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from typing import Any

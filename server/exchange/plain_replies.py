@@ -1,7 +1,5 @@
 """Collect each site's own reply; privacy modes none and local."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Mapping
 from typing import Any
 

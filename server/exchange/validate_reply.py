@@ -5,8 +5,6 @@ for declared keys, shapes, dtype, finiteness, norm and weights; what fails is dr
 stable code and the round continues without it.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -3,8 +3,6 @@
 Its digest is what hospitals allow: the SHA-256 of the bytes that Flower's own builder makes.
 """
 
-from __future__ import annotations
-
 from common.contract import sha256_hex
 from common.process.deploy_files import deploy_file
 from server.flower import flower_internals

@@ -4,8 +4,6 @@ Of the server's files only this one, `grid_link` and `grid_message` use Flower's
 what lies behind it is in `flower_internals` alone.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from flwr.app import Context

@@ -1,7 +1,5 @@
 """Start runs and register nodes: the coordinator's calls to the SuperLink."""
 
-from __future__ import annotations
-
 import os
 import sys
 from collections.abc import Iterator, Mapping

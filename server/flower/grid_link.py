@@ -4,8 +4,6 @@ Messages are pushed and pulled with an own short poll; Flower's `send_and_receiv
 seconds between looks.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager

@@ -1,7 +1,5 @@
 """Convert requests and replies to Flower records and back."""
 
-from __future__ import annotations
-
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 

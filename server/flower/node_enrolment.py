@@ -4,8 +4,6 @@ What it knows is asked of the SuperLink itself: a note of ours would be wrong af
 registration and note, or after one of both was restored from a backup.
 """
 
-from __future__ import annotations
-
 from server.consortium.consortium_folder import ConsortiumFolder
 from server.consortium.provision import audit_log
 from server.consortium.provision_roster import present_roster

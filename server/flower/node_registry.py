@@ -5,8 +5,6 @@ and no other, was sent. Only a site without a key on the roster, possible in the
 and `local`, is believed by name; enrolment says so.
 """
 
-from __future__ import annotations
-
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 

@@ -3,8 +3,6 @@
 Lines are written by a thread of its own: a refusal costs the SuperLink no wait for the disk.
 """
 
-from __future__ import annotations
-
 import logging
 import queue
 import threading

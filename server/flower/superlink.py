@@ -5,8 +5,6 @@ of their own (process isolation). A killed SuperLink takes the former with it; w
 run survives until its token is out of date. Process isolation is therefore what is used here.
 """
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The coordinator's commands: create a consortium, run studies, live page, report."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Annotated

@@ -1,7 +1,5 @@
 """Run the coordinator's preflight: every check with its finding and how to fix it."""
 
-from __future__ import annotations
-
 import errno
 import socket
 from collections.abc import Iterator

@@ -4,8 +4,6 @@ Both trackers are optional and are imported when they are requested. Nothing is 
 where the coordinator points.
 """
 
-from __future__ import annotations
-
 import csv
 import io
 import json

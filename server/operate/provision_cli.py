@@ -1,7 +1,5 @@
 """Commands that create a consortium and decide who belongs to it."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 

@@ -1,7 +1,5 @@
 """Control a run for the coordinator: request its start, follow it, stop it."""
 
-from __future__ import annotations
-
 import time
 from pathlib import Path
 

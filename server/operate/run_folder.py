@@ -1,7 +1,5 @@
 """Read and write a run's folder for commands: what is requested, and whether it is running."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 

@@ -4,8 +4,6 @@ A run is started again when nobody holds its folder and it has not ended by itse
 after the last committed round. A run that ended with a reason (done, failed, stopped) is left.
 """
 
-from __future__ import annotations
-
 import logging
 import threading
 import time

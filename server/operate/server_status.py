@@ -1,7 +1,5 @@
 """Report the health of the SuperLink and the progress of a run."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field

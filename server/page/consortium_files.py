@@ -1,7 +1,5 @@
 """Read the coordinator's folder for a page: certificate, roster, runs, audit log."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime

@@ -4,8 +4,6 @@ Nothing is written. A file that is missing, being replaced or damaged makes a pr
 the page, never an error of the page.
 """
 
-from __future__ import annotations
-
 import json
 import os
 from dataclasses import dataclass

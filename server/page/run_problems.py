@@ -1,7 +1,5 @@
 """List a run's problems, present and past, and what to do about each."""
 
-from __future__ import annotations
-
 import re
 from collections import Counter
 from collections.abc import Iterator

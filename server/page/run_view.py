@@ -1,7 +1,5 @@
 """View of the coordinator's page about a run: phase, time left, sites, budget, curves."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta

@@ -1,7 +1,5 @@
 """Build one row per site: participation, last answer, privacy spent."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from common.protocol.evaluation_request import evaluation_promise

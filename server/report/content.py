@@ -1,7 +1,5 @@
 """Assemble the content of a report, as one typed value for the page and the JSON twin."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any

@@ -1,7 +1,5 @@
 """Draw every figure of a report from its content; what cannot be drawn is left out."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 

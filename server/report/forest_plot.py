@@ -1,7 +1,5 @@
 """Draw a forest plot: estimates with intervals for hospitals, subgroups or differences."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import isfinite

@@ -3,8 +3,6 @@
 Exact counts below five are never shown, nor a share from which one could be derived.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """Write `report.json`: the same numbers as the page, for programs."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -5,8 +5,6 @@ FAT* 2019) are Markdown filled from the run. Nothing is invented: what only peop
 there as a field to complete.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from typing import Any
 

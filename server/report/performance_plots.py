@@ -1,7 +1,5 @@
 """Draw how a model learned and how well it predicts: rounds, ROC, AUC over time, calibration."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 
 import numpy as np

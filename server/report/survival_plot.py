@@ -1,7 +1,5 @@
 """Draw Kaplan-Meier curves by risk group with confidence bands and the numbers at risk."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Style figures and write them as inline SVG with real text and no external files."""
 
-from __future__ import annotations
-
 import io
 import re
 from collections.abc import Callable

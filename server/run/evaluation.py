@@ -1,7 +1,5 @@
 """Evaluate across sites: request tables, compute metrics from them, and store both."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """Read a finished run back from its folder, without asking any site."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -3,8 +3,6 @@
 What is collected, each site's own reply or only the sum of all, is the exchange's business.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Mapping, Sequence
 

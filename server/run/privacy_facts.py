@@ -1,7 +1,5 @@
 """State what a run spent and what its mode promises, in numbers and in words."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from math import sqrt
 

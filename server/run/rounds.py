@@ -6,8 +6,6 @@ the last committed round with identical bytes; a finished run is read back witho
 site.
 """
 
-from __future__ import annotations
-
 import json
 from dataclasses import dataclass, field
 from pathlib import Path

@@ -4,8 +4,6 @@ A round is committed when its JSON file is renamed into place; the JSON names th
 arrays, which are on the disk before it. The last two rounds are kept.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from dataclasses import dataclass, field

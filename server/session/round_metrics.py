@@ -1,7 +1,5 @@
 """Registry of the figures of a round, for the live page, the report and experiment trackers."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass

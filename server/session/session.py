@@ -1,7 +1,5 @@
 """Open a run for one process: study, link to the sites, folder and state."""
 
-from __future__ import annotations
-
 import secrets
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager

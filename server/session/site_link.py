@@ -1,7 +1,5 @@
 """Interface by which the round loop reaches the sites, whatever the transport."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Protocol

@@ -4,8 +4,6 @@ All need patients of several hospitals in one place, or the truth behind synthet
 exist in simulations only and are trained without privacy.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 

@@ -5,8 +5,6 @@ of many folds, seeds and arms in one call. Sums of gradients over hospitals and 
 one place differ by rounding alone; `federated` is trained hospital by hospital all the same.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 

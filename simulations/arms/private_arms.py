@@ -1,7 +1,5 @@
 """Compare privacy modes and budgets: every arm on every fold and seed, spread over the cores."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal

@@ -1,7 +1,5 @@
 """Run one study over a cohort in memory, from the first round to the report with its baselines."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Make forged calls to a consortium during a study, and calls to where no hospital may call."""
 
-from __future__ import annotations
-
 import socket
 import ssl
 import tempfile

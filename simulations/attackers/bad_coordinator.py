@@ -5,8 +5,6 @@ nobody but the line. What stops it is installed at the hospitals: the relay, whi
 bundle, and the agent.
 """
 
-from __future__ import annotations
-
 import json
 import time
 from collections.abc import Mapping

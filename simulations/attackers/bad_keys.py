@@ -1,7 +1,5 @@
 """Call a consortium during a study with unknown keys and with untrusted certificates."""
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,7 +1,5 @@
 """Send a malicious coordinator's messages over the real link, and altered rosters."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,7 +1,5 @@
 """Kill processes of a running consortium, at random and without warning."""
 
-from __future__ import annotations
-
 import os
 import random
 import signal

@@ -1,7 +1,5 @@
 """Forge handshakes and rosters as a coordinator or relay gone bad would."""
 
-from __future__ import annotations
-
 from common.contract import canonical_json
 from common.protocol.protocol import HandshakeRequest
 from common.study.study import Study

@@ -3,8 +3,6 @@
 Run as `python -m simulations.attackers.hostile_agent --site HOME --socket PATH`.
 """
 
-from __future__ import annotations
-
 import argparse
 from collections.abc import Callable
 from functools import partial

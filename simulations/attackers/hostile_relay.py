@@ -5,8 +5,6 @@ even open a run of a study the hospital approved, since that is what a coordinat
 it then gets is what policy and ledger give anybody.
 """
 
-from __future__ import annotations
-
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """Run every intruder against a consortium during a study."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 

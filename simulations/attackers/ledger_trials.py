@@ -3,8 +3,6 @@
 Used by the tests and by the benchmark `ledger_crash`.
 """
 
-from __future__ import annotations
-
 import json
 import random
 from collections.abc import Callable

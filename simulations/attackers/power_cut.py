@@ -8,8 +8,6 @@ part, or replaced by zeros; a rename whose folder was not synced may be undone.
 Real syncs are left out: the loss is simulated, so a thousand cuts take seconds.
 """
 
-from __future__ import annotations
-
 import os
 import random
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """Run nginx with the shipped configuration in front of the SuperLink of a local consortium."""
 
-from __future__ import annotations
-
 import shutil
 import subprocess
 import time

@@ -1,7 +1,5 @@
 """Act as a malicious proxy: it holds the server's key, reads what hospitals send, and keeps it."""
 
-from __future__ import annotations
-
 import asyncio
 import socket
 import ssl

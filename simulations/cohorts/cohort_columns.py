@@ -1,7 +1,5 @@
 """Declare which columns of a patient table are identifiers, outcomes and features."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
 from typing import Any

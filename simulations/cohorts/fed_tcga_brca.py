@@ -1,7 +1,5 @@
 """Read Fed-TCGA-BRCA of FLamby (du Terrail et al., 2022): 1,088 patients, six regions, survival."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

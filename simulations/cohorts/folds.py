@@ -1,7 +1,5 @@
 """Draw cross-validation folds of a multi-hospital cohort, balanced by outcome."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Literal
 

@@ -6,8 +6,6 @@ one number per task. Many private directions cost noise, one public score costs 
 of the target cohort is read when the trunk is fitted, so it spends no privacy.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 

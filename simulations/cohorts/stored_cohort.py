@@ -1,7 +1,5 @@
 """Read simulated hospitals' feature stores as one pooled cohort; simulations only."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 import numpy as np

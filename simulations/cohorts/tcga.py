@@ -6,8 +6,6 @@ cohort - the other cohorts, and for MRI the imaged patients without genomics: no
 privacy.
 """
 
-from __future__ import annotations
-
 from functools import lru_cache
 from pathlib import Path
 from typing import Literal

@@ -1,7 +1,5 @@
 """Read the public tables of TCGA in the data folder, and the projections fitted on them."""
 
-from __future__ import annotations
-
 from functools import lru_cache
 from pathlib import Path
 

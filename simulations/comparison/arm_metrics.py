@@ -1,7 +1,5 @@
 """Score an arm by every headline metric: over all pairs, inside hospitals, and by hospital."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 

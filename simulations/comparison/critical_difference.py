@@ -5,8 +5,6 @@ calls a data set: one hospital of one scenario, with its own patients. Folds and
 hospital share patients, so they are averaged before arms are ranked.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 

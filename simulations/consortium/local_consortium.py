@@ -4,8 +4,6 @@ The topology of a real deployment, each part in its own folder with its own keys
 same commands. For tests, benchmarks and for trying out; patients are SYNTHETIC.
 """
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

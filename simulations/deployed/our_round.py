@@ -1,7 +1,5 @@
 """Measure rounds over our link: TLS, node keys, proof of identity, relay, agents behind sockets."""
 
-from __future__ import annotations
-
 import json
 import sys
 from functools import partial

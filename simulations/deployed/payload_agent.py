@@ -4,8 +4,6 @@ It stands in for the real agent where only the transport is measured. Random, si
 equal objects once.
 """
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Server app of the benchmark: timed rounds of two exchanges over the real link."""
 
-from __future__ import annotations
-
 import json
 import time
 from pathlib import Path

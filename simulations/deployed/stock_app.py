@@ -3,8 +3,6 @@
 The client app imports numpy alone, where a real one imports a framework too.
 """
 
-from __future__ import annotations
-
 import itertools
 import json
 import time

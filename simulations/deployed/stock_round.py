@@ -1,7 +1,5 @@
 """Measure rounds of stock Flower FedAvg: as shipped, and secured as a consortium would run it."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

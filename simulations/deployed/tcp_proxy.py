@@ -4,8 +4,6 @@ Loss shows in a TCP stream as a pause until the packet is sent again; that is wh
 with the shortest retransmission time-out of Linux.
 """
 
-from __future__ import annotations
-
 import random
 import socket
 import threading

@@ -1,7 +1,5 @@
 """Simulate what goes wrong in a consortium: absence, lateness, shift, missing data, lies."""
 
-from __future__ import annotations
-
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace

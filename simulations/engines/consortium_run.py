@@ -3,8 +3,6 @@
 Only the transport differs from deployment: an in-process Grid, or Flower's Ray simulation.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal

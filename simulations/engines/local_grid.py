@@ -4,8 +4,6 @@ The same apps run as in deployment. Content is copied in both directions, so tha
 change what another one, or the server, holds.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from copy import deepcopy

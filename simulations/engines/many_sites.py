@@ -1,7 +1,5 @@
 """Build a consortium of many small hospitals in memory, to measure the cost of federation."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 

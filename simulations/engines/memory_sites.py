@@ -1,7 +1,5 @@
 """Build simulated hospitals: real site agents over patients held in memory."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Run the same apps under Flower's Ray simulation, with sites in worker processes."""
 
-from __future__ import annotations
-
 import logging
 import warnings
 from collections.abc import Iterator, Mapping

@@ -1,7 +1,5 @@
 """Wrap a hospital's agent so that it is absent, late, or lies."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast

@@ -1,7 +1,5 @@
 """Spread jobs over worker processes that compute in one thread and never outlive a kill."""
 
-from __future__ import annotations
-
 import multiprocessing
 import os
 import threading

@@ -4,8 +4,6 @@ Nothing is special-cased: the hospitals' own commands extract, the real agents t
 server aggregates. Only the patients are synthetic, and every output says so.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass

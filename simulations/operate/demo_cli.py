@@ -1,7 +1,5 @@
 """The whole system on this machine in minutes, over synthetic hospitals."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Annotated, Literal

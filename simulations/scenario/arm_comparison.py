@@ -1,7 +1,5 @@
 """Compare the arms of finished scenarios: differences, ranks over hospitals, figures."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Write the page of a comparison: arms, paired differences, ranks, hospitals, caveats."""
 
-from __future__ import annotations
-
 import math
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Turn a scenario and an arm into the study that the consortium would agree on."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Simulate a study on a cohort: federated, pooled, each hospital alone, clinical floor."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import replace

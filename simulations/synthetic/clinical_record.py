@@ -4,8 +4,6 @@ The clinical factor z shows in age, stage, performance status, lactate dehydroge
 haemoglobin, each with noise of its own. Sex and histology say nothing.
 """
 
-from __future__ import annotations
-
 from typing import Final
 
 import numpy as np

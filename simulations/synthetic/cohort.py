@@ -1,7 +1,5 @@
 """Draw the synthetic patients: latent factors, outcomes, what is missing."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

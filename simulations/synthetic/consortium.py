@@ -1,7 +1,5 @@
 """Write a whole synthetic consortium to disk, or recognise the one that is already there."""
 
-from __future__ import annotations
-
 import json
 import multiprocessing
 import os

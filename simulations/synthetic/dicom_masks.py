@@ -1,7 +1,5 @@
 """Write tumour masks as radiotherapy contours (RTSTRUCT) and as DICOM segmentations (SEG)."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any

@@ -4,8 +4,6 @@ Identifiers are derived from names under the UUID root 2.25 (DICOM PS3.5 B.2), d
 and every header says that the patient is synthetic, so files are the same bytes in every run.
 """
 
-from __future__ import annotations
-
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path

@@ -5,8 +5,6 @@ The genomics factor z drives six of the 24 pathways, three up and three down; th
 freely. Values are on the scale log2(TPM + 0.001), whose floor is -9.97.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from functools import lru_cache
 

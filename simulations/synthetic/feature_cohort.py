@@ -4,8 +4,6 @@ No file is written and no encoder runs, so a benchmark can ask how close a model
 oracle. Patients, factors and outcomes are those of `draw_cohort`, hence of the files.
 """
 
-from __future__ import annotations
-
 import numpy as np
 import numpy.typing as npt
 import pandas as pd

@@ -1,7 +1,5 @@
 """Define the feature sets of the synthetic study: which extractors read the raw files, and how."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

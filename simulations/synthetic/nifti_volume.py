@@ -1,7 +1,5 @@
 """Write the NIfTI files of a synthetic scan."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -4,8 +4,6 @@ The simulation knows every patient's true probability of response and true risk.
 C-index are below 1 because outcomes are drawn at random; no model can be expected to do better.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Collection
 from pathlib import Path

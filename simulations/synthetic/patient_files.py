@@ -1,7 +1,5 @@
 """Write the raw image files of one synthetic patient, in the formats of the hospital."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 

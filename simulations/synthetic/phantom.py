@@ -5,8 +5,6 @@ the non-enhancing core, texture within the tumour, and enhancement on contrast-e
 three sequences share one grid and one mask.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

@@ -9,8 +9,6 @@ planted signal by integration.
 `python -m simulations.synthetic.public_reference` makes the file again (some minutes).
 """
 
-from __future__ import annotations
-
 import json
 import sys
 import tempfile

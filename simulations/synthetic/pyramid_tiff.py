@@ -6,8 +6,6 @@ bytes here depend on the pixels alone. OpenSlide opens the result as `generic-ti
 `aperio` when the description starts like Aperio's; both report `openslide.mpp-x`.
 """
 
-from __future__ import annotations
-
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Write the tables and policy of one synthetic hospital: manifest.csv, rna.csv, site.yaml."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

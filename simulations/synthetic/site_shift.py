@@ -4,8 +4,6 @@ Drawn once a site from its own stream. A shift changes what raw files look like 
 the patients; a strength of 0 gives the public reference laboratory.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

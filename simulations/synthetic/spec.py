@@ -1,7 +1,5 @@
 """Specify a synthetic consortium: hospitals, sizes, formats, gaps and the planted signal."""
 
-from __future__ import annotations
-
 from typing import Literal, Self
 
 from pydantic import Field, model_validator

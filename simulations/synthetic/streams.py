@@ -1,7 +1,5 @@
 """Random streams named by their purpose, so that order and worker count change nothing."""
 
-from __future__ import annotations
-
 import hashlib
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Write the study of the synthetic consortium, as its coordinator would write it."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

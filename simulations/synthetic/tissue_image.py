@@ -6,8 +6,6 @@ Colours follow the Beer-Lambert law: RGB = glass * exp(-(H h + E e)), with stain
 site.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Fit the clinical floor: ridge Cox and logistic regression on clinical columns."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Predict whole cohorts and compute the federation's own metrics, as only a simulation may."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import replace
 

@@ -1,7 +1,5 @@
 """Train a study over hospitals in memory, through real agents, server and Flower apps."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path

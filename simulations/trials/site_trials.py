@@ -8,8 +8,6 @@ left out of the round, as there. Left out are messages, ledgers and the masks of
 which cancel to the last bit in the opened sum.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """Encode clinical columns as one vector with public scaling and a flag per missing value."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Annotated, ClassVar, Literal, Self
 

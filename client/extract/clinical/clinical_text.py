@@ -4,8 +4,6 @@ One template per variable (more paraphrases did not help in the published ablati
 variable that is not known gives no token; no blank is ever put into a sentence.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import ClassVar, Self
 

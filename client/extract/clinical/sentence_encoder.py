@@ -1,7 +1,5 @@
 """Encode sentences as vectors: MiniLM from an installed package, or labelled hashed n-grams."""
 
-from __future__ import annotations
-
 import hashlib
 import re
 from functools import cache, lru_cache

@@ -7,8 +7,6 @@ Convolutions pad as TensorFlow's "SAME" does: at stride 2 the extra row and colu
 bottom and right. Batch norm epsilon is 1e-3.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional

@@ -13,8 +13,6 @@ The form required of such a file, for every encoder alike:
   is then that of both: `cat uni2_h.onnx uni2_h.onnx.data | sha256sum`.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from common.registry import Registry

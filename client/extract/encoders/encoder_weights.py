@@ -1,7 +1,5 @@
 """Find an encoder's weights and verify their digest."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path

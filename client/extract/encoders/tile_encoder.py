@@ -1,7 +1,5 @@
 """Run frozen image encoders: ONNX Runtime on a CPU, torch on CUDA."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, Protocol

@@ -1,7 +1,5 @@
 """Encode RNA as pathway tokens: per gene set, its genes' scaled expression in public order."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import ClassVar
 

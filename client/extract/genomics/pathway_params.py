@@ -4,8 +4,6 @@ Gene sets are named lists of genes in a public order, from GMT or column-wise CS
 the sets and of the genes in each is part of the model's meaning; the digest fixes both.
 """
 
-from __future__ import annotations
-
 import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Read the hospital's expression table, patients x genes, once per process."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Sum up an extraction run: counts, and what needs attention."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from typing import NamedTuple
 

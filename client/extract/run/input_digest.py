@@ -8,8 +8,6 @@ which no program makes. Names, folders and modification times are left out, so t
 be moved or copied without losing its features.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -5,8 +5,6 @@ not at all. An attempt is recorded as `running` before it starts, so that a kill
 leaves a trace.
 """
 
-from __future__ import annotations
-
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal

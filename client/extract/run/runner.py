@@ -4,8 +4,6 @@ An item is a patient and a feature set. It is skipped when its feature file was 
 same raw input by the same extractor, so the same command continues where a killed one stopped.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field

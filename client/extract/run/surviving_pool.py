@@ -5,8 +5,6 @@ its work. Here the items that were running are tried once more, each alone in a 
 one that kills its process again is abandoned by name, and everything else continues.
 """
 
-from __future__ import annotations
-
 import multiprocessing
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator

@@ -4,8 +4,6 @@ Nothing that goes wrong with an item leaves `extract_item` as an exception: it b
 item's recorded outcome. Only the death of the process itself is left to the caller.
 """
 
-from __future__ import annotations
-
 import json
 import multiprocessing
 import os

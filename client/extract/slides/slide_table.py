@@ -4,8 +4,6 @@ Several slides of one patient lie in one bag, one after the other; `slide_index`
 file gives the slide of each tile.
 """
 
-from __future__ import annotations
-
 import json
 from dataclasses import asdict, dataclass, field
 

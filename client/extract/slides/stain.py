@@ -5,8 +5,6 @@ extreme angles in the plane of the two largest principal components. The referen
 concentrations are those of the authors' released code; nothing is estimated across patients.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import numpy as np

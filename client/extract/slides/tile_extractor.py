@@ -1,7 +1,5 @@
 """Extract bags of tile features from slides: tissue, tiles, quality, encoder."""
 
-from __future__ import annotations
-
 import json
 from collections import Counter
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """Lay out tiles of one physical size, and select those worth encoding."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from enum import StrEnum

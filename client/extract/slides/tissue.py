@@ -6,8 +6,6 @@ in micrometres instead of pixels, so that slides of any resolution are treated a
 are capped at a share of the slide, so that small slides and frames keep their tissue.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any, Literal
 

@@ -3,8 +3,6 @@
 Pixels are read region by region, so memory does not grow with the slide.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Read the header of one DICOM file: its kind, and where its slice lies in the patient."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any

@@ -5,8 +5,6 @@ old ones that name no series or no dimensions, which highdicom refuses: every fr
 it lies.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -4,8 +4,6 @@ Slices are ordered by their position along the normal of the image plane; spacin
 the distance of positions, never `SliceThickness` (slices may overlap or have gaps).
 """
 
-from __future__ import annotations
-
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any

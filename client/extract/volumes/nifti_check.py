@@ -3,8 +3,6 @@
 Layout of the header: https://nifti.nimh.nih.gov/pub/dist/src/niftilib/nifti1.h and nifti2.h.
 """
 
-from __future__ import annotations
-
 import gzip
 import math
 import struct

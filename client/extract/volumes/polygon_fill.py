@@ -4,8 +4,6 @@ Even-odd rule on half-open edges, so that polygons that share an edge share no v
 every voxel between them. Coordinates are continuous indices (i, j); integers are centres.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

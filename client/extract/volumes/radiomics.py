@@ -6,8 +6,6 @@ default parameter files a vector has 107 features (first order 18, shape 14, GLC
 GLSZM 16, NGTDM 5, GLDM 14; van Griethuysen et al., 2017).
 """
 
-from __future__ import annotations
-
 import json
 import logging
 import math

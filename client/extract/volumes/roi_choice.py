@@ -1,7 +1,5 @@
 """Choose the tumour among drawn regions: by exact name or regular expression, never guessed."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from pathlib import Path

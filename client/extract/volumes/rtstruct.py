@@ -5,8 +5,6 @@ there; contours on other planes (volume resampled, cut otherwise or converted) a
 grid of their own and resampled, so that nothing depends on planes coinciding.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any

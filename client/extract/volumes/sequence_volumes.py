@@ -1,7 +1,5 @@
 """Read a patient's sequences with their masks, alike for every radiology extractor."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path

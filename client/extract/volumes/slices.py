@@ -1,7 +1,5 @@
 """Embed 2.5-D pictures of the tumour with a frozen image encoder."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from functools import cached_property
 from typing import ClassVar

@@ -4,8 +4,6 @@ Volumes are first turned to the nearest patient axes (LPS), so that a slice look
 every hospital: patient's right on the left, front (or head) at the top.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any, Literal
 

@@ -4,8 +4,6 @@ Arrays are (K, J, I): slice, row, column. Points are (x, y, z) in mm in DICOM pa
 (LPS), indices (i, j, k). SimpleITK uses the same space, also for NIfTI and NRRD.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path

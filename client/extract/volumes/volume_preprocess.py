@@ -5,8 +5,6 @@ that was measured, before resampling, so that only the surroundings of the tumou
 resampling.
 """
 
-from __future__ import annotations
-
 import math
 from typing import Annotated, Any, Literal, Self
 

@@ -1,7 +1,5 @@
 """Read volumes and masks of any format: NIfTI, NRRD, MetaImage, DICOM series, RTSTRUCT, SEG."""
 
-from __future__ import annotations
-
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Estimate each response metric from the tables of one site, of all sites, or of all but one."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from functools import cached_property
 

@@ -5,8 +5,6 @@ share a bin can be misjudged: |error| <= half of their share. Precision-recall a
 precision over the bins. Functions take leading batch dimensions.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from common.metrics.tables.estimate import MIN_SHOWN, Estimate, not_estimable

@@ -3,8 +3,6 @@
 Each patient's term is bounded, and each site rounds its sum once to fixed point.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from common.errors import DataError

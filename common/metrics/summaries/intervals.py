@@ -1,7 +1,5 @@
 """Compute the intervals of the federation's metrics: bootstrap, and noise where tables carry it."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 

@@ -4,8 +4,6 @@ From the summed margins of phase one the server derives score cuts at quantiles 
 curve; both are post-processing of what was already released, and both are sent to every site.
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Compute metrics for each site, for all but one site, and for the worst site."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 

@@ -5,8 +5,6 @@ of two variances. A level below the minimum is not estimable, exact or noisy: a 
 handful of patients is chance, and with exact tables it would point at them.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any

@@ -3,8 +3,6 @@
 `summarise` is the one entry point of the server and of the report.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any

@@ -1,7 +1,5 @@
 """Tabulate one hospital's predictions into its mergeable tables."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 

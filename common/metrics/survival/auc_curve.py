@@ -1,7 +1,5 @@
 """Cumulative/dynamic AUC over time: one estimate at each publishable edge of the grid."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 

@@ -6,8 +6,6 @@ the spread inside a bin. A perfect model has slope 1, intercept 0. For survival 
 death by the horizon, weighted by inverse probability of censoring.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

@@ -9,8 +9,6 @@ G(t), the probability of still being under observation, is the same with censori
 patients who die in an interval are at risk of being censored for half of it.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 
 import numpy as np

@@ -4,8 +4,6 @@ Observed and expected deaths and the hypergeometric variance (Mantel, 1966). Sit
 strata by adding their O - E and V.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Arrange the tables of one task as rank statistics read them, with or without batch dimensions."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from functools import cached_property
 

@@ -6,8 +6,6 @@ from the survival table; its intervals are wide, so a censored patient is at ris
 (actuarial).
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

@@ -5,8 +5,6 @@ the sites send, so they equal the pooled figures to fixed-point precision. Survi
 broadcast censoring curve (phase two).
 """
 
-from __future__ import annotations
-
 from functools import cached_property
 from typing import Literal
 

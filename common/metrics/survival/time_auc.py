@@ -6,8 +6,6 @@ fall of the Kaplan-Meier curve (Lambert and Chevret, 2016). G comes from the sam
 given. All functions take leading batch dimensions (..., 2, T, S).
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from common.metrics.survival.concordance import PairCounts, interval_pairs, inverse_squares

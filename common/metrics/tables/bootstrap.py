@@ -10,8 +10,6 @@ geometric draws; the sum of m independent ones is a difference of two negative-b
 shape m.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np

@@ -4,8 +4,6 @@ Times are cut into intervals (a, b], scores into bins [a, b). Nothing here is es
 patient row: cuts are study constants, or post-processing of released margins (`refined`).
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Self

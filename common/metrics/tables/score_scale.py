@@ -6,8 +6,6 @@ intervals. Cuts are public: constants of the study, or quantiles of an already r
 margin (`quantile_cuts`).
 """
 
-from __future__ import annotations
-
 import numpy as np
 import numpy.typing as npt
 import scipy

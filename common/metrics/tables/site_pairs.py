@@ -4,8 +4,6 @@ They add up over sites to the site-stratified C-index and log-rank without any b
 without the server seeing a single site.
 """
 
-from __future__ import annotations
-
 import numpy as np
 import numpy.typing as npt
 

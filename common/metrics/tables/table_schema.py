@@ -16,8 +16,6 @@ The levels of one subgroup exclude each other, so they share one table and one e
 is in several subgroups, so each further subgroup costs its own. Noisy cells are never clipped.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import exp

@@ -4,8 +4,6 @@
 sites equals the table of all patients together, exactly. `TaskView` is what metrics read.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property

@@ -5,8 +5,6 @@ in the batch, on their order, or on padding. It reads a modality only where `pre
 and a token only where `mask` is true.
 """
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from typing import ClassVar

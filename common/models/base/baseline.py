@@ -3,8 +3,6 @@
 A start at the public hazard and prevalence costs no privacy and saves rounds.
 """
 
-from __future__ import annotations
-
 import math
 
 import torch

@@ -1,7 +1,5 @@
 """Build a study's model from its name and options."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 import torch

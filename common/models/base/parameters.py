@@ -1,7 +1,5 @@
 """Trained parameters as named float32 arrays, the form in which a model travels."""
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 from torch import nn

@@ -6,8 +6,6 @@ patient's outputs depend on nobody else, in training and in evaluation, and that
 changes.
 """
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Iterator
 from dataclasses import dataclass

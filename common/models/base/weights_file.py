@@ -1,7 +1,5 @@
 """Load the weights of a public trunk from a safetensors file that the study names by SHA-256."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Self
 

@@ -9,8 +9,6 @@ needs that. Source: Tutz and Schmid, Modeling Discrete Time-to-Event Data, 2016,
 Gensheimer and Narasimhan, PeerJ 7:e6257, 2019.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 from torch.nn import functional

@@ -5,8 +5,6 @@ Knowledge distillation: Hinton, Vinyals and Dean, 2015. Redundancy reduction aft
 (Zbontar et al., ICML 2021), whose batch form couples patients and is replaced here.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 from torch.nn import functional

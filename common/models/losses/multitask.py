@@ -1,7 +1,5 @@
 """The training loss of one patient: the sum over the tasks whose label is observed."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits

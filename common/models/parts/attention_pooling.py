@@ -1,7 +1,5 @@
 """Gated attention over a bag of tokens (Ilse, Tomczak and Welling, ICML 2018)."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 

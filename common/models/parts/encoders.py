@@ -4,8 +4,6 @@ A single token is a vector (radiomics, a clinical table); rows in a fixed order 
 pooled by row are pathways; anything else is a bag (tiles, slices, sentences).
 """
 
-from __future__ import annotations
-
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass

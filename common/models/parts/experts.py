@@ -4,8 +4,6 @@ Every patient passes every expert: hard routing would make one patient's path de
 through capacity limits, and has no gradient to clip.
 """
 
-from __future__ import annotations
-
 import math
 
 import torch

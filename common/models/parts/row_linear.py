@@ -1,7 +1,5 @@
 """Linear layer whose output for a patient is the same, bit by bit, in any batch."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 

@@ -1,7 +1,5 @@
 """Attention between tokens, built from linear layers so that it has per-patient gradients."""
 
-from __future__ import annotations
-
 import math
 
 import torch

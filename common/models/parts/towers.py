@@ -1,7 +1,5 @@
 """One small head per task; an untrained head predicts the published baseline."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 

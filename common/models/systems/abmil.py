@@ -4,8 +4,6 @@ h = ReLU(W x); attention pooling; Linear and ReLU; heads. Several bags are poole
 joined. Pathology only by default.
 """
 
-from __future__ import annotations
-
 import torch
 from pydantic import Field
 from torch import Tensor, nn

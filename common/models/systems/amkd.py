@@ -8,8 +8,6 @@ w KD + a (1 - cos(E_S, E_T) + KL of attention) + b (w (1 - cos(z_S, z_T)) + redu
 every term the patient's own. Afterwards genes are not read.
 """
 
-from __future__ import annotations
-
 from typing import Self
 
 import torch

@@ -6,8 +6,6 @@ read the clinic), each with feed-forward and residuals; CLS to the heads. A side
 is represented by one learned token.
 """
 
-from __future__ import annotations
-
 import torch
 from pydantic import Field
 from torch import Tensor, nn

@@ -6,8 +6,6 @@ then pre-LN transformer layers over [CLS, all tokens]; CLS to the heads. With `l
 only low-rank changes of queries and values, and the heads, are trained.
 """
 
-from __future__ import annotations
-
 import math
 
 import torch

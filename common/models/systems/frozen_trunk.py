@@ -6,8 +6,6 @@ heads on its embedding are. Private end-to-end training of deep fused models on 
 patients costs more than it gains; linear heads do not.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import replace
 from typing import Self

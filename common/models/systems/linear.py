@@ -5,8 +5,6 @@ all intervals (proportional), or one score per interval. x_f is the pooled featu
 by a presence flag, all zero where the patient lacks it.
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import torch

@@ -6,8 +6,6 @@ After the published multi-gate mixture of experts for response and survival in n
 carcinoma, with genomics and clinical inputs added.
 """
 
-from __future__ import annotations
-
 from typing import Any, Literal
 
 import torch

@@ -10,8 +10,6 @@ A path or patches that are missing: learned absent vectors stand in for the mean
 itself alone.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from typing import Self

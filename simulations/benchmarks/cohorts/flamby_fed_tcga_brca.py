@@ -10,8 +10,6 @@ standard error of .003. Held are that mean's loss against training without priva
 the .02 that the product allows at this epsilon, and its distance to the best published mean.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path

@@ -12,8 +12,6 @@ One draw of noise moves a mean over folds by up to .030 (SD), the mean of eight 
 closest check, a robust rule .133 above the mean where .1 is asked, has three times that to spare.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path

@@ -10,8 +10,6 @@ federated the same way, with every hospital alone, and with linear heads in mode
 The training plan was chosen on other seeds. Synthetic figures prove code, not medicine.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path

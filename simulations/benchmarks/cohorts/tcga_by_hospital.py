@@ -10,8 +10,6 @@ hospital) ten settings of it ended between .71 and .73, pooled training at .75. 
 all arms were chosen on folds drawn with seeds 0 and 1, which are not reported here.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory

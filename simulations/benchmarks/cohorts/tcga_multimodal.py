@@ -9,8 +9,6 @@ hospitals without a modality. Intervals are corrected for overlapping training s
 Bengio, 2003), p-values by Holm's method over the arms of one endpoint.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Run a consortium under faults: kills, outages, full disks, old ledgers, intruders, bad lines."""
 
-from __future__ import annotations
-
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass

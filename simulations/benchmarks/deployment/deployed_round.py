@@ -4,8 +4,6 @@ Stock is measured twice: as it comes, without TLS, keys or disk, and as a consor
 run it, with Flower's TLS, node keys and database on disk, which is what ours has too.
 """
 
-from __future__ import annotations
-
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass

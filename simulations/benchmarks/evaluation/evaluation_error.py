@@ -4,8 +4,6 @@ Hospitals send the arrays of `common.metrics`; the same predictions are then poo
 scikit-survival, lifelines and scikit-learn. The printed error bound must cover every difference.
 """
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass

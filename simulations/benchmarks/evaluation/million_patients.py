@@ -1,7 +1,5 @@
 """Evaluate a million patients at 20 hospitals: seconds and error of the server, and lifelines'."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass

@@ -6,8 +6,6 @@ and against Flower's Ray engine with the same agents; rounds after the first few
 size runs in its own process, so that its peak memory is its own.
 """
 
-from __future__ import annotations
-
 import multiprocessing
 import resource
 import time

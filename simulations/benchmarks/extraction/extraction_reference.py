@@ -6,8 +6,6 @@ the same real tiles, turn by turn. Speed is tiles per second of processor time, 
 programs on the machine disturb it little.
 """
 
-from __future__ import annotations
-
 import statistics
 import time
 from collections.abc import Callable, Iterator

@@ -1,7 +1,5 @@
 """Compare radiology extraction with references: PyRadiomics, real RTSTRUCT, SEG, NIfTI."""
 
-from __future__ import annotations
-
 import ast
 import csv
 import tempfile

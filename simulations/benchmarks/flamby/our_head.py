@@ -1,7 +1,5 @@
 """Train our discrete-time linear head on the published split of Fed-TCGA-BRCA."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -5,8 +5,6 @@ that of the published table: with it and the published seeds, pooled training gi
 figures to the last digit.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path

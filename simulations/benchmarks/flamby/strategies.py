@@ -5,8 +5,6 @@ FedAdam, FedYogi, FedAdagrad (Reddi et al., 2021). Site optimiser: SGD without m
 are weighted by training patients. The server optimisers are the product's, without bias correction.
 """
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Find the benchmarks in their folders, and measure one."""
 
-from __future__ import annotations
-
 import re
 import time
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """Choose how much of which scenarios a benchmark runs."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from common.study.study import TrainingPlan

@@ -1,7 +1,5 @@
 """Read the command line of the benchmarks: list them, run one, or run all."""
 
-from __future__ import annotations
-
 import argparse
 import json
 import sys

@@ -5,8 +5,6 @@ A check holds a mean or a median over so many draws that a right program passes 
 n >= (2.33 s / margin)^2 draws.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass

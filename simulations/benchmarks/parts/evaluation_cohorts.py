@@ -4,8 +4,6 @@ Scores come from a ridge Cox (survival) or a logistic regression (response) on c
 fitted on the other folds. What is checked is the evaluation of their predictions.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial

@@ -5,8 +5,6 @@ the arguments: started again, what has such a file is not run again. A benchmark
 a result does not stop the others, and is run again next time.
 """
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """Train one synthetic consortium in the ways that are compared, with held-out patients."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache

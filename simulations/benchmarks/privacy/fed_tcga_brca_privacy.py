@@ -8,8 +8,6 @@ Every private figure is the mean over several draws a fold. `distributed` is sho
 product's default n_min (one region in five may be lost) and with all regions needed.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 

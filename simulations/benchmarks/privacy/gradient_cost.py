@@ -11,8 +11,6 @@ ratio has an SD of .03 on an idle machine and of .1 beside six busy programs a c
 40 is then off by .02.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass

@@ -5,8 +5,6 @@ sync or a rename, and lose what was not synced; see `simulations.attackers.power
 drawn; the seeds choose moments and places.
 """
 
-from __future__ import annotations
-
 import tempfile
 import time
 from collections.abc import Iterator

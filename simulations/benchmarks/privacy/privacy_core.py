@@ -5,8 +5,6 @@ distributions. Noise comes from the operating system and has no seed, so its tes
 and held to bounds that a right sampler breaks once in ten thousand runs.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Check the secure sum: exactness, dropouts in every phase, cost in seconds and bytes."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager

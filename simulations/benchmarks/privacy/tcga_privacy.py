@@ -9,8 +9,6 @@ hospitals without privacy. A fourth cohort, papillary kidney cancer, is shown be
 molecular data clearly add to the floor; in the other three they hardly do.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 

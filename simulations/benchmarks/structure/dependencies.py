@@ -1,7 +1,5 @@
 """Compare the dependencies that pyproject declares with the code that is installed with them."""
 
-from __future__ import annotations
-
 import re
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping

@@ -5,8 +5,6 @@ does not load at its top anyway. Slow is what takes more than `SLOW_S` in a fres
 the benchmark measures every package of `SLOW` again. Optional is what an extra installs.
 """
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property

@@ -6,8 +6,6 @@ the result in; what is sent to the hospitals leaves it at the link. The patient'
 manifest is read and ends with the sum of gradients of one hospital.
 """
 
-from __future__ import annotations
-
 import csv
 import sys
 import tempfile

@@ -1,7 +1,5 @@
 """The geometric median by Weiszfeld's iteration (Pillutla, Kakade and Harchaoui, 2022)."""
 
-from __future__ import annotations
-
 import numpy as np
 import numpy.typing as npt
 

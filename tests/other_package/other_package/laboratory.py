@@ -1,7 +1,5 @@
 """Two laboratory values of the manifest, scaled by public constants, as one token."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 import numpy as np

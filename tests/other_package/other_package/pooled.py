@@ -1,7 +1,5 @@
 """Mean over tokens, one hidden layer per feature set, sum, heads."""
 
-from __future__ import annotations
-
 import torch
 from pydantic import Field
 from torch import nn

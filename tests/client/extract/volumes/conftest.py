@@ -1,7 +1,5 @@
 """A small ellipsoid phantom, written as DICOM series, RTSTRUCT, SEG and NIfTI by outside tools."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any

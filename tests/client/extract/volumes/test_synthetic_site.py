@@ -1,7 +1,5 @@
 """A synthetic hospital that keeps DICOM extracts the same features as one that keeps NIfTI."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np
