@@ -4,8 +4,6 @@ Absence is a flag: a missing modality is `present` False with one masked zero to
 label `observed` False.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,7 +76,7 @@ class PatientDataset:
     @classmethod
     def from_store(
         cls, study: Study, manifest: Manifest, store: Path, *, require_outcome: bool = True
-    ) -> PatientDataset:
+    ) -> "PatientDataset":
         """Return the patients of a manifest with what the feature store holds of them.
 
         Every file's width and fingerprint is checked now, its values when first used.
@@ -120,7 +118,7 @@ class PatientDataset:
         event: npt.ArrayLike,
         *,
         clinical: Sequence[Mapping[str, str | float | None]] | None = None,
-    ) -> PatientDataset:
+    ) -> "PatientDataset":
         """Return a dataset of arrays in memory.
 
         Args:
@@ -185,7 +183,7 @@ class PatientDataset:
         """Return (n,) whether each patient has a feature set."""
         return np.array([patient in self._stores[feature] for patient in self.patient_ids])
 
-    def select(self, indices: Sequence[int] | npt.NDArray[np.int64]) -> PatientDataset:
+    def select(self, indices: Sequence[int] | npt.NDArray[np.int64]) -> "PatientDataset":
         """Return some patients, in the given order; bags in memory are shared."""
         rows = np.asarray(indices, dtype=np.int64).reshape(-1)
         return PatientDataset(

@@ -1,7 +1,5 @@
 """Layers of an explanation: one number per token of a bag and question, such as attention."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -37,7 +35,7 @@ class Layer:
     high: str
     signed: bool
 
-    def at(self, tokens: npt.NDArray[np.int64]) -> Layer:
+    def at(self, tokens: npt.NDArray[np.int64]) -> "Layer":
         """Return the layer of some tokens."""
         return replace(self, values=self.values[tokens])
 

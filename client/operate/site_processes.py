@@ -4,8 +4,6 @@ The agent alone reads patients and has no network. The SuperNode faces the netwo
 nothing: it hands messages to the relay over loopback, guarded by a new secret each time.
 """
 
-from __future__ import annotations
-
 import os
 import sys
 from pathlib import Path
@@ -47,7 +45,7 @@ class SitePaths:
         self.log = private / "log"
 
     @classmethod
-    def of(cls, site: Path) -> SitePaths:
+    def of(cls, site: Path) -> "SitePaths":
         """Return the paths of a site.
 
         Raises:

@@ -9,8 +9,6 @@
       bin/              the site gate, earlier on the SuperNode's PATH than Flower's own
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -51,7 +49,7 @@ class SiteConnection:
         self.allowed_bundles = self.gate / ALLOWED
 
     @classmethod
-    def of_site(cls, site: Path) -> SiteConnection:
+    def of_site(cls, site: Path) -> "SiteConnection":
         """Return the connection folder of a site.
 
         Args:

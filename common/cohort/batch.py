@@ -4,8 +4,6 @@ Absence is a flag, never a zero: a modality is read only where `present` is true
 only where `mask` is true.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 
 import torch
@@ -47,7 +45,7 @@ class PatientBatch:
         mask = self.mask[feature] & self.present[feature].unsqueeze(-1)
         return torch.where(mask.unsqueeze(-1), self.tokens[feature], 0.0), mask
 
-    def to(self, device: torch.device | str) -> PatientBatch:
+    def to(self, device: torch.device | str) -> "PatientBatch":
         """Return the batch on another device."""
         copy = pytree.tree_map(lambda tensor: tensor.to(device), self)
         assert isinstance(copy, PatientBatch)

@@ -4,8 +4,6 @@ In JSON mode standard output holds exactly one JSON object; everything else is s
 `tumorboard ... --json | jq` always works. Progress goes to standard error.
 """
 
-from __future__ import annotations
-
 import json
 import sys
 import time
@@ -64,7 +62,7 @@ class Output:
         self._write("\n".join(lines) + "\n")
 
     @contextmanager
-    def progress(self, total: int, label: str) -> Iterator[Progress]:
+    def progress(self, total: int, label: str) -> "Iterator[Progress]":
         """Yield a counter towards `total` that shows what is done and the time left."""
         stream = None if self.json_mode else (self._stderr or sys.stderr)
         counter = Progress(total, label, stream)

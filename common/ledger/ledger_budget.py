@@ -7,8 +7,6 @@ evaluation tables are purely epsilon-DP and epsilons add up exactly; composed as
 three such tables would look like epsilon 30.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -76,7 +74,7 @@ class LedgerBudgets:
     study: Mapping[str, Mapping[Partition, Cap]] | None = field(default=None)
 
     @classmethod
-    def from_policy(cls, policy: SitePolicy) -> LedgerBudgets:
+    def from_policy(cls, policy: SitePolicy) -> "LedgerBudgets":
         """Return the budgets a hospital's policy states."""
         evaluation = Cap(policy.lifetime_evaluation_epsilon)
         return cls(
@@ -89,7 +87,7 @@ class LedgerBudgets:
         )
 
     @classmethod
-    def unlimited(cls) -> LedgerBudgets:
+    def unlimited(cls) -> "LedgerBudgets":
         """Return budgets that only count; for simulations."""
         return cls(hospital={p: Cap(math.inf, 1e-5) for p in PARTITIONS})
 

@@ -1,7 +1,5 @@
 """Contract of a ledger line: a spend, its commit, a recovery or an administrator's entry."""
 
-from __future__ import annotations
-
 import json
 import math
 from datetime import UTC, datetime
@@ -151,7 +149,7 @@ class LedgerRecord(Contract):
     sha256: str = Field(pattern=_HEX64)
 
     @classmethod
-    def following(cls, last: LedgerRecord | None, site_id: str, **fields: Any) -> LedgerRecord:
+    def following(cls, last: "LedgerRecord | None", site_id: str, **fields: Any) -> "LedgerRecord":
         """Return the next record of a chain, hashed."""
         body: dict[str, Any] = {
             "sequence": last.sequence + 1 if last else 0,
@@ -172,7 +170,7 @@ class LedgerRecord(Contract):
         return canonical_json(self.model_dump(mode="json")).encode() + b"\n"
 
     @classmethod
-    def parse(cls, line: bytes, last: LedgerRecord | None, *, where: str) -> LedgerRecord:
+    def parse(cls, line: bytes, last: "LedgerRecord | None", *, where: str) -> "LedgerRecord":
         """Return the record of a line that must follow `last`.
 
         Raises:

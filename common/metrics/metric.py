@@ -1,7 +1,5 @@
 """Describe a metric: its name, the tables it is computed from, and which direction is better."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -105,7 +103,7 @@ class Metric:
         ideal = "" if self.scale.ideal is None else f" ({self.scale.ideal:g} is perfect)"
         return self.title + unit + ideal
 
-    def at(self, months: float) -> Metric:
+    def at(self, months: float) -> "Metric":
         """Return the metric at one horizon, e.g. `auc_12m`."""
         return replace(
             self,

@@ -1,7 +1,5 @@
 """Show a problem on a live page: what is wrong, and what to do about it."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -38,13 +36,13 @@ class Problem:
         return f"{self.where} {self.code} {re.sub('[0-9]+', '', self.what)}"
 
     @classmethod
-    def of_code(cls, code: str, *, weight: Weight, where: str, what: str = "") -> Problem:
+    def of_code(cls, code: str, *, weight: Weight, where: str, what: str = "") -> "Problem":
         """Return the problem of a code, with the handbook's text and fix."""
         guide = guide_of(code)
         return cls(weight, what or guide.happened, guide.cure, code, where)
 
     @classmethod
-    def of_error(cls, error: TumorboardError, *, weight: Weight) -> Problem:
+    def of_error(cls, error: TumorboardError, *, weight: Weight) -> "Problem":
         """Return an error as a problem, with its own fix or the handbook's."""
         cure = error.cure or guide_of(str(error.code)).cure
         return cls(weight, error.what, cure, str(error.code), error.where)

@@ -6,8 +6,6 @@ nobody announced is therefore refused. The headers of an answer forbid other sit
 frame the page, and the page itself to load anything from elsewhere.
 """
 
-from __future__ import annotations
-
 import ipaddress
 import socket
 import threading
@@ -26,7 +24,7 @@ STOP_S = 5.0
 
 
 def serve_page(
-    app: AsgiApp, *, host: str, port: int, names: Sequence[str] | None, output: Output
+    app: "AsgiApp", *, host: str, port: int, names: Sequence[str] | None, output: Output
 ) -> None:
     """Serve the page until SIGTERM or SIGINT, and say where it is once it can be opened.
 
@@ -51,7 +49,7 @@ def serve_page(
 
 @contextmanager
 def page_served(
-    app: AsgiApp, *, host: str = "127.0.0.1", port: int = 0, names: Sequence[str] = ()
+    app: "AsgiApp", *, host: str = "127.0.0.1", port: int = 0, names: Sequence[str] = ()
 ) -> Iterator[str]:
     """Serve the page from a thread inside the block; yields its address.
 

@@ -6,8 +6,6 @@ taken theirs away and all but n_min sites are lost. The threshold of the secure 
 survivors and believed.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from common.errors import PrivacyError
@@ -57,7 +55,7 @@ class Collusion:
             )
 
     @classmethod
-    def of_plan(cls, plan: PrivacyPlan, n_sites: int) -> Collusion:
+    def of_plan(cls, plan: PrivacyPlan, n_sites: int) -> "Collusion":
         """Return the numbers of a study: its own, or the defaults.
 
         t = max(1, (N - 1) // 3); n_min = N - N // 5, at least the threshold.

@@ -8,8 +8,6 @@ remember of it. Nothing of this needs the server's honesty: it cannot sign marks
 no sum opens.
 """
 
-from __future__ import annotations
-
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from pydantic import Field
@@ -31,7 +29,7 @@ class LedgerMark(Contract):
     previous_head: str | None = Field(default=None, pattern=_HEX64)
     signature: str = Field(default="0" * 128, pattern=r"^[0-9a-f]{128}$")
 
-    def signed(self, identity: Ed25519PrivateKey) -> LedgerMark:
+    def signed(self, identity: Ed25519PrivateKey) -> "LedgerMark":
         """Return the mark with the signature of the hospital's identity."""
         return self.model_copy(update={"signature": identity.sign(self._signed_bytes()).hex()})
 
@@ -44,7 +42,7 @@ class LedgerMark(Contract):
             return False
         return True
 
-    def follows(self, earlier: LedgerMark) -> bool:
+    def follows(self, earlier: "LedgerMark") -> bool:
         """Return whether a ledger that stood at `earlier` can have come to this mark.
 
         Marks between the two may have been missed; the hospital's chain of marks cannot go back

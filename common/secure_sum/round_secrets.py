@@ -6,8 +6,6 @@ and on the question it answers (`sum_name`): two sites that were asked different
 no mask, and cannot read each other's shares.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -51,7 +49,7 @@ class SiteKeys:
     self_secret: bytes
 
     @classmethod
-    def agree(cls, site_id: str, participants: Participants, own: RunSecrets) -> SiteKeys:
+    def agree(cls, site_id: str, participants: Participants, own: RunSecrets) -> "SiteKeys":
         """Return the keys of one site.
 
         Raises:

@@ -1,7 +1,5 @@
 """Declare a hospital's own rules; nothing the server sends can loosen them."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Literal
 
@@ -73,7 +71,7 @@ class SitePolicy(Contract):
         description="exact tables and cohort counts may leave (not differentially private)",
     )
 
-    def resolved(self, folder: Path) -> SitePolicy:
+    def resolved(self, folder: Path) -> "SitePolicy":
         """Return the policy with absolute paths below `folder`."""
         names = ("manifest", "feature_store", "ledger", "split_key_file", "state", "identity_key")
         return self.model_copy(

@@ -1,7 +1,5 @@
 """One line of an audit log: an action, chained to the line before it and signed."""
 
-from __future__ import annotations
-
 import json
 from datetime import UTC, datetime
 from typing import Self
@@ -55,7 +53,7 @@ class AuditRecord(Contract):
 
     @classmethod
     def following(
-        cls, last: AuditRecord | None, actor: str, key: Ed25519PrivateKey, **fields: object
+        cls, last: "AuditRecord | None", actor: str, key: Ed25519PrivateKey, **fields: object
     ) -> Self:
         """Return the signed record after `last` (None: the first of a log)."""
         body: dict[str, object] = {
@@ -82,7 +80,7 @@ class AuditRecord(Contract):
 
     @classmethod
     def parse(
-        cls, line: bytes, last: AuditRecord | None, public_key: str | None, *, where: str
+        cls, line: bytes, last: "AuditRecord | None", public_key: str | None, *, where: str
     ) -> Self:
         """Return the record of a line after checking hash, chain and signature.
 

@@ -5,8 +5,6 @@ coordinator nor an older list, from before a revocation, is taken for the presen
 signs lies offline: a server that was broken into can pass a list on, and make none.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Literal, Self
 
@@ -85,7 +83,7 @@ class Roster(Contract):
         hits = [member for member in self.members if member.site_id == site_id]
         return next((m for m in hits if m.status == "admitted"), hits[-1] if hits else None)
 
-    def following(self, members: list[Member]) -> Roster:
+    def following(self, members: list[Member]) -> "Roster":
         """Return the next version with other members.
 
         Raises:

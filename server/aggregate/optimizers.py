@@ -17,8 +17,6 @@ A parameter without a direction this round (no site has its modality) keeps valu
 t counts its own steps.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -46,7 +44,7 @@ class OptimizerState:
         return moments | prefixed("steps/", counts)
 
     @classmethod
-    def from_arrays(cls, arrays: Arrays) -> OptimizerState:
+    def from_arrays(cls, arrays: Arrays) -> "OptimizerState":
         """Return the state that `to_arrays` wrote; other names are ignored."""
         counts = {name: int(value[0]) for name, value in part_of(arrays, "steps/").items()}
         return cls(part_of(arrays, "first/"), part_of(arrays, "second/"), counts)

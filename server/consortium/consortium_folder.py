@@ -12,8 +12,6 @@
     audit.jsonl       what was done, signed and chained
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -87,7 +85,7 @@ class ConsortiumFolder:
         self.audit = root / "audit.jsonl"
 
     @classmethod
-    def open(cls, root: Path) -> ConsortiumFolder:
+    def open(cls, root: Path) -> "ConsortiumFolder":
         """Return the folder of a provisioned consortium.
 
         Raises:

@@ -14,8 +14,6 @@ Run as `python -m server.flower.guarded_superlink --consortium FOLDER --control-
 followed by the arguments of `flower-superlink`.
 """
 
-from __future__ import annotations
-
 import argparse
 import hmac
 import json
@@ -111,7 +109,7 @@ class Guard:
         except OSError:
             return os.urandom(32)
 
-    def _after_refusal(self, scope: Scope, headers: Headers, watcher: _Watched) -> None:
+    def _after_refusal(self, scope: Scope, headers: Headers, watcher: "_Watched") -> None:
         path, flower_code = str(scope["path"]), watcher.flower_code
         if path.startswith(FLEET) and (watcher.status == 401 or flower_code in KEY_REFUSED):
             if watcher.status == 401:

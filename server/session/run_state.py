@@ -4,8 +4,6 @@
 continues after its last committed round.
 """
 
-from __future__ import annotations
-
 import json
 from datetime import UTC, datetime
 from pathlib import Path
@@ -75,7 +73,7 @@ class RunState(Contract):
         text = json.dumps(state.model_dump(mode="json"), indent=1, sort_keys=True)
         write_text(run_dir / STATE_FILE, text)
 
-    def with_site(self, site_id: str, **changes: object) -> RunState:
+    def with_site(self, site_id: str, **changes: object) -> "RunState":
         """Return the state with one site changed."""
         site = self.sites.get(site_id, SiteState()).model_copy(update=changes)
         return self.model_copy(update={"sites": {**self.sites, site_id: site}})

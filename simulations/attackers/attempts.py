@@ -1,7 +1,5 @@
 """Record an intruder's attempts: what it tried, who refused it, and where that was logged."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Set
 from dataclasses import dataclass
@@ -64,12 +62,12 @@ class AuditWatch:
         self._known = len(self.records())
 
     @classmethod
-    def of_coordinator(cls, folder: ConsortiumFolder) -> AuditWatch:
+    def of_coordinator(cls, folder: ConsortiumFolder) -> "AuditWatch":
         """Watch the coordinator's log."""
         return cls(folder.audit, folder.audit_public_key())
 
     @classmethod
-    def of_site(cls, home: Path) -> AuditWatch:
+    def of_site(cls, home: Path) -> "AuditWatch":
         """Watch a hospital's log."""
         policy = load_policy(home)
         return cls(audit_path(policy), public_key(load_identity(policy.identity_key)))

@@ -1,7 +1,5 @@
 """Scenes of the chaos benchmark: each plays one kind of trouble on a running consortium."""
 
-from __future__ import annotations
-
 import shutil
 import subprocess
 import sys
@@ -60,7 +58,7 @@ class Stage:
     lines: dict[str, TcpProxy]
 
     @classmethod
-    def build(cls, root: Path, sites: int = 3) -> Stage:
+    def build(cls, root: Path, sites: int = 3) -> "Stage":
         """Provision a consortium and put a line before every hospital."""
         consortium = make_consortium(root, demo_spec(sites=sites, patients=PATIENTS))
         lines = {site_id: TcpProxy(consortium.port) for site_id in consortium.sites}

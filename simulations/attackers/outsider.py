@@ -1,7 +1,5 @@
 """Act as a hospital outside the consortium: with a copied kit, and keys of its own."""
 
-from __future__ import annotations
-
 import shutil
 import subprocess
 import time
@@ -36,7 +34,7 @@ class Outsider:
     home: Path
 
     @classmethod
-    def make(cls, home: Path, kit: SiteConnection, superlink: str) -> Outsider:
+    def make(cls, home: Path, kit: SiteConnection, superlink: str) -> "Outsider":
         """Make its keys, and copy the installed kit of another hospital.
 
         Args:

@@ -1,7 +1,5 @@
 """A pooled cohort with a hospital per patient, the source of a simulated consortium."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -84,7 +82,7 @@ class Cohort:
             digest.update(b"absent" if array is None else np.ascontiguousarray(array).tobytes())
         return digest.hexdigest()
 
-    def take(self, indices: npt.NDArray[np.intp]) -> Cohort:
+    def take(self, indices: npt.NDArray[np.intp]) -> "Cohort":
         """Return the cohort of some patients, in the order given."""
         return replace(
             self,
@@ -97,11 +95,11 @@ class Cohort:
             clinical=self.clinical.iloc[indices].reset_index(drop=True),
         )
 
-    def by_hospital(self) -> dict[str, Cohort]:
+    def by_hospital(self) -> "dict[str, Cohort]":
         """Return the patients of each hospital, in name order."""
         return {name: self.take(np.flatnonzero(self.hospital == name)) for name in self.hospitals}
 
-    def with_features(self, names: list[str]) -> Cohort:
+    def with_features(self, names: list[str]) -> "Cohort":
         """Return the cohort with some feature sets only.
 
         Raises:

@@ -1,7 +1,5 @@
 """Run one study over a whole local consortium, from start to report, and compare all logs."""
 
-from __future__ import annotations
-
 import json
 import time
 from collections.abc import Iterator
@@ -41,7 +39,7 @@ class ConsortiumDemo:
 
     page: Path
     seconds: dict[str, float]
-    agreements: list[Agreement]
+    agreements: "list[Agreement]"
 
 
 def run_local_consortium(
@@ -97,7 +95,7 @@ def run_local_consortium(
     return ConsortiumDemo(page, seconds, agreements)
 
 
-def _compare(consortium: LocalConsortium, run: RunFolder, output: Output) -> list[Agreement]:
+def _compare(consortium: LocalConsortium, run: RunFolder, output: Output) -> "list[Agreement]":
     output.say("4/4 Status, ledgers and audit logs of both sides")
     output.say(consortium.command("server", "status", str(consortium.folder.root)))
     agreements = check_agreement(consortium, run)

@@ -1,7 +1,5 @@
 """Run one app over a SuperLink and its SuperNodes, and measure seconds, bytes and memory."""
 
-from __future__ import annotations
-
 import json
 import threading
 import time
@@ -76,7 +74,7 @@ class MemoryWatch:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
-    def __enter__(self) -> MemoryWatch:
+    def __enter__(self) -> "MemoryWatch":
         self._thread.start()
         return self
 

@@ -1,7 +1,5 @@
 """Declare a scenario: a public cohort cut into hospitals, folds, seeds and the arms to compare."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -116,7 +114,7 @@ class Scenario(Contract):
         """Feature sets that at least one arm reads, sorted."""
         return sorted({name for arm in self.arms for name in arm.features or self.features})
 
-    def with_arms(self, names: list[str]) -> Scenario:
+    def with_arms(self, names: list[str]) -> "Scenario":
         """Return the scenario with these arms only; the reference is always kept.
 
         Raises:

@@ -1,7 +1,5 @@
 """Run all cells of a scenario over the cores, resumably, and write its table."""
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -64,7 +62,7 @@ class ScenarioResult:
     hospitals: dict[str, int]
     notes: tuple[str, ...]
 
-    def against(self, reference: str) -> ScenarioResult:
+    def against(self, reference: str) -> "ScenarioResult":
         """Return the same predictions, compared with another arm.
 
         Raises:

@@ -7,8 +7,6 @@ each model, so differences agree exactly with the figures of both. Release `inte
 joint table is far too fine for noise.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -47,7 +45,7 @@ class Comparison:
     difference: Estimate
     p_value: float | None = None
 
-    def reverse(self) -> Comparison:
+    def reverse(self) -> "Comparison":
         """Return first model minus second."""
         gap = self.difference
         value, low, high = (None if x is None else -x for x in (gap.value, gap.ci_high, gap.ci_low))

@@ -14,8 +14,6 @@ weighs each event by 1 / G(t)^2, G the chance of still being under observation (
 Statistics in Medicine 2011). All functions take leading batch dimensions, for resampling.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -61,7 +59,7 @@ class PairCounts:
         halves = self.same_score + self.two_events + self.censored_concordant
         return self.concordant + 0.5 * halves + 0.25 * self.censored_same_score
 
-    def weighted(self, weight: FloatArray) -> PairCounts:
+    def weighted(self, weight: FloatArray) -> "PairCounts":
         """Return weighted sums over intervals, for counts by interval; weight is (..., T)."""
         parts = (getattr(self, part.name) for part in fields(self))
         return PairCounts(*(np.asarray((part * weight).sum(-1)) for part in parts))

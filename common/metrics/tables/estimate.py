@@ -1,7 +1,5 @@
 """One estimate of an evaluation: value, interval and limits, or why it cannot be estimated."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import asdict, dataclass, replace
 
@@ -35,7 +33,7 @@ class Estimate:
         """Whether there is a value."""
         return self.value is not None
 
-    def with_interval(self, low: float, high: float) -> Estimate:
+    def with_interval(self, low: float, high: float) -> "Estimate":
         """Return a copy with a 95 % interval; limits that are not finite are left out."""
         if self.value is None or not (math.isfinite(low) and math.isfinite(high)):
             return self

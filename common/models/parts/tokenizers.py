@@ -1,7 +1,5 @@
 """Map feature sets to tokens of one width, for models with attention between tokens."""
 
-from __future__ import annotations
-
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -41,7 +39,7 @@ class LinearTokens(Tokenizer):
 class PathwayRowTokens(Tokenizer):
     """One token a pathway, then a linear map to the width."""
 
-    def __init__(self, spec: FeatureSpec, options: TokenOptions) -> None:
+    def __init__(self, spec: FeatureSpec, options: "TokenOptions") -> None:
         super().__init__()
         hidden = options.pathway_hidden
         self.pathways = PathwayTokens(spec, hidden, options.pathway_weights, options.dropout)

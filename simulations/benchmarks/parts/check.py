@@ -21,8 +21,6 @@ The miniature takes seconds, and the tests run it. A run at full size begins wit
 would crash in the end crashes at once; unless it is partial, both yield the same checks.
 """
 
-from __future__ import annotations
-
 import math
 import operator
 import sys
@@ -86,7 +84,7 @@ class Check:
             return False
         return bool(_COMPARE[self.op](value, self.bound))
 
-    def in_miniature(self) -> Check:
+    def in_miniature(self) -> "Check":
         """Return the check as a miniature holds it: without a bound that needs the full size."""
         return replace(self, op="finite") if self.full_size else self
 

@@ -5,8 +5,6 @@ a score orders rightly. With the pairs as a matrix, a bootstrap over patients is
 matrices, and every model sees the same resampled patients.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -31,7 +29,7 @@ class OrderedPairs:
     rows: npt.NDArray[np.intp]
     pairs: npt.NDArray[np.float32]
 
-    def inside(self, group: npt.NDArray[np.str_]) -> OrderedPairs:
+    def inside(self, group: npt.NDArray[np.str_]) -> "OrderedPairs":
         """Return the pairs of patients of the same group (n,)."""
         same = group[self.rows][:, None] == group[None, :]
         return OrderedPairs(self.rows, self.pairs * same)

@@ -9,8 +9,6 @@ object goes. A method counts for the class of the object it is called on, wherev
 from. Local functions and comprehensions count for their module.
 """
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, is_dataclass
@@ -55,7 +53,7 @@ class Entry:
     module: str
     name: str
     code: CodeType
-    caller: Entry | None
+    caller: "Entry | None"
     values: list[object]
 
 
@@ -66,7 +64,7 @@ class Trace:
     entries: list[Entry] = field(default_factory=list)
     _stack: list[tuple[FrameType, Entry]] = field(default_factory=list)
 
-    def __enter__(self) -> Trace:
+    def __enter__(self) -> "Trace":
         """Begin to record."""
         sys.setprofile(self._note)
         return self
