@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from tiny_consortium import tiny_agents, tiny_study
+from unlimited_budgets import UNLIMITED
 
 from client.extract.run.runner import run_extraction
 from client.site.enrol_connection import SiteConnection, authority_digest
@@ -20,7 +21,7 @@ from common.cohort.manifest import read_manifest
 from common.commands.cli_output import Output
 from common.commands.study_freeze import freeze
 from common.errors import ConfigError, ErrorCode, LedgerError, ProtocolError, RunError
-from common.ledger.ledger import Ledger, LedgerBudgets
+from common.ledger.ledger import Ledger
 from common.ledger.ledger_file import read_ledger
 from common.ledger.recompose import recompose
 from common.models.base.build import build_model
@@ -69,7 +70,7 @@ def test_a_ledger_verifies_and_a_release_that_it_holds_costs_nothing(old):
     spends = [record.entry for record in records if record.kind == "reserve"]
     assert [(e.purpose, e.round) for e in spends] == [("train", 1), ("train", 2)]
     assert all(account.agree for account in recompose(records, 1e-5, where=str(path)))
-    ledger = Ledger(path, "site-a", LedgerBudgets.unlimited())
+    ledger = Ledger(path, "site-a", UNLIMITED)
     before = ledger.spent(None, "train")
     assert before == pytest.approx(sum(e.mu_squared for e in spends))
     assert ledger.reserve(spends[1]).resumed

@@ -86,11 +86,6 @@ class LedgerBudgets:
             study={a.study_digest: _approved(a, policy.delta) for a in policy.approvals},
         )
 
-    @classmethod
-    def unlimited(cls) -> "LedgerBudgets":
-        """Return budgets that only count; for simulations."""
-        return cls(hospital={p: Cap(math.inf, 1e-5) for p in PARTITIONS})
-
     def caps(self, study_digest: str, partition: Partition) -> list[tuple[str, Cap]]:
         """Return (level, cap) for every ceiling over one partition of one study.
 

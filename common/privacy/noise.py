@@ -82,11 +82,6 @@ def skellam(shape: Shape, variance: float) -> Int64:
     return noise.reshape(shape)
 
 
-def two_sided_geometric(shape: Shape, epsilon: float) -> Int64:
-    """Return the whole two-sided geometric noise, int64; see `geometric_share`."""
-    return geometric_share(shape, epsilon, 1)
-
-
 def geometric_share(shape: Shape, epsilon: float, shares: int) -> Int64:
     """Return one site's share of two-sided geometric noise, int64.
 

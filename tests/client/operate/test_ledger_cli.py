@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
+from unlimited_budgets import UNLIMITED
 
 from client.operate.ledger_cli import app
 from client.site.sealed_replies import SealedReplies
@@ -120,7 +121,7 @@ def test_audit_refuses_a_shortened_or_damaged_copy(site: Path, tmp_path: Path) -
 
 def test_audit_fails_where_accountants_disagree(tmp_path: Path) -> None:
     path = tmp_path / "ledger.jsonl"
-    ledger = Ledger(path, "hospital-a", LedgerBudgets.unlimited())
+    ledger = Ledger(path, "hospital-a", UNLIMITED)
     wrong = training(1).model_copy(
         update={"parameters": {"sigma": 0.8, "sampling_rate": 0.05}, "mu_squared": 1e-4}
     )
@@ -169,7 +170,7 @@ def test_both_figures_are_shown(site: Path) -> None:
         }
     )
     policy = load_policy(site)
-    ledger = Ledger(policy.ledger, policy.site_id, LedgerBudgets.unlimited())
+    ledger = Ledger(policy.ledger, policy.site_id, UNLIMITED)
     ledger.commit(ledger.reserve(shared), "c3" * 32)
     told = call("show", "--site", site, "--json")
     accounts = {a["study_digest"]: a for a in told["accounts"]}

@@ -5,6 +5,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from unlimited_budgets import UNLIMITED
 
 from common.contract import canonical_json
 from common.errors import BudgetError, ErrorCode, LedgerError
@@ -198,7 +199,7 @@ def test_releases_without_noise_have_no_epsilon(ledger: Ledger) -> None:
 
 
 def test_epsilon_takes_the_smaller_of_two_valid_bounds(path: Path) -> None:
-    ledger = Ledger(path, "hospital-a", LedgerBudgets.unlimited())
+    ledger = Ledger(path, "hospital-a", UNLIMITED)
     ledger.reserve(evaluation(4.0))
     assert ledger.epsilon(STUDY, "held_out", 1e-5) == pytest.approx(4.0)
     for number in range(100):  # many small ones compose better as Gaussian releases
@@ -342,7 +343,7 @@ def test_files_are_private(path: Path, ledger: Ledger) -> None:
 
 
 def test_three_accountants_agree_on_a_mixed_ledger(path: Path) -> None:
-    ledger = Ledger(path, "hospital-a", LedgerBudgets.unlimited())
+    ledger = Ledger(path, "hospital-a", UNLIMITED)
     for number in range(1, 11):
         ledger.reserve(training(number))
     ledger.reserve(evaluation(4.0))
@@ -361,7 +362,7 @@ def test_three_accountants_agree_on_a_mixed_ledger(path: Path) -> None:
 
 def test_auditor_sees_what_is_left_if_all_others_collude(path: Path) -> None:
     """With 5 shares of noise epsilon 1 becomes 2.4: the figure of the design."""
-    ledger = Ledger(path, "hospital-a", LedgerBudgets.unlimited())
+    ledger = Ledger(path, "hospital-a", UNLIMITED)
     mu = gaussian_mu(1.0, 1e-5) ** 2
     for number in range(1, 11):
         ledger.reserve(training(number, parameters={"shares": 5}, mu_squared=mu / 10))
@@ -371,7 +372,7 @@ def test_auditor_sees_what_is_left_if_all_others_collude(path: Path) -> None:
 
 
 def test_accountants_disagree_on_a_misdeclared_sampled_release(path: Path) -> None:
-    ledger = Ledger(path, "hospital-a", LedgerBudgets.unlimited())
+    ledger = Ledger(path, "hospital-a", UNLIMITED)
     # sigma 0.8 at rate 0.05, booked at the central-limit figure, which understates
     ledger.reserve(
         training(1, parameters={"sigma": 0.8, "sampling_rate": 0.05}, mu_squared=0.05**2 * 0.5)
@@ -403,7 +404,7 @@ def test_audit_composes_from_the_noise_and_not_from_the_charge(
     noise: dict[str, object], sigma: float, path: Path
 ) -> None:
     """One release of sigma 0.5, charged as mu^2 0.01: 0.34 was said, the truth is 10."""
-    ledger = Ledger(path, "hospital-a", LedgerBudgets.unlimited())
+    ledger = Ledger(path, "hospital-a", UNLIMITED)
     ledger.reserve(training(1, parameters=noise, mu_squared=0.01))
     account = recompose(ledger.entries(), 1e-5, where="test")[0]
     truth = gaussian_epsilon(1 / sigma, 1e-5)
@@ -416,7 +417,7 @@ def test_audit_composes_from_the_noise_and_not_from_the_charge(
 
 
 def test_audit_sees_tables_that_were_charged_too_little(path: Path) -> None:
-    ledger = Ledger(path, "hospital-a", LedgerBudgets.unlimited())
+    ledger = Ledger(path, "hospital-a", UNLIMITED)
     tables = {"margin": 0.5, "curve": 2.0}
     ledger.reserve(evaluation(0.6, parameters={"epsilon": tables}))
     account = recompose(ledger.entries(), 1e-5, where="test")[0]

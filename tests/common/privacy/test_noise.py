@@ -63,7 +63,7 @@ def test_shares_add_up_to_the_law_of_the_whole() -> None:
 
 @pytest.mark.usefixtures("repeatable")
 def test_whole_geometric_noise_and_gaussian_noise_follow_their_laws() -> None:
-    table = noise.two_sided_geometric((500, 400), 1.3)
+    table = noise.geometric_share((500, 400), 1.3, 1)
     assert table.shape == (500, 400)
     assert table.var() == pytest.approx(stats.dlaplace(1.3).var(), rel=0.02)
     assert stats.kstest(noise.gaussian(200_000, 2.5) / 2.5, "norm").pvalue > 1e-3
@@ -101,7 +101,6 @@ def test_no_sampler_takes_a_seed() -> None:
         noise.gaussian,
         noise.skellam,
         noise.geometric_share,
-        noise.two_sided_geometric,
     ):
         names = set(inspect.signature(sampler).parameters)
         assert not names & {"seed", "rng", "generator", "random_state", "source", "key"}
