@@ -1,5 +1,6 @@
 """Release a hospital's results: plain, or masked so that only the sum can be opened."""
 
+import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -45,6 +46,10 @@ class Release:
         """Return None."""
         return None
 
+    def longest_sum(self, study: Study, site_id: str) -> float:
+        """Return how long a sum of clipped gradients may be before noise; here any length."""
+        return math.inf
+
     def gradient_sum(
         self, request: TrainRequest, noised: Int64, encoding: IntegerEncoding, shapes: Shapes
     ) -> tuple[str, Arrays]:
@@ -81,6 +86,14 @@ class MaskedRelease(Release):
     ) -> LedgerMark | None:
         """Return the signed mark; without it the other hospitals open no sum."""
         return self._sums.mark(_number(request), position, head)
+
+    def longest_sum(self, study: Study, site_id: str) -> float:
+        """Return clip times the public count of the hospital's patients.
+
+        The server refuses a sum longer than that of its hospitals; a hospital with more patients
+        than it announced must not be what makes it so.
+        """
+        return study.privacy.clip * study.nominal_by_site[site_id]
 
     def gradient_sum(
         self, request: TrainRequest, noised: Int64, encoding: IntegerEncoding, shapes: Shapes

@@ -14,6 +14,7 @@ from common.errors import DataError, ErrorCode, ProtocolError
 from common.models.base.parameters import block_of, load_arrays
 from common.privacy.clipping import GradientSum
 from common.privacy.integer_encoding import Int64, IntegerEncoding, flatten
+from common.privacy.sum_norm import capped
 from common.protocol.protocol import TrainReply, TrainRequest
 from common.study.federated_method import stays_local
 from common.study.private_round import encoding_of
@@ -114,7 +115,8 @@ def _train_privately(
     if run.study.training.local.kind == "epochs":
         kind, arrays = "delta", _noised_steps(run, encoding, shapes)
     else:
-        noised = _noised_sum(run, encoding, shapes, request.round)
+        longest = release.longest_sum(run.study, run.site_id)
+        noised = _noised_sum(run, encoding, shapes, request.round, longest)
         kind, arrays = release.gradient_sum(request, noised, encoding, shapes)
     reply = TrainReply.model_validate(
         {
@@ -131,14 +133,19 @@ def _train_privately(
 
 
 def _noised_sum(
-    run: OpenRun, encoding: IntegerEncoding, shapes: dict[str, tuple[int, ...]], number: int
+    run: OpenRun,
+    encoding: IntegerEncoding,
+    shapes: dict[str, tuple[int, ...]],
+    number: int,
+    longest: float,
 ) -> Int64:
     total = clipped_gradient_sum(
         run.model, run.train, run.study, device=run.device, clip=encoding.clip
     )
     if total.n_nonfinite:
         _log.warning("round %d: %d gradients not finite", number, total.n_nonfinite)
-    return encoding.noised(flatten({name: total.arrays[name] for name in shapes}))
+    vector = flatten({name: total.arrays[name] for name in shapes})
+    return encoding.noised(capped(vector, longest))
 
 
 def _noised_steps(

@@ -16,6 +16,7 @@ from common.secure_sum.ledger_mark import LedgerMark
 from common.secure_sum.messages import UnmaskReply
 from common.secure_sum.server_rounds import FalseSharesError, OpenedSum, SecureSumServer
 from common.study.private_round import collusion_of, roster_of
+from common.wire import Arrays
 from server.aggregate.contribution import FEDERATION, Contribution
 from server.exchange.enrolment import enrol_returned, expel
 from server.exchange.exchange import MAX_ATTEMPTS, Collected, Request, ask, in_words, send, title
@@ -61,7 +62,7 @@ class MaskedReplies:
             server.start(number, length, self._question(requests, length))
             self._upload(server, number, requests, expected, dropped)
             secure_sum = self._open(server, number, dropped)
-            arrays = expected.decode(secure_sum.total, len(secure_sum.survivors))
+            arrays = self._decoded(secure_sum, expected, number)
         except VoidSumError as void:
             return self._void(request, str(void), dropped)
         shares = len(secure_sum.survivors) / collusion_of(self._session.study).shares
@@ -184,6 +185,21 @@ class MaskedReplies:
                 why = error.what
         dropped |= {site: SILENT for site in requests if site not in answers}
         raise VoidSumError(why)
+
+    def _decoded(self, opened: OpenedSum, expected: Expected, number: int) -> Arrays:
+        """Return what a sum holds.
+
+        Raises:
+            VoidSumError: It is longer than its hospitals together can have made it.
+        """
+        try:
+            return expected.decode(opened.total, opened.survivors)
+        except ProtocolError as error:
+            names = ",".join(opened.survivors)
+            self._session.journal.write(
+                "sum_refused", round=number, sites=names, code=str(error.code)
+            )
+            raise VoidSumError(f"{error.what}: one of {names} lies") from None
 
     def _void(self, request: Request, why: str, dropped: dict[str, str]) -> Collected:
         if isinstance(request, TrainRequest):

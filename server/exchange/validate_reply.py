@@ -19,6 +19,7 @@ from common.metrics.tables.table_schema import tables_of
 from common.metrics.tables.tables import SiteTables
 from common.models.base.parameters import block_of
 from common.privacy.integer_encoding import unflatten
+from common.privacy.sum_norm import longest_sum
 from common.protocol.evaluation_request import grid_of
 from common.protocol.protocol import EvaluateReply, EvaluateRequest, TrainReply
 from common.study.federated_method import stays_local
@@ -103,23 +104,22 @@ class ExpectedUpdate:
             raise refused(site_id, "the update is not a masked upload alone")
         _check_keys(site_id, reply.session, key_session)
 
-    def decode(self, total: Int64, n_sites: int) -> Arrays:
-        """Return the opened sum of this many sites, float64, by parameter.
+    def decode(self, total: Int64, sites: Sequence[str]) -> Arrays:
+        """Return the opened sum of these sites, float64, by parameter.
 
         A site that misbehaves cannot be identified in a sum: all of it is refused.
 
         Raises:
-            ProtocolError: It is longer than clipping and noise allow.
+            ProtocolError: It is longer than clipping and noise allow (PAYLOAD).
         """
         encoding = encoding_of(self.study, self.shapes)
-        bound = NOMINAL_SLACK * encoding.clip * self.study.training.nominal_patients
-        bound += encoding.noise_sd(n_sites) * (math.sqrt(encoding.dimension) + NOISE_SPREADS)
+        patients = sum(self.study.nominal_by_site[site] for site in sites)
+        bound = longest_sum(encoding, patients, len(sites))
         vector = encoding.decode(total)
         norm = joint_norm({"sum": vector})
         if norm > bound:
-            raise ProtocolError(
-                f"the opened sum has norm {norm:.3g}, at most {bound:.3g} is possible"
-            )
+            what = f"the opened sum has norm {norm:.3g}, at most {bound:.3g} is possible"
+            raise refused(", ".join(sites), what)
         return dict(unflatten(vector, self.shapes))
 
     def norm_bound(self, n_coordinates: int, site_id: str) -> float:
@@ -206,7 +206,7 @@ class ExpectedTables:
         self._check_question(reply, site_id)
         _check_keys(site_id, reply.session, key_session)
 
-    def decode(self, total: Int64, n_sites: int) -> Arrays:
+    def decode(self, total: Int64, sites: Sequence[str]) -> Arrays:
         """Return the opened sum of tables, int64, by name."""
         return dict(unflatten(total, self.shapes))
 

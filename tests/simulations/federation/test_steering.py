@@ -1,0 +1,80 @@
+"""One hospital that sends a lie as long as passes unseen, in mode distributed."""
+
+import numpy as np
+import pytest
+from masked_consortium import Flaky, make_agents, make_study, run
+
+from common.errors import ErrorCode, RunError
+from common.privacy.integer_encoding import flatten
+from common.study.private_round import encoding_of
+
+LIAR = "site-c"
+
+
+class Steering(Flaky):
+    """A hospital that adds a vector of its own choice to its masked upload.
+
+    Masks are added modulo 2^64, so that whatever is added to the upload is in the opened sum.
+    """
+
+    def __init__(self, agent, study, length):
+        super().__init__(agent, lambda *_: False)
+        self._study, self._length = study, length
+
+    def __getattr__(self, method):
+        def call(request):
+            reply = getattr(self._agent, method)(request)
+            if method != "train":
+                return reply
+            shapes = {name: array.shape for name, array in request.arrays.items()}
+            lie = direction(request.arrays) * self._length / encoding_of(self._study, shapes).step
+            arrays = dict(reply.arrays)
+            arrays["masked"] = arrays["masked"] + np.rint(lie).astype(np.int64)
+            return reply.model_copy(update={"arrays": arrays})
+
+        return call
+
+
+def direction(arrays):
+    """Return where the liar wants the gradient to point: the same in every coordinate."""
+    size = sum(array.size for array in arrays.values())
+    return np.full(size, size**-0.5)
+
+
+def steered(tmp_path, study, share):
+    """Run a study whose liar sends so many times clip times the nominal patients of all."""
+    agents = make_agents(study, tmp_path)
+    length = share * study.privacy.clip * study.training.nominal_patients
+    agents[LIAR] = Steering(agents[LIAR], study, length)
+    return run(study, agents, tmp_path)
+
+
+def pull(study, result):
+    """Return how far the model went against the lie, per step of the server."""
+    along = flatten(result.arrays) @ direction(result.arrays)
+    return -float(along) / (study.training.server.lr * study.training.rounds)
+
+
+def plain_steps(tmp_path, **changes):
+    training = {"average_last": 0.0, "server": {"name": "sgd", "lr": 1.0}}
+    return make_study(tmp_path, **{"training": training, **changes})
+
+
+def test_a_lie_longer_than_all_patients_together_opens_no_round(tmp_path, caplog):
+    study = plain_steps(tmp_path)
+    with pytest.raises(RunError) as caught:
+        steered(tmp_path, study, 9.0)
+    assert caught.value.code == ErrorCode.QUORUM
+    assert caplog.text.count("sum_refused") == 3
+
+
+def test_the_lie_passes_where_the_bound_is_ten_times_the_patients(tmp_path, monkeypatch):
+    """The attack itself is sound: under the bound of old the liar alone decides the model."""
+    monkeypatch.setattr(
+        "server.exchange.validate_reply.longest_sum",
+        lambda encoding, patients, n: 10 * encoding.clip * patients + encoding.noise_sd(n) * 100,
+    )
+    study = plain_steps(tmp_path)
+    result = steered(tmp_path, study, 9.0)
+    assert all(record.sites for record in result.history)
+    assert pull(study, result) > 0.9 * 9.0 * study.privacy.clip
