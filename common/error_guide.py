@@ -74,6 +74,12 @@ GUIDES: dict[ErrorCode, Guide] = {
         "A layer of the model mixes patients, so per-patient clipping means nothing.",
         "Replace the layer named with the one suggested.",
     ),
+    ErrorCode.WEIGHTS_ORIGIN: Guide(
+        "A private study uses weights of unknown, random or non-private origin, or a card of "
+        "weights was altered or is signed by nobody the study knows.",
+        "Name weights with a card (`tumorboard weights --help`), or say in the study why these "
+        "are used: `weights.accept_origin`.",
+    ),
     ErrorCode.BUDGET: Guide(
         "The ledger refuses: the remaining budget does not cover the release.",
         "Ask for less, or raise the ceiling at the hospital; a spent budget is never restored.",

@@ -40,6 +40,7 @@ class ErrorCode(StrEnum):
     DATA = "TB320"
     PRIVACY = "TB400"
     LAYER_NOT_PRIVATE = "TB401"
+    WEIGHTS_ORIGIN = "TB402"
     BUDGET = "TB410"
     ALREADY_SPENT = "TB411"
     LEDGER_DAMAGED = "TB420"

@@ -26,6 +26,7 @@ from common.models.base.base import FusedModel
 from common.models.base.build import build_model
 from common.models.base.parameters import block_of, expected_shapes
 from common.models.base.validators import check_private
+from common.models.base.weights_origin import check_origin
 from common.study.modalities import MODALITIES, Modality
 from common.study.site_policy import SitePolicy
 from common.study.study import Study
@@ -152,13 +153,16 @@ def open_run(policy: SitePolicy, run_id: str, study: Study, provider: DatasetPro
 
     Raises:
         ConfigError: The study uses code of another distribution than is installed here (PLUGIN).
-        PrivacyError: The model of a private study has a layer that mixes patients, or the study
-            would move patients between training and held out (POLICY).
+        PrivacyError: The model of a private study has a layer that mixes patients, its weights
+            are of doubtful origin (WEIGHTS_ORIGIN), or the study would move patients between
+            training and held out (POLICY).
         TumorboardError: The cohort is too small or cannot be read.
     """
     check_plugins(study)
+    model = build_model(study)
     if study.privacy.is_private:
-        check_private(build_model(study))
+        check_private(model)
+    check_origin(study, model)
     dataset = provider(study)
     check_cohort(len(dataset), policy)
     key = load_or_create_split_key(policy.split_key_file)

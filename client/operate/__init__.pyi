@@ -52,3 +52,4 @@ from common.protocol.evaluation_request import evaluation_in_words as evaluation
 from common.study.private_round import promise_in_words as promise_in_words
 from common.study.study import Study as Study
 from common.trust.roster import Roster as Roster
+from common.trust.weights_card import weights_in_words as weights_in_words

@@ -141,6 +141,8 @@ def approve(
     output.say(f"Evaluation: {operate.evaluation_in_words(contract, release)}")
     if release == "internal":
         output.say(f"Exact tables leave in at most {approval.exact_runs} runs of this study.")
+    for line in operate.weights_in_words(contract):
+        output.say(f"Origin: {line}")
     for plugin in contract.plugins:
         output.say(f"Runs code of another distribution: {plugin}, sources {plugin.sha256:.12}")
     output.result(approval.model_dump(mode="json"))

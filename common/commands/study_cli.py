@@ -15,6 +15,7 @@ from common.commands.study_template import write_study_template
 from common.privacy.plan import Mode
 from common.study.study import Study
 from common.trust.plugins import with_plugins
+from common.trust.weights_card import weights_in_words
 
 app = typer.Typer(no_args_is_help=True, help=__doc__, rich_markup_mode=None)
 
@@ -44,8 +45,7 @@ def init(
 @app.command(epilog="Example: tumorboard study validate study.yaml")
 def validate(path: StudyArgument, json_output: JsonOption = False) -> None:
     """Check a study, every problem at once, and say what deserves a second look."""
-    study = with_plugins(Study.from_yaml(path))
-    check_runnable(study)
+    study = _runnable(path)
     points = open_points(study)
     output = Output(json_output)
     output.say(f"Valid: {study.study_id} version {study.version}, {len(study.sites)} sites.")
@@ -53,6 +53,14 @@ def validate(path: StudyArgument, json_output: JsonOption = False) -> None:
         output.say(f"  look at {point}")
     output.say(f"Next: `tumorboard study freeze {path}`.")
     output.result({"valid": True, "study_digest": study.digest(), "open_points": points})
+
+
+def _runnable(path: Path) -> Study:
+    from common.models.base.weights_origin import with_cards
+
+    study = with_cards(with_plugins(Study.from_yaml(path)))
+    check_runnable(study)
+    return study
 
 
 @app.command(epilog="Example: tumorboard study schema site-policy > site.schema.json")
@@ -83,8 +91,7 @@ def freeze(
     json_output: JsonOption = False,
 ) -> None:
     """Write the canonical form whose SHA-256 every hospital approves, and print it."""
-    study = with_plugins(Study.from_yaml(path))
-    check_runnable(study)
+    study = _runnable(path)
     target = out if out is not None else frozen_path(path)
     digest = freeze_study(study, target)
     output = Output(json_output)
@@ -142,5 +149,7 @@ def _show(study: Study, output: Output) -> None:
     output.say(f"privacy {privacy.mode}: {promise_in_words(study)}")
     for plugin in study.plugins:
         output.say(f"code of another distribution: {plugin}, sources {plugin.sha256:.12}")
+    for line in weights_in_words(study):
+        output.say(line)
     output.say(f"sites ({study.quorum.min_sites} needed per round):")
     output.table("", ["site", "name"], [[site.site_id, site.name] for site in study.sites])

@@ -46,11 +46,13 @@ def check_runnable(study: Study) -> None:
     Raises:
         ConfigError: An extractor, the model's name or an option is unknown, the study lacks what
             the model reads, or every trained parameter stays local.
-        PrivacyError: The study is private and a layer of the model mixes patients.
+        PrivacyError: The study is private and a layer of the model mixes patients, or weights
+            are of unknown, random or non-private origin; or a card of weights is false.
     """
     from common.models.base.build import build_model
     from common.models.base.parameters import expected_shapes
     from common.models.base.validators import check_private
+    from common.models.base.weights_origin import check_origin
 
     for name, spec in study.features.items():
         if spec.extractor is not None:
@@ -67,6 +69,7 @@ def check_runnable(study: Study) -> None:
         )
     if study.privacy.is_private:
         check_private(model)
+    check_origin(study, model)
 
 
 def open_points(study: Study) -> list[str]:
@@ -80,6 +83,8 @@ def open_points(study: Study) -> list[str]:
             )
         if spec.extractor is None:
             points.append(f"features.{name}: no extractor, so feature files come ready-made")
+    if study.weights.accept_origin is not None:
+        points.append("weights.accept_origin: weights of doubtful origin are used")
     if not study.privacy.is_private:
         points.append("privacy.mode none: updates leave hospitals without any guarantee")
     if study.privacy.epsilon > 10:

@@ -20,6 +20,7 @@ from common.study.federated_method import AggregationRule, check_method
 from common.study.modalities import MODALITIES, Modality
 from common.study.plugin import Plugin
 from common.study.subgroups import Subgroup, SubgroupName
+from common.study.weights_card import StudyWeights
 
 Task = Literal["response", "survival"]
 TASKS: tuple[Task, ...] = ("response", "survival")
@@ -267,6 +268,11 @@ class Study(Contract):
         default_factory=list,
         exclude_if=lambda plugins: not plugins,
         description="code of other distributions; `tumorboard study freeze` fills it in",
+    )
+    weights: StudyWeights = Field(
+        default=StudyWeights(),
+        exclude_if=lambda weights: weights == StudyWeights(),
+        description="where weights come from that the study does not train from nothing",
     )
 
     @model_validator(mode="after")

@@ -11,6 +11,7 @@ from common.metrics.summaries.summary import EvaluationSummary
 from common.metrics.tables.estimate import Estimate, not_estimable
 from common.metrics.tables.table_schema import TableNoise, noise_plan
 from common.protocol.evaluation_request import FEDERATED, PERSONAL
+from common.trust.weights_card import weights_in_words
 from server.run.rounds import RunResult
 
 DISCLAIMER = (
@@ -171,6 +172,7 @@ def _caveats(result: RunResult) -> list[str]:
         )
     if facts.mode == "none":
         lines.append("Trained without differential privacy: updates left unprotected.")
+    lines += [f"Origin of weights: {line}." for line in weights_in_words(study)]
     absent = [site for site, state in result.sites.items() if not state.enrolled]
     if absent:
         lines.append(f"Did not take part: {', '.join(absent)}.")

@@ -13,6 +13,8 @@ from pathlib import Path
 from common.commands.cli_output import Output
 from common.errors import ErrorCode, TumorboardError
 from common.metrics.summaries.paired import Comparison
+from common.models.base.build import build_model
+from common.models.base.weights_origin import check_origin
 from common.protocol.evaluation_request import FEDERATED, PERSONAL
 from common.storage.atomic_file import write_text
 from common.storage.full_disk import disk_full_of
@@ -85,6 +87,7 @@ def run_study(study: Study, link: SiteLink, run_dir: Path, *, output: Output) ->
 
     Raises:
         ConfigError: The study uses code of another distribution than is installed here (PLUGIN).
+        PrivacyError: The study is private, but not the origin of its weights (WEIGHTS_ORIGIN).
         RunError: Too few sites, a damaged checkpoint, or a folder that holds another run. The
             state on disk is `failed` with the reason; what was committed stays.
     """
@@ -113,6 +116,7 @@ def exchange_of(session: RunSession) -> Exchange:
 def _run(session: RunSession) -> RunResult:
     if session.state.phase != "done":
         check_plugins(session.study)
+        check_origin(session.study, build_model(session.study))
     exchange, checkpoint = exchange_of(session), last_checkpoint(session)
     if session.state.phase == "done" and checkpoint.round:
         return _result(session, exchange, checkpoint)

@@ -1,26 +1,25 @@
-"""Load the weights of a public trunk from a safetensors file that the study names by SHA-256."""
+"""Load weights from a safetensors file that a study names by SHA-256, and note their origin."""
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Final, Literal, Self
 
 import torch
 from pydantic import Field, model_validator
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
-from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
 from common.contract import sha256_hex
 from common.errors import ConfigError
 from common.models.base.base import ModelOptions
-from common.storage.atomic_file import write_bytes
 from common.storage.weights_folder import weights_folder
 
 
 class PretrainedOptions(ModelOptions):
     """Options of a model whose weights, or part of them, may come from a file."""
 
-    weights: str | None = Field(default=None, description="safetensors file of public weights")
+    weights: str | None = Field(default=None, description="safetensors file of weights")
     sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
 
     @model_validator(mode="after")
@@ -39,12 +38,29 @@ class PretrainedOptions(ModelOptions):
             load_weights(model, self.weights, self.sha256, skip=skip)
 
 
-def save_weights(model: nn.Module, path: Path) -> str:
-    """Write all parameters of a model, trained or frozen; return the file's SHA-256."""
-    tensors = {name: p.detach().cpu().contiguous() for name, p in model.named_parameters()}
-    data = save_tensors(tensors)
-    write_bytes(path, data)
-    return sha256_hex(data)
+@dataclass(frozen=True)
+class ReadFrom:
+    """The file that a parameter was read from."""
+
+    sha256: str
+    file: Path
+
+
+NO_CLAIM: Final = "no claim"
+"""Origin of a frozen parameter that nothing depends on, or that is a public random projection."""
+
+_ORIGIN = "tumorboard_origin"
+
+
+def note_origin(parameter: nn.Parameter, origin: ReadFrom | Literal["no claim"]) -> None:
+    """Note on a parameter where its values come from."""
+    setattr(parameter, _ORIGIN, origin)
+
+
+def noted_origin(parameter: nn.Parameter) -> ReadFrom | Literal["no claim"] | None:
+    """Return what was noted; None for values drawn by the model's code."""
+    origin: ReadFrom | Literal["no claim"] | None = getattr(parameter, _ORIGIN, None)
+    return origin
 
 
 def load_weights(model: nn.Module, path: str, sha256: str, *, skip: tuple[str, ...] = ()) -> None:
@@ -74,6 +90,7 @@ def load_weights(model: nn.Module, path: str, sha256: str, *, skip: tuple[str, .
             )
         with torch.no_grad():
             parameter.copy_(tensors[name])
+        note_origin(parameter, ReadFrom(sha256, file))
 
 
 def _read(file: Path, sha256: str) -> dict[str, Tensor]:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from common.cohort.batch import Outputs, PatientBatch
 from common.models.base.base import FusedModel
-from common.models.base.weights_file import PretrainedOptions
+from common.models.base.weights_file import NO_CLAIM, PretrainedOptions, note_origin
 from common.models.parts.encoders import is_pathway_set
 from common.models.parts.token_attention import FeedForward, TokenAttention, check_heads
 from common.models.parts.tokenizers import TokenOptions, make_tokenizer, share_of_attention
@@ -174,6 +174,7 @@ class LoraLinear(nn.Module):
         bound = 1 / math.sqrt(base.in_features)
         down = torch.empty(rank, base.in_features).uniform_(-bound, bound)
         self.down = nn.Parameter(down, requires_grad=False)
+        note_origin(self.down, NO_CLAIM)
         self.up = nn.Parameter(torch.zeros(base.out_features, rank))
         self._scale = ALPHA / rank
 

@@ -20,7 +20,7 @@ from common.errors import ConfigError
 from common.models.base.base import FusedModel
 from common.models.base.baseline import hazard_biases, response_bias
 from common.models.base.build import create_model
-from common.models.base.weights_file import PretrainedOptions
+from common.models.base.weights_file import NO_CLAIM, PretrainedOptions, note_origin
 from common.models.parts.row_linear import RowLinear
 from common.study.catalogue import MODELS
 from common.study.study import Study
@@ -46,6 +46,9 @@ class FrozenTrunk(FusedModel):
         trunk = _trunk(study, options)
         options.load_into(trunk, skip=("heads.",))
         trunk.requires_grad_(requires_grad=False)
+        for name, parameter in trunk.named_parameters():
+            if name.startswith("heads."):
+                note_origin(parameter, NO_CLAIM)  # only the embedding is read
         self.fusion = nn.ModuleDict({"trunk": trunk})
         self._norm = options.embedding_norm
         self.heads = _Heads(study, _embedding_width(trunk), per_interval=options.per_interval)

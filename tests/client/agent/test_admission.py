@@ -39,6 +39,7 @@ def handshake(study, **changes):
 
 
 LOCAL = {"mode": "local", "epsilon": 8.0, "evaluation": {"release": "dp"}}
+RANDOM = {"name": "frozen_trunk", "options": {"trunk": "abmil", "trunk_options": {"width": 8}}}
 REFUSALS = {
     "protocol": ({}, {}, {"protocol_version": 99}, ErrorCode.PROTOCOL),
     "code": ({}, {}, {"code_digest": "0" * 64}, ErrorCode.CODE_DIGEST),
@@ -52,6 +53,18 @@ REFUSALS = {
     "evaluation budget": (LOCAL, {"lifetime_evaluation_epsilon": 5.9}, {}, ErrorCode.BUDGET),
     "ledger of yesterday": ({}, {}, {"ledger_head": "f" * 64}, ErrorCode.LEDGER_ROLLBACK),
 }
+
+
+def test_a_random_trunk_is_refused_by_the_hospital_itself(tmp_path):
+    """Before data is read; and accepted in words that its consent covers."""
+    study = tiny_study(privacy=LOCAL, model=RANDOM)
+    agent = SiteAgent(tiny_policy(study, "site-a", tmp_path), Unread())
+    assert agent.handshake(handshake(study)).refusal_code == ErrorCode.WEIGHTS_ORIGIN
+    weights = {"accept_origin": "a fixed random projection of public features"}
+    study = tiny_study(privacy=LOCAL, model=RANDOM, weights=weights)
+    provider = InMemory(tiny_datasets(study)["site-a"])
+    agent = SiteAgent(tiny_policy(study, "site-a", tmp_path), provider)
+    assert agent.handshake(handshake(study)).accepted
 
 
 @pytest.mark.parametrize("name", REFUSALS)

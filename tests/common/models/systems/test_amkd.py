@@ -3,11 +3,11 @@
 import pytest
 import torch
 from random_patients import FEATURES, SMALL_MODELS, Cohort, make_study, random_model
+from weights_files import write_weights
 
 from common.errors import ConfigError
 from common.models.base.build import build_model
 from common.models.base.parameters import expected_shapes
-from common.models.base.weights_file import save_weights
 from common.models.systems.survpgc import SurvPgc, SurvPgcOptions
 
 OPTIONS = SMALL_MODELS["amkd_student"]
@@ -67,7 +67,7 @@ def test_a_pretrained_teacher_is_read_from_its_file(tmp_path):
     options = SurvPgcOptions.model_validate(OPTIONS["teacher_options"] | {"paths": ["genomics"]})
     torch.manual_seed(3)
     teacher = SurvPgc(study, options)
-    digest = save_weights(teacher, tmp_path / "teacher")
+    _, digest = write_weights(teacher, tmp_path / "teacher")
     weights = {"weights": str(tmp_path / "teacher"), "sha256": digest}
     student = build_model(make_study("amkd_student", **OPTIONS, **weights))
     wanted = dict(teacher.named_parameters())

@@ -3,12 +3,12 @@
 import pytest
 import torch
 from random_patients import Cohort, make_study, random_model
+from weights_files import write_weights
 
 from client.training.train import train_epochs
 from common.errors import ConfigError
 from common.models.base.build import build_model
 from common.models.base.parameters import expected_shapes
-from common.models.base.weights_file import save_weights
 
 SMALL = {"size": "small"}
 
@@ -16,8 +16,7 @@ SMALL = {"size": "small"}
 @pytest.fixture
 def pretrained(tmp_path):
     trunk = random_model(make_study("moemil", **SMALL), seed=5)
-    path = tmp_path / "trunk.safetensors"
-    return trunk, path, save_weights(trunk, path)
+    return trunk, *write_weights(trunk, tmp_path / "trunk.safetensors")
 
 
 def test_the_embedding_is_that_of_the_pretrained_trunk_standardised(pretrained):
