@@ -168,8 +168,10 @@ class _TableReader:
         here = {key: column for column, key in self._columns.roles.items() if column in self._frame}
         column_of = {"patient_id" if k == "patient" else k: c for k, c in here.items()}
         column_of.pop("hospital", None)
-        if "time" in column_of:
+        if "time" in column_of and "event" in column_of:
             column_of["time_unit"] = ""
+        else:  # reported once, not again for every patient
+            column_of = {k: c for k, c in column_of.items() if k not in ("time", "event")}
         header = check_header(RawTable(list(column_of), []))
         reader = RowReader(header, Path())
         unit = [self._columns.time_unit] * len(self._rows)

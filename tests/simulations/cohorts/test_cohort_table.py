@@ -140,7 +140,8 @@ def test_columns_that_cannot_be_are_named_before_any_cell():
     assert set(found) == {(None, "respond"), (None, "gen_*"), (None, "died")}
     assert found[None, "respond"].cure == "did you mean 'responded'?"
     assert "cannot be a feature" in found[None, "died"].what
-    assert (None, "time") in problems(table(), {**COLUMNS, "event": None})
+    assert set(problems(table(), {**COLUMNS, "event": None})) == {(None, "time")}
+    assert set(problems(table(), {**COLUMNS, "time": "day"})) == {(None, "day")}
     bare = {"hospital": "centre", "features": {"clinical": ["age"]}}
     assert (None, "response") in problems(table(), bare)
     doubled = pd.concat([table(), table()[["age"]]], axis=1)
