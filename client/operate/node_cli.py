@@ -82,7 +82,7 @@ def page(
 
     It listens on this machine alone unless a --public-name says otherwise.
     """
-    operate.load_policy(site)  # a mistyped folder is told here, not on a page
+    operate.load_policy(site)  # a mistyped folder is reported here, not on a page
     reader = operate.LedgerReader()
 
     def content() -> operate.Content:

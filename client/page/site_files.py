@@ -2,7 +2,7 @@
 
 The agent appends to the ledger while the page reads. A line that is there before its head file,
 or a head file that is newer than what was just read, looks like damage for a moment; only what
-stays is told.
+stays is shown.
 """
 
 import threading

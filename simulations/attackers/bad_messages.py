@@ -71,14 +71,14 @@ def bad_bundles(stage: Stage, run: RunFolder, private: Study) -> Iterator[Attemp
     yield from _without_code(stage, config | {"run": state.run_id if state else ""}, nodes)
 
 
-def _without_code(stage: Stage, told: dict[str, str], nodes: dict[str, str]) -> Iterator[Attempt]:
+def _without_code(stage: Stage, config: dict[str, str], nodes: dict[str, str]) -> Iterator[Attempt]:
     folder = stage.consortium.folder
     bundle = write_bundle(stage.root / "bad-plain", None)
     *allowing, strict = nodes
     watches = {site: AuditWatch.of_site(stage.consortium.sites[site]) for site in allowing}
     watch = AuditWatch.of_coordinator(folder)
     with _allowed(stage, bundle, allowing):
-        answers = run_bad(folder, bundle, told)
+        answers = run_bad(folder, bundle, config)
     start_records = watch.where(STARTED, path="/v1/control/start-run")
     refusals = {replies[nodes[strict]] for replies in answers.values()}
     where = "relay.log" if "is not allowed here" in _relay_log(stage, strict) else ""

@@ -60,7 +60,7 @@ class CrashCount:
     overspends: int = 0
     lost_commits: int = 0
     refusals: int = 0
-    told: list[str] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
 
 
 def crash_trials(folder: Path, cuts: int, *, seed: int, rounds: int = 4) -> CrashCount:
@@ -88,7 +88,7 @@ def crash_trials(folder: Path, cuts: int, *, seed: int, rounds: int = 4) -> Cras
                 )
             except RuntimeError as error:
                 count.refusals += 1
-                count.told.append(str(error))
+                count.errors.append(str(error))
                 break
             count.cuts += was_killed
             is_done = not was_killed
@@ -126,7 +126,7 @@ def _note(lines: list[str], doubt: set[int], replies: dict[int, str], count: Cra
             doubt.add(int(number))
         elif word == "sent" and replies.setdefault(int(number), rest[0]) != rest[0]:
             count.overspends += 1
-            count.told.append(f"round {number} was answered twice")
+            count.errors.append(f"round {number} was answered twice")
 
 
 def _compare(
@@ -138,7 +138,7 @@ def _compare(
     except LedgerError as error:
         if doubt:
             count.refusals += 1
-            count.told.append(str(error))
+            count.errors.append(str(error))
         return
     for record in records:
         state.apply(record, str(path))
@@ -153,7 +153,7 @@ def _compare(
         )
         if not is_kept or reply is None or payload_digest(*reply) != digest:
             count.lost_commits += 1
-            count.told.append(f"round {number} was lost")
+            count.errors.append(f"round {number} was lost")
 
 
 DAMAGES = ("byte", "truncation", "swap", "removal", "repetition", "rollback")

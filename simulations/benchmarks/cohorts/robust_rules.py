@@ -93,18 +93,18 @@ def order_checks(title: str, table: Table) -> Iterator[Check]:
     flipped = table["mean", "sign flip x5"]
     yield Check(f"{title}: C lost by the mean to a flipped sign", honest - flipped, 0.1, ">=")
     for rule in ROBUST:
-        kept = table[rule, "sign flip x5"]
+        score = table[rule, "sign flip x5"]
         what = f"{title}: C that {rule} keeps above the mean when a sign is flipped"
-        yield Check(what, kept - flipped, 0.1, ">=", f"{kept:.3f} against {flipped:.3f}")
+        yield Check(what, score - flipped, 0.1, ">=", f"{score:.3f} against {flipped:.3f}")
         cost = honest - table[rule, "honest"]
         what = f"{title}: C that {rule} costs an honest federation"
         yield Check(what, cost, 0.06, "<=")
     louder = honest - min(table[rule, "x100"] for rule in (*ROBUST, "norm bound"))
     what = f"{title}: largest loss of C to an update times 100, norm bound or rule"
     yield Check(what, louder, 0.06, "<=", f"mean alone {table['mean', 'x100']:.3f}")
-    mended = max(table[rule, "labels"] for rule in RULES) - table["mean", "labels"]
+    gain = max(table[rule, "labels"] for rule in RULES) - table["mean", "labels"]
     what = f"{title}: C that the best rule gains when labels are wrong"
-    yield Check(what, mended, 0.04, "<=", "no rule is meant to correct labels")
+    yield Check(what, gain, 0.04, "<=", "no rule is meant to correct labels")
     lost = honest - table["mean", "NaN"]
     what = f"{title}: C lost when one hospital sends NaN and is left out"
     yield Check(what, lost, 0.03, "<=")

@@ -113,10 +113,10 @@ def endpoint_checks(who: str, rows: Rows, within: Rows, less: Sequence[str]) -> 
     note = f"inside hospitals; {within[REFERENCE]['mean']:.3f} where the hospital takes part"
     yield Check(f"{who}: hospitals that took no part in training", unseen, 0.5, ">", note)
     lines = {arm: verdict_against(rows, arm) for arm in less}
-    told = "; ".join(f"{arm} {verdict}" for arm, verdict in lines.items())
+    verdicts = "; ".join(f"{arm} {verdict}" for arm, verdict in lines.items())
     what = f"{who}: models of fewer modalities with a plain verdict on the multimodal one"
     finite = [v for v in lines.values() if v.low <= v.gain <= v.high]
-    yield Check(what, len(finite), len(lines), "==", f"{summary(lines)}. {told}")
+    yield Check(what, len(finite), len(lines), "==", f"{summary(lines)}. {verdicts}")
 
 
 def summary(lines: dict[str, Verdict]) -> str:

@@ -85,13 +85,13 @@ def kills(stage: Stage, size: ChaosSize) -> Iterator[Check]:
     while injector.count < faults:
         mode: Mode = "none" if version % 2 == 0 else "distributed"
         study = stage.study(version, mode, rounds)
-        made = stage.begin(study)
+        run = stage.begin(study)
         most = min(-(-faults // STUDIES), faults - injector.count)
-        injector.kill_until_ended(made, pause_s=(2.0, 6.0), most=most, limit_s=600)
-        ended += wait_for_end(made) == "done"
+        injector.kill_until_ended(run, pause_s=(2.0, 6.0), most=most, limit_s=600)
+        ended += wait_for_end(run) == "done"
         if mode == "none":
-            same.append(_is_faultless(stage, study, made))
-        agreed.append(_all_agree(stage, made))
+            same.append(_is_faultless(stage, study, run))
+        agreed.append(_all_agree(stage, run))
         progress(f"  {injector.count} kills so far: {injector.killed}")
         version += 1
     studies = version - 100
@@ -104,35 +104,35 @@ def kills(stage: Stage, size: ChaosSize) -> Iterator[Check]:
 def superlink_down(stage: Stage, size: ChaosSize) -> Iterator[Check]:
     """Yield checks after the SuperLink was away for a minute in mid-study."""
     study = stage.study(200, "none", 6)
-    made = stage.begin(study)
-    wait_for_round(made, 2)
+    run = stage.begin(study)
+    wait_for_round(run, 2)
     superlink_away(stage, size.away_s)
-    phase = wait_for_end(made)
+    phase = wait_for_end(run)
     what = "study ends after a while without SuperLink"
     yield _flag(what, phase == "done", f"{size.away_s:.0f} s")
-    yield _flag("its model is the faultless one", _is_faultless(stage, study, made))
+    yield _flag("its model is the faultless one", _is_faultless(stage, study, run))
 
 
 def hospital_troubles(stage: Stage, size: ChaosSize) -> Iterator[Check]:
     """Yield checks of a full disk and of a ledger from before, at one hospital of three."""
     bad = sorted(stage.lines)[0]
-    made = stage.begin(stage.study(300, "local", 8, quorum=2, timeout_s=30))
-    wait_for_round(made, 1)
+    run = stage.begin(stage.study(300, "local", 8, quorum=2, timeout_s=30))
+    wait_for_round(run, 1)
     older = keep_ledger(stage, bad)
     with full_disk(stage, bad):
-        wait_for_round(made, 3)
-    wait_for_round(made, 4)
-    stop_run(stage.consortium.folder, made.name, now=False, must_exist=True)
+        wait_for_round(run, 3)
+    wait_for_round(run, 4)
+    stop_run(stage.consortium.folder, run.name, now=False, must_exist=True)
     restart_with_older_ledger(stage, bad, older)
-    request_run(stage.consortium.folder, made)
-    phase = wait_for_end(made)
-    checkpoint = load_checkpoint(made.path / "checkpoints")
+    request_run(stage.consortium.folder, run)
+    phase = wait_for_end(run)
+    checkpoint = load_checkpoint(run.path / "checkpoints")
     dropped = [h.dropped.get(bad, "") for h in checkpoint.history] if checkpoint else []
-    told = sorted({code for code in dropped[1:3] if code})
-    named = str(ErrorCode.DISK_FULL) in told
-    yield _flag("study goes on without a hospital whose disk is full", bool(told), str(told))
-    yield _flag("the coordinator gets an error that names the full disk (TB910)", named, str(told))
-    state = made.state()
+    codes = sorted({code for code in dropped[1:3] if code})
+    named = str(ErrorCode.DISK_FULL) in codes
+    yield _flag("study goes on without a hospital whose disk is full", bool(codes), str(codes))
+    yield _flag("the coordinator gets an error that names the full disk (TB910)", named, str(codes))
+    state = run.state()
     code = state.sites[bad].refusal_code if state else None
     rolled_back = code == str(ErrorCode.LEDGER_ROLLBACK)
     yield _flag("a ledger from before is refused by name (TB421)", rolled_back, str(code))
@@ -144,17 +144,17 @@ def bad_hospital(stage: Stage, size: ChaosSize) -> Iterator[Check]:
     bad = sorted(stage.lines)[-1]
     watch = AuditWatch.of_site(stage.consortium.sites[bad])
     with hostile_hospital(stage, bad):
-        made = stage.begin(stage.study(400, "none", len(ATTACKS), quorum=2, timeout_s=60))
-        phase = wait_for_end(made)
+        run = stage.begin(stage.study(400, "none", len(ATTACKS), quorum=2, timeout_s=60))
+        phase = wait_for_end(run)
     stage.consortium.join(bad)
-    checkpoint = load_checkpoint(made.path / "checkpoints")
+    checkpoint = load_checkpoint(run.path / "checkpoints")
     history = checkpoint.history if checkpoint else []
     refused = [
         record.dropped.get(bad) in codes
         for record, (_, codes) in zip(history, ATTACKS.values(), strict=False)
     ]
-    told = str([record.dropped.get(bad) for record in history])
-    yield Check("attacks refused with their code", sum(refused), len(ATTACKS), "==", told)
+    answers = str([record.dropped.get(bad) for record in history])
+    yield Check("attacks refused with their code", sum(refused), len(ATTACKS), "==", answers)
     folder = stage.consortium.folder
     logged = {
         record.round
@@ -200,19 +200,19 @@ def intruders(stage: Stage, size: ChaosSize) -> Iterator[Check]:
     study = stage.study(900, "none", rounds, timeout_s=240)
     tapped = sorted(stage.lines)[0]
     with tapped_line(stage, tapped) as tap:
-        made = stage.begin(study)
-        wait_for_round(made, 1)
+        run = stage.begin(study)
+        wait_for_round(run, 1)
         with slow_lines(stage, delay_s):
-            for attempt in all_attempts(stage, made, private, tap, tapped):
+            for attempt in all_attempts(stage, run, private, tap, tapped):
                 progress(f"  {attempt.what}: {attempt}")
                 yield _flag(f"{attempt.what}: refused", attempt.is_refused, str(attempt))
                 logged = bool(attempt.coordinator and attempt.hospital)
                 yield _flag(f"{attempt.what}: in the logs", logged, str(attempt))
-            state = made.state()
+            state = run.state()
             reached = state.round if state else 0
             yield Check("rounds when the last had tried", reached, rounds, "<")
-        phase = wait_for_end(made)
-    same = phase == "done" and _is_faultless(stage, study, made)
+        phase = wait_for_end(run)
+    same = phase == "done" and _is_faultless(stage, study, run)
     yield _flag("the run goes on, to the faultless model", same, phase)
 
 
@@ -221,25 +221,25 @@ def lines(stage: Stage, size: ChaosSize) -> Iterator[Check]:
     for line in stage.lines.values():
         line.line.delay_s, line.line.loss = 0.1, 0.01
     study = stage.study(600, "none", 3)
-    made = stage.begin(study)
-    phase = wait_for_end(made)
-    same = phase == "done" and _is_faultless(stage, study, made)
+    run = stage.begin(study)
+    phase = wait_for_end(run)
+    same = phase == "done" and _is_faultless(stage, study, run)
     yield _flag("200 ms there and back, 1 % loss: the faultless model", same, phase)
     for line in stage.lines.values():
         line.line.delay_s = line.line.loss = 0.0
     first, *_, last = stage.lines.values()
     study = stage.study(700, "none", 4)
-    made = stage.begin(study)
-    wait_for_round(made, 1)
+    run = stage.begin(study)
+    wait_for_round(run, 1)
     first.cut(size.cut_s)
-    phase = wait_for_end(made)
-    same = phase == "done" and _is_faultless(stage, study, made)
+    phase = wait_for_end(run)
+    same = phase == "done" and _is_faultless(stage, study, run)
     yield _flag("line of a hospital cut for a while: the faultless model", same, phase)
-    made = stage.begin(stage.study(800, "none", 5, quorum=2, timeout_s=20))
-    wait_for_round(made, 1)
+    run = stage.begin(stage.study(800, "none", 5, quorum=2, timeout_s=20))
+    wait_for_round(run, 1)
     last.silence(size.cut_s)
-    phase = wait_for_end(made)
-    checkpoint = load_checkpoint(made.path / "checkpoints")
+    phase = wait_for_end(run)
+    checkpoint = load_checkpoint(run.path / "checkpoints")
     slowest = max(h.seconds for h in checkpoint.history) if checkpoint else None
     yield _flag("a silent hospital does not stop a quorum of two", phase == "done", phase)
     yield Check("longest round beside it, s; deadline 20 s", slowest, 40, "<=")
@@ -257,19 +257,19 @@ def _flag(what: str, holds: bool, note: str = "") -> Check:
     return Check(what, float(holds), 1, "==", note)
 
 
-def _is_faultless(stage: Stage, study: Study, made: RunFolder) -> bool:
+def _is_faultless(stage: Stage, study: Study, run: RunFolder) -> bool:
     """Return whether a run ended in the model that it has without any fault."""
-    file = made.path / "model.safetensors"
+    file = run.path / "model.safetensors"
     return file.exists() and file.read_bytes() == stage.faultless_model(study)
 
 
-def _all_agree(stage: Stage, made: RunFolder) -> bool:
-    build_report(make_content(read_finished_run(made.path)), made.path)
-    told = check_agreement(stage.consortium, made)
-    for agreement in told:
+def _all_agree(stage: Stage, run: RunFolder) -> bool:
+    build_report(make_content(read_finished_run(run.path)), run.path)
+    agreements = check_agreement(stage.consortium, run)
+    for agreement in agreements:
         if not agreement.holds:
             progress(f"  {agreement}")
-    return all(agreement.holds for agreement in told)
+    return all(agreement.holds for agreement in agreements)
 
 
 if __name__ == "__main__":

@@ -122,8 +122,8 @@ def _encoder(tiles: NDArray[np.uint8], size: ExtractionSize) -> Iterator[Check]:
         torch.set_num_threads(before)
     error = float(np.abs(found - reference).max())
     yield Check("encoder against torch, largest difference of a feature", error, 1e-4, "<=")
-    told = ", ".join(f"{name} {rate:.0f}" for name, rate in rates.items())
-    note = f"tiles per second and core: {told}"
+    speeds = ", ".join(f"{name} {rate:.0f}" for name, rate in rates.items())
+    note = f"tiles per second and core: {speeds}"
     ratio = rates["ours"] / rates["torch"]
     what = f"encoder, tiles per second and core over plain torch in batches of {_TORCH_BATCH}"
     yield Check(what, ratio, 5.0, ">=", note, full_size=True)

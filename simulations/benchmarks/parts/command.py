@@ -44,22 +44,22 @@ def main(*first: str) -> NoReturn:
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
-    made = argparse.ArgumentParser(
+    args = argparse.ArgumentParser(
         prog="python -m simulations.benchmarks",
         description=__doc__,
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    made.add_argument("name", nargs="?", help="a benchmark, or 'all'; without it they are listed")
-    made.add_argument("--data", type=Path, default=Path("../shared/data"), help="the real data")
-    made.add_argument("--json", action="store_true", help="one JSON object on the last line")
-    made.add_argument("--miniature", action="store_true", help="the form that the tests run")
-    of_all = made.add_argument_group("of 'all'")
+    args.add_argument("name", nargs="?", help="a benchmark, or 'all'; without it they are listed")
+    args.add_argument("--data", type=Path, default=Path("../shared/data"), help="the real data")
+    args.add_argument("--json", action="store_true", help="one JSON object on the last line")
+    args.add_argument("--miniature", action="store_true", help="the form that the tests run")
+    of_all = args.add_argument_group("of 'all'")
     of_all.add_argument("--only", nargs="+", default=[], metavar="NAME", help="these alone")
     of_all.add_argument("--again", action="store_true", help="also what is finished")
     out = Path("runs/benchmarks")
     of_all.add_argument("--out", type=Path, default=out, help=f"results and logs ({out})")
-    return made
+    return args
 
 
 def run(benchmark: Benchmark, given: argparse.Namespace) -> int:

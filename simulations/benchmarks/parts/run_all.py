@@ -45,14 +45,14 @@ def run_all(chosen: Sequence[Benchmark], given: Namespace) -> int:
     found: list[Finding] = []
     for number, benchmark in enumerate(chosen, start=1):
         key = sha256_hex(canonical_json([benchmark.name, options, code]))
-        kept = given.out / f"{benchmark.name}.json"
-        finding = None if given.again else _finished(kept, key)
+        file = given.out / f"{benchmark.name}.json"
+        finding = None if given.again else _finished(file, key)
         progress(
             f"{number} of {len(chosen)}: {benchmark.name}{', finished before' * bool(finding)}"
         )
         if finding is None:
             finding = _run(benchmark.name, options, given.out / f"{benchmark.name}.log", key)
-            write_text(kept, json.dumps(finding, indent=1))
+            write_text(file, json.dumps(finding, indent=1))
             progress(f"  {_verdict(finding)}, {finding['seconds']} s")
         found.append(finding)
     output = Output(given.json)

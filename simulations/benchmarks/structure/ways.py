@@ -60,8 +60,8 @@ def checks(data: Path, size: WaysSize) -> Iterator[Check]:
         ways = {"a checkpoint": checkpoint_way(mode), "a patient": patient_way(mode)}
         for name, way in ways.items():
             what = f"on the way of {name}, mode {mode}"
-            told = " -> ".join(way.modules)
-            yield Check(f"modules {what}", len(way.modules), MOST_MODULES, "<=", note=told)
+            names = " -> ".join(way.modules)
+            yield Check(f"modules {what}", len(way.modules), MOST_MODULES, "<=", note=names)
             turns = "; ".join(f"{caller} to {callee}" for caller, callee in way.turns)
             yield Check(f"turns back {what}", len(way.turns), 0, "==", note=turns)
 
