@@ -53,10 +53,9 @@ def uniform_chunks(
 ) -> list[Chunk]:
     """Return all patients, sorted by id, prepared by a model of uniform shape, in chunks.
 
-    Every chunk holds `size` patients; the last is filled up with its first. With one shape for
-    all, a patient's gradient does not depend on who else is there. The chunks are kept for as
-    long as the dataset lives: to pool frozen features again in every round would cost more than
-    to train on them.
+    Every chunk holds `size` patients; the last is filled up with its first. The chunks are kept
+    for as long as the dataset lives: to pool frozen features again in every round would cost more
+    than to train on them.
     """
     key = (id(dataset), id(study), str(device), size)
     entry = _KEPT.get(key)

@@ -4,10 +4,12 @@ One patient's gradient is that of their own loss on their own, unpadded tokens. 
 the joint norm of all parameters. Layers that draw random numbers (dropout) are switched off, so
 that the sum is a function of model and patients alone.
 
-On a CPU a loop over patients without padding is fastest and smallest; models of uniform shape,
-and any model on a GPU, are computed many patients at once (vmap). In the loop and for models of
-uniform shape, one patient more or less leaves the others' gradients the same bit by bit. On a
-GPU matrix products may round differently in another batch (about 1e-6 of a gradient).
+With a clip every patient is computed in a call of their own, on every device: the promise that one
+patient more or less moves the sum by at most C is a statement about bits. In a batch, padding, the
+height of a matrix product or the scalar end of a vector loop move the last bits of the others, and
+whoever chooses the weights can amplify a last bit before clipping. Without a clip (mode none)
+nothing is promised, and models of uniform shape, and any model on a GPU, are computed many patients
+at once (vmap).
 """
 
 from collections.abc import Iterator
@@ -61,31 +63,16 @@ def clipped_gradient_sum(
         )
     model.to(device).eval()
     total = ClippedSum(expected_shapes(model), clip, device)
-    for gradients, losses in patient_gradients(model, dataset, study, device):
+    way = together if clip is None else one_by_one
+    for gradients, losses in way(model, dataset, study, device):
         total.add(gradients, losses)
     return total.result()
-
-
-def patient_gradients(
-    model: FusedModel, dataset: PatientSource, study: Study, device: torch.device
-) -> Iterator[Gradients]:
-    """Yield the gradients of some patients at a time, in the order of patient ids.
-
-    The way is chosen by what is fastest: see the module's first lines.
-    """
-    if model.uniform_shape:
-        prepare = PatientObjective(model, study).prepare
-        chunks = uniform_chunks(prepare, dataset, study, device, _uniform_size(model))
-        return _many_at_once(model, study, iter(chunks))
-    if device.type == "cuda":
-        return in_padded_chunks(model, dataset, study, device, PADDED_CHUNK)
-    return one_by_one(model, dataset, study, device)
 
 
 def one_by_one(
     model: FusedModel, dataset: PatientSource, study: Study, device: torch.device
 ) -> Iterator[Gradients]:
-    """Yield each patient's gradient from a backward pass of their own, without padding.
+    """Yield each patient's gradient from a backward pass of their own, in the order of ids.
 
     Backward passes add into one buffer, as plain training does, instead of giving every patient
     new memory; a gradient is good until the next is requested.
@@ -97,13 +84,25 @@ def one_by_one(
     for parameter, part in zip(parameters, parts, strict=True):
         parameter.grad = part.view(parameter.shape)
     try:
-        for index in sorted_indices(dataset):
+        for patient in _each_alone(model, dataset, study, device):
             flat.zero_()
-            loss = objective(objective.prepare(dataset.batch([index]).to(device)))
+            loss = objective(patient)
             loss.sum().backward()
             yield flat.unsqueeze(0), loss.detach()
     finally:
         model.zero_grad(set_to_none=True)
+
+
+def together(
+    model: FusedModel, dataset: PatientSource, study: Study, device: torch.device
+) -> Iterator[Gradients]:
+    """Yield the gradients of some patients at a time, the fastest way; for mode none alone."""
+    if model.uniform_shape:
+        chunks = uniform_chunks(model.prepare, dataset, study, device, _uniform_size(model))
+        return _many_at_once(model, study, iter(chunks))
+    if device.type == "cuda":
+        return in_padded_chunks(model, dataset, study, device, PADDED_CHUNK)
+    return one_by_one(model, dataset, study, device)
 
 
 def in_padded_chunks(
@@ -114,6 +113,18 @@ def in_padded_chunks(
     blocks = (order[start : start + chunk] for start in range(0, len(order), chunk))
     prepared = ((model.prepare(dataset.batch(rows).to(device)), len(rows)) for rows in blocks)
     return _many_at_once(model, study, prepared)
+
+
+def _each_alone(
+    model: FusedModel, dataset: PatientSource, study: Study, device: torch.device
+) -> Iterator[PatientBatch]:
+    """Yield every patient as a prepared batch of one; those of uniform shape are kept."""
+    if model.uniform_shape:
+        for patient, _ in uniform_chunks(model.prepare, dataset, study, device, 1):
+            yield patient
+    else:
+        for index in sorted_indices(dataset):
+            yield model.prepare(dataset.batch([index]).to(device))
 
 
 def _many_at_once(

@@ -6,6 +6,8 @@ intervals. Cuts are public: constants of the study, or quantiles of an already r
 margin (`quantile_cuts`).
 """
 
+import math
+
 import numpy as np
 import numpy.typing as npt
 import scipy
@@ -17,6 +19,10 @@ MARGIN_LIMIT = 8.0
 
 _TINY = 1e-9
 
+_log_odds = np.frompyfunc(lambda p: math.log(p) - math.log1p(-p), 1, 1)
+"""One number a call. A vector loop may round the end of an array in another way, and where that is
+depends on how many patients there are; scores are held against cuts that the server chooses."""
+
 
 def response_score(probability: npt.ArrayLike) -> FloatArray:
     """Return the log-odds of a response probability, any shape; NaN stays NaN.
@@ -25,7 +31,7 @@ def response_score(probability: npt.ArrayLike) -> FloatArray:
     [0.0]
     """
     p = np.clip(np.asarray(probability, np.float64), _TINY, 1 - _TINY)
-    return np.asarray(np.log(p) - np.log1p(-p), np.float64)
+    return np.asarray(_log_odds(p), np.float64)
 
 
 def risk_score(risk: npt.ArrayLike, n_intervals: int) -> FloatArray:
