@@ -11,6 +11,7 @@ from common.models.base.build import build_model
 from common.study.catalogue import MODELS
 from common.study.modalities import MODALITIES
 from common.study.study import Study
+from simulations.attackers.neighbours import SMALL
 
 FEATURES = {
     "tiles": {"modality": "pathology", "dim": 6, "max_tokens": 12},
@@ -45,22 +46,6 @@ def make_study(model: str = "linear", *, features=None, training=None, **options
         }
     )
 
-
-SMALL = {
-    "moemil": {"size": "small", "instance_patches": 2},
-    "frozen_trunk": {"trunk_options": {"size": "small", "width": 32, "expert_width": 32}},
-    "abmil": {"width": 24, "attention_hidden": 8},
-    "survpgc": {"width": 24, "attention_width": 16, "tower_hidden": 8, "pathway_hidden": 8},
-    "cross_attention": {"width": 16, "heads": 2, "blocks": 1, "pathway_hidden": 8},
-    "amkd_student": {
-        "width": 16,
-        "attention_hidden": 8,
-        "tower_hidden": 8,
-        "teacher_options": {"width": 16, "attention_width": 8, "pathway_hidden": 8},
-    },
-    "foundation": {"width": 16, "heads": 2, "layers": 1, "latents": 5, "pathway_hidden": 8},
-}
-"""Options that make a model small enough for tests; any other model is tested as it comes."""
 
 SMALL_MODELS = {name: SMALL.get(name, {}) for name in MODELS.names()}
 
