@@ -28,7 +28,7 @@ from common.models.base.parameters import expected_shapes, load_arrays, to_array
 from common.privacy.clipping import grid_of
 from common.privacy.integer_encoding import Float64, Int64, IntegerEncoding
 from common.study.private_round import encoding_of
-from common.study.study import Study
+from common.study.study import Study, Task
 from common.wire import Arrays
 
 Said = Mapping[str, Int64]
@@ -121,12 +121,12 @@ def random_patients(study: Study, n: int, rng: np.random.Generator) -> PatientDa
         most = 1000 if rng.random() < 1 / 3 else 9
         for name, spec in study.features.items():
             fixed = spec.pool == "row_mean"
-            length = spec.max_tokens if fixed else rng.integers(min(spec.max_tokens, most)) + 1
+            length = spec.max_tokens if fixed else 1 + int(rng.integers(min(spec.max_tokens, most)))
             bag = rng.standard_normal((length, spec.dim), dtype=np.float32)
             bags[name].append(bag if rng.random() < 0.8 else None)
     return PatientDataset.from_arrays(
         study,
-        [f"{rng.integers(1e12):012d}" for _ in range(n)],
+        [f"{rng.integers(10**12):012d}" for _ in range(n)],
         bags,
         np.where(rng.random(n) < 0.8, rng.integers(0, 2, n), np.nan),
         rng.uniform(0.1, 90, n),
@@ -225,7 +225,8 @@ class _Overheard(IntegerEncoding):
 
     def noised(self, vector: npt.NDArray[np.float64]) -> Int64:
         self.sums.append(vector)
-        return (np.arange(self.dimension) % 5 - 2) * 2 ** (self.step_bits - 3)
+        steps: Int64 = np.arange(self.dimension, dtype=np.int64) % 5 - 2
+        return steps << (self.step_bits - 3)
 
 
 def _grid_steps(values: Float64, clip: float) -> Int64:
@@ -242,9 +243,10 @@ def _spiteful(
     """Return a grid whose score cuts lie on patients' scores and one bit above them."""
     plain = EvaluationGrid.for_study(study)
     said = predict_all(model, patients, plain, device)
-    cuts = {}
-    for task, n in (("survival", plain.size.scores - 1), ("response", plain.size.response - 1)):
+    numbers: dict[Task, int] = {"survival": plain.size.scores, "response": plain.size.response}
+    cuts: dict[Task, list[float]] = {}
+    for task, n_bins in numbers.items():
         own = scored(said, task, plain).score
-        both = np.unique(np.concatenate([own, np.nextafter(own, np.inf)]))[:n]
-        cuts[task] = [*both.tolist(), *(100.0 + np.arange(n - len(both))).tolist()]
+        both = np.unique([own, np.nextafter(own, np.inf)])[: n_bins - 1].tolist()
+        cuts[task] = [*both, *(100.0 + i for i in range(n_bins - 1 - len(both)))]
     return EvaluationGrid.for_study(study, score_cuts=cuts)

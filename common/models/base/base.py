@@ -37,9 +37,8 @@ class FusedModel(nn.Module, ABC):
     Attributes:
         options: Contract of the options.
         features: The feature sets read, in name order.
-        uniform_shape: Whether prepared batches have one shape for every patient and the model
-            computes each row the same, bit by bit, in any batch (see `row_linear`). Many
-            patients can then be computed at once.
+        uniform_shape: Whether prepared batches have one shape for every patient. They are kept over
+            rounds, and without privacy many patients are computed at once.
     """
 
     options: ClassVar[type[ModelOptions]] = ModelOptions

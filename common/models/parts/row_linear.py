@@ -1,4 +1,4 @@
-"""Linear layer whose output for a patient is the same, bit by bit, in any batch."""
+"""Linear layer for few outputs that adds up every row on its own."""
 
 import torch
 from torch import Tensor, nn
@@ -7,9 +7,9 @@ from torch import Tensor, nn
 class RowLinear(nn.Module):
     """x W^T without bias, as products and row sums; W starts at 0.
 
-    A matrix product may add up a row in another order when the batch grows. Here it may not, so
-    that many patients can be computed at once and one more changes no other's gradient at all.
-    Meant for few outputs: the products take (B, n_out, n_in) numbers.
+    A matrix product adds up a row in another order when the batch grows; here the order stays, so
+    that training in batches and one by one hardly differ. The products take (B, n_out, n_in)
+    numbers.
     """
 
     def __init__(self, n_in: int, n_out: int) -> None:
