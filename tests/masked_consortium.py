@@ -1,5 +1,6 @@
 """Build a consortium in mode distributed whose agents run in this process."""
 
+import numpy as np
 from tiny_consortium import InMemory, tiny_datasets, tiny_policy, tiny_study
 
 from client.agent.site_agent import SiteAgent
@@ -18,7 +19,7 @@ def make_study(folder, sites=5, **changes):
     keys = {
         "privacy": {"mode": "distributed", "epsilon": 8.0, "evaluation": {"release": "dp"}},
         "training": {"rounds": 4, "nominal_patients": 30 * sites, "weight_decay": 0.0},
-        "sites": [{"site_id": f"site-{letter}"} for letter in "abcdefg"[:sites]],
+        "sites": [{"site_id": f"site-{letter}"} for letter in "abcdefghijkl"[:sites]],
     }
     for name, value in changes.items():
         keys[name] = {**keys.get(name, {}), **value}
@@ -47,6 +48,26 @@ class Flaky:
             if self._fails(method, request):
                 raise OSError("cable cut")
             return getattr(self._agent, method)(request)
+
+        return call
+
+
+class FalseShares(Flaky):
+    """A hospital whose masked uploads carry false shares or commitments."""
+
+    def __init__(self, agent, what):
+        super().__init__(agent, lambda *_: False)
+        self._what = what
+
+    def __getattr__(self, method):
+        def call(request):
+            reply = getattr(self._agent, method)(request)
+            if method != "train":
+                return reply
+            arrays = dict(reply.arrays)
+            for name in self._what:
+                arrays[name] = np.zeros_like(arrays[name])
+            return reply.model_copy(update={"arrays": arrays})
 
         return call
 

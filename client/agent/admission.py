@@ -9,7 +9,7 @@ from common.privacy.accounting import fallback_epsilon
 from common.privacy.plan import Release
 from common.protocol.evaluation_request import evaluation_promise
 from common.protocol.protocol import PROTOCOL_VERSION, HandshakeRequest
-from common.study.private_round import collusion_of
+from common.study.private_round import training_collusion_of
 from common.study.site_policy import Approval, SitePolicy
 from common.study.study import Study
 from common.trust.provenance import code_digest
@@ -179,7 +179,8 @@ def _check_ceilings(study: Study, policy: SitePolicy, approval: Approval) -> Non
         )
     ceiling = approval.fallback_epsilon_ceiling
     if plan.mode == "distributed" and ceiling is not None:
-        alone = fallback_epsilon(plan.epsilon, plan.delta, collusion_of(study).shares)
+        shares = training_collusion_of(study).shares
+        alone = fallback_epsilon(plan.epsilon, plan.delta, shares)
         if alone > ceiling:
             raise _too_loose(
                 f"epsilon {alone:.3g}, left if all other sites collude, exceeds the approved "

@@ -18,6 +18,7 @@ from client.site.witnesses import Witnesses
 from common.errors import ErrorCode, ProtocolError
 from common.protocol.protocol import EvaluateRequest, TrainRequest
 from common.protocol.question import question_digest
+from common.secure_sum.groups import groups_of_study
 from common.secure_sum.keys import refused
 from common.secure_sum.ledger_mark import LedgerMark
 from common.secure_sum.messages import (
@@ -143,7 +144,8 @@ class SecureSums:
     ) -> Arrays:
         """Return the masked upload of a noised vector that answers a request; each number once."""
         question = question_digest(self._study.digest(), request, len(vector))
-        return self._agreed().masked(number, vector, question)
+        grouped = self._study.privacy.groups > 1 and isinstance(request, TrainRequest)
+        return self._agreed().masked(number, vector, question, grouped=grouped)
 
     def unmask(self, request: UnmaskRequest) -> UnmaskReply:
         """Return the locked answer about one list of survivors whose ledgers went on.
@@ -190,6 +192,7 @@ class SecureSums:
             run_id=self.run_id,
             study_digest=self._study.digest(),
             session=session,
+            groups=groups_of_study(self._study),
             state_file=self._file,
         )
 

@@ -65,7 +65,36 @@ class Collusion:
         """
         colluders = max(1, (n_sites - 1) // 3) if plan.colluders is None else plan.colluders
         default = max(n_sites - n_sites // 5, (n_sites + colluders) // 2 + 1)
-        return cls(n_sites, colluders, default if plan.n_min is None else plan.n_min)
+        own = plan.n_min if plan.groups == 1 else None  # a group's; see `of_groups`
+        return cls(n_sites, colluders, default if own is None else own)
+
+    @classmethod
+    def of_groups(cls, plan: PrivacyPlan, n_sites: int) -> "Collusion":
+        """Return the numbers of one round's sum: of the smallest group if there are groups.
+
+        Defaults as in `of_plan`, from the size of the smallest group; n_min is at least the
+        threshold of the largest. Each group's sum is its own secure sum: t colluders and n_min
+        count its members alone. A promise about t colluding sites of the whole roster holds
+        too, whatever groups they fall into.
+
+        Raises:
+            PrivacyError: The numbers do not work, or the groups are too small for n_min.
+        """
+        if plan.groups == 1:
+            return cls.of_plan(plan, n_sites)
+        smallest, largest = n_sites // plan.groups, -(-n_sites // plan.groups)
+        colluders = max(1, (smallest - 1) // 3) if plan.colluders is None else plan.colluders
+        default = max(smallest - smallest // 5, (largest + colluders) // 2 + 1)
+        n_min = default if plan.n_min is None else plan.n_min
+        if n_min > smallest or smallest < 3:
+            raise PrivacyError(
+                f"{plan.groups} groups of at least {max(n_min, 3)} sites need "
+                f"{plan.groups * max(n_min, 3)}, the roster has {n_sites}",
+                why="a group's sum of fewer sites would not be opened",
+                cure="lower privacy.groups or privacy.n_min, or leave privacy.groups out",
+            )
+        cls(largest, colluders, n_min)
+        return cls(smallest, colluders, n_min)
 
     @property
     def threshold(self) -> int:

@@ -12,6 +12,9 @@ Phase = Literal["margins", "tables", "paired"]
 """Parts of an evaluation, one after the other; see `common.metrics.tables.table_schema`."""
 EvaluationBudget = Literal["survival", "response", "subgroup"]
 
+FEWEST_GROUPS = 3
+"""With fewer opened sums no rule can tell which of them holds a lie."""
+
 
 class EvaluationRelease(Contract):
     """How evaluation tables leave a hospital.
@@ -41,7 +44,9 @@ class PrivacyPlan(Contract):
     """Patient-level differential privacy of one study.
 
     Unit: one patient with all slides, scans and follow-ups. Adjacency: add or remove one
-    patient. `epsilon`, `delta` cover all rounds of training together.
+    patient. `epsilon`, `delta` cover all rounds of training together. With `groups`, a round
+    releases one noised sum per group. A patient is in exactly one of them (parallel composition),
+    and each carries the whole noise, so a round costs what one sum of all does: mu = 1 / sigma.
     """
 
     mode: Mode = "distributed"
@@ -52,6 +57,15 @@ class PrivacyPlan(Contract):
         default=None, ge=0, description="t sites that may share their noise with the server"
     )
     n_min: int | None = Field(default=None, gt=0, description="fewest sites whose sum is opened")
+    groups: int = Field(
+        default=1,
+        ge=1,
+        exclude_if=lambda groups: groups == 1,
+        description="sums per round of training in mode distributed, each over a public random "
+        "group of at least n_min sites, so that a site that lies round after round is named, its "
+        "group's sum is left out, and training.aggregation may be any rule; 1 = one sum of all, "
+        "else at least 3. t and n_min are then a group's",
+    )
     evaluation: EvaluationRelease = EvaluationRelease()
 
     @model_validator(mode="after")
@@ -59,6 +73,11 @@ class PrivacyPlan(Contract):
         if self.mode == "distributed" and self.colluders == 0:
             raise ValueError(
                 "colluders (t) must be at least 1: every site knows its own share of the noise"
+            )
+        if self.groups > 1 and (self.mode != "distributed" or self.groups < FEWEST_GROUPS):
+            raise ValueError(
+                f"groups: the sums of groups need mode 'distributed' and at least {FEWEST_GROUPS} "
+                "groups: of two that differ nobody can say which one lies"
             )
         return self
 

@@ -18,10 +18,19 @@ from pydantic import Field
 from common.contract import Contract, canonical_json, sha256_hex
 from common.errors import ErrorCode, ProtocolError
 from common.privacy.collusion import Collusion
+from common.privacy.plan import FEWEST_GROUPS
 from common.secure_sum.ledger_mark import LedgerMark
 
 _HEX64 = r"^[0-9a-f]{64}$"
 _HEX128 = r"^[0-9a-f]{128}$"
+
+
+class Groups(Contract):
+    """Numbers of the sums over groups in a round of training; see `groups`."""
+
+    count: int = Field(ge=FEWEST_GROUPS)
+    colluders: int = Field(ge=1, description="t of each group's sum")
+    n_min: int = Field(ge=1, description="fewest sites of a group whose sum is opened")
 
 
 class SumContext(Contract):
@@ -34,6 +43,12 @@ class SumContext(Contract):
     colluders: int = Field(ge=1)
     n_min: int = Field(ge=1)
     modulus_bits: Literal[32, 64] = 64
+    groups: Groups | None = Field(default=None, exclude_if=lambda groups: groups is None)
+
+    @property
+    def fewest(self) -> int:
+        """Fewest sites with which keys are agreed on: enough for every sum."""
+        return max(self.n_min, FEWEST_GROUPS * self.groups.n_min if self.groups else 0)
 
 
 class KeyAdvert(Contract):

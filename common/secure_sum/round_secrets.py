@@ -68,6 +68,13 @@ class SiteKeys:
             )
         return cls(site_id, participants, masks, channels, own.self_secret)
 
+    def within(self, group: Participants) -> "SiteKeys":
+        """Return the keys for the sums of a group that holds this site; masks are the group's."""
+        names = group.site_ids
+        masks = {name: self.masks[name] for name in names if name != self.site_id}
+        channels = {name: self.channels[name] for name in names}
+        return SiteKeys(self.site_id, group, masks, channels, self.self_secret)
+
     def seeds(self, about: str) -> dict[str, bytes]:
         """Return the seeds of a sum in the order of participants.
 

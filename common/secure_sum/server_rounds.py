@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from common.errors import ErrorCode, RunError
 from common.secure_sum import shares
+from common.secure_sum.groups import groups_of
 from common.secure_sum.keys import KeyAdvert, Participants, SumContext, check_adverts, refused
 from common.secure_sum.ledger_mark import LedgerMark
 from common.secure_sum.list_lock import LockedAnswer, unlock
@@ -84,6 +85,24 @@ class SecureSumServer:
         """
         self._participants = check_adverts(adverts, self._roster, self.context)
         return self._participants
+
+    @property
+    def site_ids(self) -> list[str]:
+        """Participants of this sum, sorted."""
+        return self._agreed().site_ids
+
+    def by_group(self, number: int) -> list["SecureSumServer"]:
+        """Return the server's part in the sum of every group of one round.
+
+        Raises:
+            ProtocolError: Too few participants, or the study has no groups.
+        """
+        parts = []
+        for group in groups_of(self._agreed(), number):
+            part = SecureSumServer(group.context, self._roster)
+            part._participants = group
+            parts.append(part)
+        return parts
 
     def start(self, round_number: int, dimension: int, question: str) -> None:
         """Begin a round; an earlier one that was not opened is abandoned.

@@ -18,8 +18,11 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from common.contract import canonical_json, sha256_hex
 from common.errors import ProtocolError
+from common.secure_sum.groups import group_with
 from common.secure_sum.keys import (
+    Groups,
     KeyAdvert,
+    Participants,
     SumContext,
     advertise,
     check_adverts,
@@ -53,6 +56,7 @@ class SecureSumSite:
         study_digest: The study; keys are bound to it.
         session: Number of the key agreement in this run; only rises.
         modulus_bits: 64 or 32.
+        groups: Numbers of the groups in sums of training, if the study has groups.
         state_file: Where secrets and used rounds are kept over a restart; None: in memory.
 
     Raises:
@@ -71,6 +75,7 @@ class SecureSumSite:
         study_digest: str,
         session: int = 1,
         modulus_bits: int = 64,
+        groups: Groups | None = None,
         state_file: Path | None = None,
     ) -> None:
         self.site_id = site_id
@@ -83,6 +88,7 @@ class SecureSumSite:
                 "colluders": t,
                 "n_min": n_min,
                 "modulus_bits": modulus_bits,
+                "groups": groups,
             }
         )
         self._file = StateFile(state_file)
@@ -124,7 +130,14 @@ class SecureSumSite:
         self._change(adverts=participants.adverts)
         return participants.digest
 
-    def masked(self, round_number: int, vector: npt.NDArray[np.int64], question: str) -> Arrays:
+    def masked(
+        self,
+        round_number: int,
+        vector: npt.NDArray[np.int64],
+        question: str,
+        *,
+        grouped: bool = False,
+    ) -> Arrays:
         """Return the masked vector of a round with its sealed shares; see `UPLOAD_ARRAYS`.
 
         The caller stores the answer and sends it again when asked; a second vector for the same
@@ -134,17 +147,18 @@ class SecureSumSite:
             round_number: Above every round masked before.
             vector: (d,) int64, noised.
             question: Digest of what was asked and of d; the same at all sites.
+            grouped: Whether the sum is that of this site's group in the round, not of all.
 
         Raises:
-            ProtocolError: No keys were agreed on, or the round was used.
+            ProtocolError: No keys were agreed on, the round was used, or there are no groups.
         """
-        keys = self._agreed()
+        keys = self._keys_of(round_number, grouped=grouped)
         if round_number <= self._state.masked_round:
             raise refused(
                 f"round {round_number} was already masked",
                 cure="continue with the next round; a void round is not repeated",
             )
-        self._change(masked_round=round_number, question=question, answered=None)
+        self._change(masked_round=round_number, question=question, grouped=grouped, answered=None)
         about = sum_name(round_number, question)
         seeds = keys.seeds(about)
         words = to_words(vector, self.context.modulus_bits)
@@ -164,11 +178,11 @@ class SecureSumSite:
 
         Raises:
             ProtocolError: The round is not the one this site masked, the list is too short,
-                names a stranger or not this site, or another list was answered.
+                names a stranger to the sum or not this site, or another list was answered.
         """
-        keys = self._agreed()
+        keys = self._keys_of(self._state.masked_round, grouped=self._state.grouped)
         names = keys.participants.site_ids
-        survivors = self._check_list(request, names)
+        survivors = self._check_list(request, keys.participants)
         about = sum_name(request.round, self._state.question)
         digest = list_digest(keys.participants.digest, about, survivors)
         if self._state.answered not in (None, digest):
@@ -184,7 +198,7 @@ class SecureSumSite:
             round=request.round,
             list_digest=digest,
         )
-        opened, unreadable = self._open_rows(about, survivors, rows)
+        opened, unreadable = _open_rows(keys, about, survivors, rows)
         if unreadable:  # nothing is given away; enough accusers put the sender out of the run
             return reply.model_copy(update={"unreadable": unreadable})
         answer = b"".join(
@@ -204,18 +218,6 @@ class SecureSumSite:
             "tokens": _rows(lock_box.tokens[name] for name in names),
         }
         return reply.model_copy(update={"arrays": arrays})
-
-    def _open_rows(
-        self, about: str, survivors: Sequence[str], rows: npt.NDArray[np.uint8]
-    ) -> tuple[dict[str, dict[str, bytes]], list[str]]:
-        """Return the shares of every survivor, and the names of those whose shares do not open."""
-        opened, unreadable = {}, []
-        for sender, row in zip(survivors, rows, strict=True):
-            try:
-                opened[sender] = open_shares(self._agreed(), about, sender, row)
-            except ProtocolError:
-                unreadable.append(sender)
-        return opened, unreadable
 
     def close(self) -> None:
         """Forget all secrets; after the last round of the run."""
@@ -252,8 +254,15 @@ class SecureSumSite:
             raise refused("no keys were agreed on")
         return self._keys
 
-    def _check_list(self, request: UnmaskRequest, names: Sequence[str]) -> list[str]:
-        context, survivors = self.context, request.survivors
+    def _keys_of(self, number: int, *, grouped: bool) -> SiteKeys:
+        """Return the keys of one sum: of all participants, or of this site's group in a round."""
+        keys = self._agreed()
+        if not grouped:
+            return keys
+        return keys.within(group_with(keys.participants, number, self.site_id))
+
+    def _check_list(self, request: UnmaskRequest, participants: Participants) -> list[str]:
+        context, names, survivors = participants.context, participants.site_ids, request.survivors
         if (request.run_id, request.session) != (context.run_id, context.session):
             raise refused("the request is of another run or key agreement")
         if request.round != self._state.masked_round:
@@ -268,6 +277,19 @@ class SecureSumSite:
                 cure="the round is void; continue with the next one",
             )
         return list(survivors)
+
+
+def _open_rows(
+    keys: SiteKeys, about: str, survivors: Sequence[str], rows: npt.NDArray[np.uint8]
+) -> tuple[dict[str, dict[str, bytes]], list[str]]:
+    """Return the shares of every survivor, and the names of those whose shares do not open."""
+    opened, unreadable = {}, []
+    for sender, row in zip(survivors, rows, strict=True):
+        try:
+            opened[sender] = open_shares(keys, about, sender, row)
+        except ProtocolError:
+            unreadable.append(sender)
+    return opened, unreadable
 
 
 def list_digest(participants_digest: str, about: str, survivors: Sequence[str]) -> str:

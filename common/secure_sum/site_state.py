@@ -19,6 +19,7 @@ class SumState(Contract):
         adverts: All participants' signed keys, once they are known.
         masked_round: Newest round a vector was masked for, in any session of the run.
         question: Digest of what that vector answers.
+        grouped: Whether it was masked for the site's group of that round alone.
         answered: Digest of the list of survivors this site answered in that round.
     """
 
@@ -27,6 +28,7 @@ class SumState(Contract):
     adverts: tuple[KeyAdvert, ...] = ()
     masked_round: int = 0
     question: str = ""
+    grouped: bool = False
     answered: str | None = None
 
     def run_secrets(self) -> RunSecrets:

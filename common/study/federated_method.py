@@ -24,8 +24,9 @@ ROUND = frozenset({"rows", "weights", "centre"})
 class AggregationRule(Contract):
     """How updates of the sites become one; all but `mean` withstand a few liars.
 
-    The others need to see each update, so they exclude mode distributed, and they treat all
-    sites alike: an update is a mean over the site's patients, and none counts more for its size.
+    The others need to see each update, or in mode distributed each sum of `privacy.groups`, and
+    treat all alike: an update is a mean over the patients of a site or group, and none counts
+    more for its size.
     """
 
     rule: str = Field(
@@ -100,18 +101,18 @@ def stays_local(parameter: str, patterns: Sequence[str]) -> bool:
     return any(fnmatchcase(parameter, pattern) for pattern in patterns)
 
 
-def check_method(plan: TrainingPlan, mode: Mode) -> None:
-    """Refuse methods that contradict each other or the privacy mode.
+def check_method(plan: TrainingPlan, mode: Mode, groups: int) -> None:
+    """Refuse methods that contradict each other or the privacy mode and its groups.
 
     Raises:
         ValueError: Saying which two keys exclude each other, and why.
     """
     rule, local = plan.aggregation, plan.local
     additive = is_additive(rule.rule)
-    if mode == "distributed" and (not additive or rule.norm_factor is not None):
+    if mode == "distributed" and groups == 1 and (not additive or rule.norm_factor is not None):
         raise ValueError(
             "training.aggregation: mode 'distributed' opens only the sum of all updates, so no "
-            "rule can look at one; use rule 'mean', or mode 'local'"
+            "rule can look at one; use rule 'mean', privacy.groups, or mode 'local'"
         )
     needs_deltas = {
         "training.local.control_variates": local.control_variates,

@@ -14,12 +14,23 @@ CLOSENESS_SHARE = 1e-3
 
 
 def collusion_of(study: Study) -> Collusion:
-    """Return t, n_min and the number of noise shares of a study's whole roster.
+    """Return t, n_min and the number of noise shares of sums over a study's whole roster.
+
+    Tables of an evaluation are always such sums; gradients are unless there are groups.
 
     Raises:
         PrivacyError: The numbers do not work.
     """
     return Collusion.of_plan(study.privacy, len(study.sites))
+
+
+def training_collusion_of(study: Study) -> Collusion:
+    """Return t, n_min and the number of noise shares of a sum of training: a group's, or of all.
+
+    Raises:
+        PrivacyError: The numbers do not work.
+    """
+    return Collusion.of_groups(study.privacy, len(study.sites))
 
 
 def promise_in_words(study: Study) -> str:
@@ -34,11 +45,12 @@ def promise_in_words(study: Study) -> str:
     words = f"patient-level epsilon {plan.epsilon:g}, delta {plan.delta:g}, clip {plan.clip:g}"
     if plan.mode == "local":
         return f"{words}, against everybody outside the hospital"
-    numbers = collusion_of(study)
+    numbers = training_collusion_of(study)
     alone = fallback_epsilon(plan.epsilon, plan.delta, numbers.shares)
     return (
         f"{words}, with up to t = {numbers.colluders} colluding hospitals; epsilon {alone:.3g} if "
         f"the server and all others collude; no sum of fewer than {numbers.n_min} is opened"
+        + (f", in {plan.groups} random groups a round" if plan.groups > 1 else "")
     )
 
 
@@ -72,7 +84,9 @@ def sigma_of(study: Study) -> float:
 def encoding_of(study: Study, shapes: Mapping[str, tuple[int, ...]]) -> IntegerEncoding:
     """Return how sums of clipped gradients are rounded and noised.
 
-    Mode local: the whole noise at each site. Mode distributed: a share of 1/(n_min - t).
+    Mode local: the whole noise at each site. Mode distributed: a share of 1/(n_min - t); with
+    groups n_min is a group's, so that each group's sum carries the whole noise by itself, and the
+    sum of all groups about sqrt(groups) times as much.
 
     Args:
         study: The study; its mode is local or distributed.
@@ -87,7 +101,7 @@ def encoding_of(study: Study, shapes: Mapping[str, tuple[int, ...]]) -> IntegerE
         clip=plan.clip,
         sigma=sigma_of(study),
         dimension=sum(math.prod(shape) for shape in shapes.values()),
-        shares=collusion_of(study).shares if shared else 1,
+        shares=training_collusion_of(study).shares if shared else 1,
         n_sites=len(study.sites) if shared else 1,
     )
     kappa = encoding.closeness * study.training.rounds * releases_per_round(study)

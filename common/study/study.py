@@ -299,7 +299,7 @@ class Study(Contract):
                 "others is one hospital's own data; use mode 'local'"
             )
         self._check_promise(len(ids))
-        check_method(self.training, self.privacy.mode)
+        check_method(self.training, self.privacy.mode, self.privacy.groups)
         return self
 
     def _check_promise(self, n_sites: int) -> None:
@@ -307,6 +307,7 @@ class Study(Contract):
         if plan.mode == "distributed":
             try:
                 Collusion.of_plan(plan, n_sites)
+                Collusion.of_groups(plan, n_sites)
             except PrivacyError as error:
                 reasons = filter(None, (error.what, error.why, error.cure))
                 raise ValueError("; ".join(reasons)) from None

@@ -11,7 +11,7 @@ FEDERATION = "federation"
 
 @dataclass(frozen=True)
 class Contribution:
-    """What one site, or under a secure sum the sum of all, adds to a round.
+    """What one site, or under a secure sum the sum of all or of a group, adds to a round.
 
     Attributes:
         site_id: The site, or `federation`.
@@ -19,6 +19,7 @@ class Contribution:
         weights: Block -> number of training patients behind it (mode none only).
         steps: Optimiser steps behind a delta; sent with control variates only.
         loss: Mean training loss (mode none only).
+        members: Sites in the sum of a group; empty for a site, and for all together.
     """
 
     site_id: str
@@ -26,3 +27,4 @@ class Contribution:
     weights: Mapping[str, float] = field(default_factory=dict)
     steps: int = 1
     loss: float | None = None
+    members: tuple[str, ...] = ()

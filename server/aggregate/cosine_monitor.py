@@ -43,9 +43,9 @@ def remember_updates(
     """
     new_sums = dict(sums)
     for site, arrays in updates.items():
-        sketch = _sketch(arrays, shapes)
+        update = sketch(arrays, shapes)
         earlier = new_sums.get(site)
-        new_sums[site] = sketch if earlier is None else earlier + sketch
+        new_sums[site] = update if earlier is None else earlier + update
     return new_sums
 
 
@@ -65,7 +65,8 @@ def cosines_with_rest(sums: Mapping[str, Vector]) -> dict[str, float]:
     }
 
 
-def _sketch(arrays: Arrays, shapes: Mapping[str, tuple[int, ...]]) -> Vector:
+def sketch(arrays: Arrays, shapes: Mapping[str, tuple[int, ...]]) -> Vector:
+    """Return an update as one vector of at most WIDTH numbers; see the module's first lines."""
     parts = [
         np.asarray(arrays.get(name, np.zeros(shapes[name])), dtype=np.float64).ravel()
         for name in sorted(shapes)

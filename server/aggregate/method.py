@@ -18,6 +18,7 @@ from server.aggregate.cosine_monitor import (
     remember_updates,
 )
 from server.aggregate.gradient_mean import descent, gradient_sum, mean_delta
+from server.aggregate.group_history import remembered, suspects
 from server.aggregate.robust_mean import robust_mean, shortened
 
 CENTRE, PULL = "centre/", "pull/"
@@ -31,7 +32,8 @@ class Aggregated:
     Attributes:
         direction: Direction of descent by parameter, float64.
         memory: What the next round needs of this one: `centre/<parameter>` the aggregate,
-            `control/<parameter>` the control variate, `pull/<site>` the sum of its updates.
+            `control/<parameter>` the control variate, `pull/<site>` the sum of its updates,
+            `groups/...` see `group_history`.
         facts: For the record of the round.
     """
 
@@ -53,6 +55,8 @@ def aggregate(
     """
     if not contributions:
         return Aggregated({}, dict(memory))
+    if contributions[0].members:
+        return _of_groups(study, parameters, contributions, memory)
     new_memory = dict(memory)
     rule = study.training.aggregation
     plain = is_additive(rule.rule) and rule.norm_factor is None
@@ -75,6 +79,22 @@ def aggregate(
         new_memory |= prefixed(CONTROL, control)
     pulls = _pulls(parameters, updates, memory)
     return Aggregated(direction, new_memory | pulls, _facts(pulls))
+
+
+def _of_groups(
+    study: Study, parameters: Arrays, sums: Sequence[Contribution], memory: Arrays
+) -> Aggregated:
+    """Return the direction by the study's rule over sums of groups without a named liar."""
+    shapes = {name: array.shape for name, array in parameters.items()}
+    history = remembered(study, sums, memory, shapes)
+    named = suspects(study, history, shapes)
+    kept = [total for total in sums if not set(total.members) & set(named)] or sums
+    rule, updates = study.training.aggregation, _per_patient(study, kept)
+    updates = shortened(updates, rule.norm_factor)
+    centre = robust_mean(updates, _sizes(study, kept), rule, part_of(memory, CENTRE))
+    direction = _descent(study, parameters, centre, sums)
+    facts: dict[str, JsonValue] = {"steering": list(named)} if named else {}
+    return Aggregated(direction, history | prefixed(CENTRE, centre), facts)
 
 
 def control_of(memory: Arrays) -> Arrays:
@@ -133,12 +153,14 @@ def _per_patient(study: Study, contributions: Sequence[Contribution]) -> dict[st
 
 
 def _sizes(study: Study, contributions: Sequence[Contribution]) -> Mapping[str, float]:
-    """Return site -> training patients: the public count, or in mode none the count it sent."""
+    """Return site or group -> patients: the public count, or in mode none the count it sent."""
     public = study.nominal_by_site
-    return {
-        c.site_id: max(max(c.weights.values(), default=public[c.site_id]), 1.0)
-        for c in contributions
-    }
+
+    def size(c: Contribution) -> float:
+        announced = sum(public[name] for name in c.members or (c.site_id,))
+        return max(max(c.weights.values(), default=announced), 1.0)
+
+    return {c.site_id: size(c) for c in contributions}
 
 
 def moved_control(

@@ -7,6 +7,7 @@ from pydantic import Field, ValidationError
 
 from common.contract import Contract
 from common.errors import ErrorCode, PrivacyError, ProtocolError, RunError
+from common.secure_sum.groups import groups_of_study
 from common.secure_sum.keys import KeyAdvert, SumContext
 from common.secure_sum.messages import (
     AdvertiseReply,
@@ -80,6 +81,7 @@ def context_of(session: RunSession, number: int) -> SumContext:
         study_digest=session.state.study_digest,
         colluders=numbers.colluders,
         n_min=numbers.n_min,
+        groups=groups_of_study(session.study),
     )
 
 
@@ -97,11 +99,11 @@ def agree(session: RunSession, state: SecureState) -> tuple[SecureSumServer, Sec
         The server's part, and the state to store before anybody is shown the keys.
 
     Raises:
-        RunError: Fewer than n_min sites take part.
+        RunError: Fewer sites take part than the sums need.
     """
     number = state.session + 1
     adverts = _collect(session, number)
-    n_min = collusion_of(session.study).n_min
+    n_min = context_of(session, number).fewest
     if len(adverts) < n_min:
         raise RunError(
             "too few sites agreed on keys for the secure sum",

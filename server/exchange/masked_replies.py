@@ -6,14 +6,15 @@ within the number, and a number that cannot be opened is void for good: its spen
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from common.errors import ErrorCode, ProtocolError, RunError
+from common.privacy.plan import FEWEST_GROUPS
 from common.protocol.protocol import EvaluateRequest, TrainRequest
 from common.protocol.question import question_digest
 from common.secure_sum.ledger_mark import LedgerMark
-from common.secure_sum.messages import UnmaskReply
+from common.secure_sum.messages import UnmaskReply, UnmaskRequest
 from common.secure_sum.server_rounds import FalseSharesError, OpenedSum, SecureSumServer
 from common.study.private_round import collusion_of, roster_of
 from common.wire import Arrays
@@ -46,28 +47,48 @@ class MaskedReplies:
         self._marks: dict[str, LedgerMark] = {}
 
     def collect(self, requests: Mapping[str, Request], expected: Expected) -> Collected:
-        """Return the sum as one contribution; a round of training may be void instead.
+        """Return each opened sum as a contribution; a round of training may be void instead.
+
+        A round of a study with groups has a sum per group. Those that cannot be opened are void,
+        the others count, if there are three: of fewer no rule can tell which one holds a lie.
 
         Raises:
             RunError: Too few sites agree on keys, or tables cannot be opened (QUORUM).
         """
         request = next(iter(requests.values()))
-        if isinstance(request, TrainRequest):
+        training = isinstance(request, TrainRequest)
+        if training:
             enrol_returned(self._session)
         server = self._agreed_server()
         number, requests = self._numbered(requests)
+        grouped = training and self._session.study.privacy.groups > 1
         dropped: dict[str, str] = {}
         try:
+            sums = server.by_group(number) if grouped else [server]
             length = sum(map(math.prod, expected.shapes.values()))
-            server.start(number, length, self._question(requests, length))
-            self._upload(server, number, requests, expected, dropped)
-            secure_sum = self._open(server, number, dropped)
-            arrays = self._decoded(secure_sum, expected, number)
+            question = self._question(requests, length)
+            for part in sums:
+                part.start(number, length, question)
+            least = FEWEST_GROUPS if grouped else 1
+            self._upload(sums, least, number, requests, expected, dropped)
+            return self._collected(self._open(sums, least, number, expected, dropped), dropped)
         except VoidSumError as void:
             return self._void(request, str(void), dropped)
-        shares = len(secure_sum.survivors) / collusion_of(self._session.study).shares
-        total = Contribution(FEDERATION, arrays)
-        return Collected([total], secure_sum.survivors, dropped, shares=shares)
+
+    def _collected(
+        self, opened: Sequence[tuple[OpenedSum, Arrays]], dropped: dict[str, str]
+    ) -> Collected:
+        if len(opened) == 1:
+            [(total, arrays)] = opened
+            shares = len(total.survivors) / collusion_of(self._session.study).shares
+            contributions = [Contribution(FEDERATION, arrays)]
+            return Collected(contributions, total.survivors, dropped, shares=shares)
+        contributions = [
+            Contribution(f"group-{place}", arrays, members=tuple(total.survivors))
+            for place, (total, arrays) in enumerate(opened, start=1)
+        ]
+        sites = sorted(name for total, _ in opened for name in total.survivors)
+        return Collected(contributions, sites, dropped)
 
     def _agreed_server(self) -> SecureSumServer:
         """Return the server's part; keys are agreed on first if a site joined, left or lost its.
@@ -113,22 +134,24 @@ class MaskedReplies:
 
     def _upload(
         self,
-        server: SecureSumServer,
+        sums: Sequence[SecureSumServer],
+        least: int,
         number: int,
         requests: Mapping[str, Request],
         expected: Expected,
         dropped: dict[str, str],
     ) -> None:
-        """Add up the masked uploads; note in `dropped` who is missing and why.
+        """Add up the masked uploads, each in its sum; note in `dropped` who is missing and why.
 
         Raises:
-            VoidSumError: Not all of the sites that agreed on keys returned.
+            VoidSumError: Not all of the sites returned whose list of survivors was sent before.
         """
         sites, uploads = list(self._state.agreed), self._state.closed
         is_closed = uploads is not None and uploads.number == number
         if uploads is not None and is_closed:
             sites = list(uploads.survivors)  # the only list sites will answer for this number
         dropped |= {a.site_id: SILENT for a in self._state.adverts if a.site_id not in sites}
+        sum_of = {name: part for part in sums for name in part.site_ids}
         senders: set[str] = set()
         self._marks.clear()
 
@@ -143,48 +166,87 @@ class MaskedReplies:
             self._rekey = self._rekey or ErrorCode.SECURE_SUM in missing.values()
             for site_id, reply in valid.items():
                 try:
-                    server.collect(site_id, reply.arrays)
+                    sum_of[site_id].collect(site_id, reply.arrays)
                 except ProtocolError as error:
                     dropped[site_id] = str(error.code)
                 else:
                     self._marks[site_id] = reply.ledger_mark
                     senders.add(site_id)
                     dropped.pop(site_id, None)
-            enough = not is_closed and len(senders) >= server.context.n_min
-            if enough or set(sites) <= senders:
+            filled = [p for p in sums if len(senders & set(p.site_ids)) >= p.context.n_min]
+            if set(sites) <= senders or (len(filled) >= least and not is_closed):
                 return
         if is_closed:
             raise VoidSumError("not all of the sites that agreed on keys returned")
 
-    def _open(self, server: SecureSumServer, number: int, dropped: dict[str, str]) -> OpenedSum:
-        """Return the sum, unmasked with the help of its survivors.
+    def _open(
+        self,
+        sums: Sequence[SecureSumServer],
+        least: int,
+        number: int,
+        expected: Expected,
+        dropped: dict[str, str],
+    ) -> list[tuple[OpenedSum, Arrays]]:
+        """Return the sums with what they hold, unmasked with the help of their survivors.
 
         Raises:
-            VoidSumError: Too few uploads or answers.
+            VoidSumError: Fewer than `least` can be opened, for lack of uploads or answers, or are
+                not longer than their hospitals can have made them.
         """
-        try:
-            requests = server.unmask_requests(list(self._marks.values()))
-        except RunError as error:
-            raise VoidSumError(error.what) from None
-        uploads = ClosedUploads(number=number, survivors=sorted(requests))
-        self._store(self._state.model_copy(update={"closed": uploads}))
+        asked, voids = self._close(sums, number)
         answers: dict[str, UnmaskReply] = {}
+        opened: list[tuple[OpenedSum, Arrays]] = []
+        waiting = [part for part in sums if set(part.site_ids) & set(asked)]
         for _attempt in range(MAX_ATTEMPTS):
-            missing = {site: r for site, r in requests.items() if site not in answers}
+            due = {name for part in waiting for name in part.site_ids}
+            missing = {s: r for s, r in asked.items() if s in due and s not in answers}
             replies = send(self._session, "unmask", missing)
             answers |= {s: r for s, r in replies.items() if isinstance(r, UnmaskReply)}
             refusals = [r.code for r in replies.values() if isinstance(r, Refusal)]
             self._rekey = self._rekey or ErrorCode.SECURE_SUM in refusals
+            failures: list[str] = []
+            for part in tuple(waiting):
+                try:
+                    total = part.open([answers[name] for name in part.site_ids if name in answers])
+                    waiting.remove(part)
+                    opened.append((total, self._decoded(total, expected, number)))
+                except FalseSharesError as error:
+                    waiting.remove(part)
+                    expel(self._session, error.sites)
+                    dropped |= dict.fromkeys(error.sites, str(ErrorCode.FALSE_SHARES))
+                    voids.append(f"false shares of {error}")
+                except VoidSumError as void:
+                    voids.append(str(void))
+                except (RunError, ProtocolError) as error:
+                    failures.append(error.what)
+            if not waiting:
+                break
+        dropped |= {s: SILENT for part in waiting for s in part.site_ids if s not in answers}
+        if len(opened) < least:
+            raise VoidSumError("; ".join(voids + failures))
+        return opened
+
+    def _close(
+        self, sums: Sequence[SecureSumServer], number: int
+    ) -> tuple[dict[str, UnmaskRequest], list[str]]:
+        """Return what to ask the survivors of every sum, and why others have none.
+
+        Raises:
+            VoidSumError: No sum has enough uploads.
+        """
+        asked: dict[str, UnmaskRequest] = {}
+        voids: list[str] = []
+        for part in sums:
+            marks = [mark for name, mark in self._marks.items() if name in part.site_ids]
             try:
-                return server.open(list(answers.values()))
-            except FalseSharesError as error:
-                expel(self._session, error.sites)
-                dropped |= dict.fromkeys(error.sites, str(ErrorCode.FALSE_SHARES))
-                raise VoidSumError(f"false shares of {error}") from None
-            except (RunError, ProtocolError) as error:
-                why = error.what
-        dropped |= {site: SILENT for site in requests if site not in answers}
-        raise VoidSumError(why)
+                asked |= part.unmask_requests(marks)
+            except RunError as error:
+                voids.append(error.what)
+        if not asked:
+            raise VoidSumError("; ".join(voids))
+        uploads = ClosedUploads(number=number, survivors=sorted(asked))
+        self._store(self._state.model_copy(update={"closed": uploads}))
+        return asked, voids
 
     def _decoded(self, opened: OpenedSum, expected: Expected, number: int) -> Arrays:
         """Return what a sum holds.

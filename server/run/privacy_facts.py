@@ -5,7 +5,7 @@ from math import sqrt
 
 from common.privacy.accounting import fallback_epsilon
 from common.privacy.plan import Mode
-from common.study.private_round import collusion_of, releases_per_round, sigma_of
+from common.study.private_round import releases_per_round, sigma_of, training_collusion_of
 from server.session.session import RunSession
 
 UNIT = "one patient, with all slides, scans and follow-ups (add or remove one)"
@@ -34,7 +34,7 @@ class PrivacyFacts:
         sigma: Noise multiplier; None in mode none.
         mu: Gaussian-DP parameter sqrt(releases) / sigma; None in mode none.
         colluders: t sites that may collude with the server; None outside mode distributed.
-        n_min: Fewest sites whose sum is opened; None outside mode distributed.
+        n_min: Fewest sites whose sum is opened in training; None outside mode distributed.
         fallback_epsilon: Epsilon that is left if the server and all other sites collude; None
             outside mode distributed.
         release: How evaluation tables left the hospitals.
@@ -66,7 +66,7 @@ def privacy_facts(session: RunSession) -> PrivacyFacts:
     releases = session.study.training.rounds * releases_per_round(session.study)
     private = plan.is_private
     sigma = sigma_of(session.study) if private else None
-    numbers = collusion_of(session.study) if plan.mode == "distributed" else None
+    numbers = training_collusion_of(session.study) if plan.mode == "distributed" else None
     sites = {name: site for name, site in session.state.sites.items() if site.took_part}
     return PrivacyFacts(
         mode=plan.mode,

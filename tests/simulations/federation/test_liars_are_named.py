@@ -1,39 +1,18 @@
 """A hospital that sends garbage into a secure sum is named, and costs the others one round."""
 
-import numpy as np
 import pytest
-from masked_consortium import Flaky, make_agents, make_study, run, spends
+from masked_consortium import FalseShares, make_agents, make_study, run, spends
 
 from common.errors import ErrorCode
 
 LIAR = "site-c"
 
 
-class Liar(Flaky):
-    """A hospital whose masked uploads carry false shares or commitments."""
-
-    def __init__(self, agent, what):
-        super().__init__(agent, lambda *_: False)
-        self._what = what
-
-    def __getattr__(self, method):
-        def call(request):
-            reply = getattr(self._agent, method)(request)
-            if method != "train":
-                return reply
-            arrays = dict(reply.arrays)
-            for name in self._what:
-                arrays[name] = np.zeros_like(arrays[name])
-            return reply.model_copy(update={"arrays": arrays})
-
-        return call
-
-
 @pytest.mark.parametrize("what", [("commitments",), ("sealed_shares",)])
 def test_a_run_goes_on_without_the_liar(what, tmp_path):
     study = make_study(tmp_path, 7, privacy={"colluders": 1, "n_min": 5})
     agents = make_agents(study, tmp_path)
-    agents[LIAR] = Liar(agents[LIAR], what)
+    agents[LIAR] = FalseShares(agents[LIAR], what)
     result = run(study, agents, tmp_path)
     first, *later = result.history
     assert first.sites == []

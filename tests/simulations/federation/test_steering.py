@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from masked_consortium import Flaky, make_agents, make_study, run
+from masked_consortium import FalseShares, Flaky, make_agents, make_study, run, spends
 
 from common.errors import ErrorCode, RunError
 from common.privacy.integer_encoding import flatten
@@ -55,6 +55,12 @@ def pull(study, result):
     return -float(along) / (study.training.server.lr * study.training.rounds)
 
 
+GROUPS = {
+    "privacy": {"groups": 3},
+    "training": {"rounds": 10, "average_last": 0.0, "server": {"name": "sgd", "lr": 1.0}},
+}
+
+
 def plain_steps(tmp_path, **changes):
     training = {"average_last": 0.0, "server": {"name": "sgd", "lr": 1.0}}
     return make_study(tmp_path, **{"training": training, **changes})
@@ -78,3 +84,36 @@ def test_the_lie_passes_where_the_bound_is_ten_times_the_patients(tmp_path, monk
     result = steered(tmp_path, study, 9.0)
     assert all(record.sites for record in result.history)
     assert pull(study, result) > 0.9 * 9.0 * study.privacy.clip
+
+
+def test_in_groups_the_liar_is_named_and_left_out(tmp_path):
+    """As long as the groups' bound lets in, and in every round: found as soon as can be."""
+    study = make_study(tmp_path, 9, **GROUPS)
+    result = steered(tmp_path, study, 0.3)  # a group of three may hold a third of all patients
+    named = [record.facts.get("steering", []) for record in result.history]
+    assert named[-1] == [LIAR]
+    assert sum(names == [LIAR] for names in named) >= 3
+    assert all(names in ([], [LIAR]) for names in named)
+    assert all(len(record.sites) == 9 for record in result.history)
+    assert spends(study, "site-a", tmp_path) == list(range(1, 11))
+
+
+def test_a_group_that_loses_a_site_is_void_and_the_others_count(tmp_path):
+    study = make_study(tmp_path, 12, privacy={"groups": 4}, training={"rounds": 2})
+    agents = make_agents(study, tmp_path)
+    agents["site-b"] = Flaky(agents["site-b"], lambda m, r: m == "train" and r.round == 1)
+    result = run(study, agents, tmp_path)
+    assert [len(record.sites) for record in result.history] == [9, 12]
+    assert "site-b" not in result.history[0].sites
+    assert spends(study, "site-a", tmp_path) == [1, 2]
+    assert spends(study, "site-b", tmp_path) == [2]
+
+
+def test_a_liar_of_shares_is_put_out_of_its_group_and_the_run(tmp_path):
+    study = make_study(tmp_path, 12, privacy={"groups": 4}, training={"rounds": 2})
+    agents = make_agents(study, tmp_path)
+    agents[LIAR] = FalseShares(agents[LIAR], ["sealed_shares"])
+    result = run(study, agents, tmp_path)
+    assert [len(record.sites) for record in result.history] == [9, 11]
+    assert result.history[0].dropped == {LIAR: str(ErrorCode.FALSE_SHARES)}
+    assert result.sites[LIAR].refusal_code == ErrorCode.FALSE_SHARES
