@@ -44,7 +44,7 @@ def checks(data: Path, size: ErrorSize) -> Iterator[Check]:
     """Yield the checks of every cohort."""
     for name in size.cohorts:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+            warnings.filterwarnings("ignore", module="lifelines")  # columns that hardly vary
             cohort = load_scored(name, data)
         progress(
             f"{name}: {len(cohort.patients)} patients, {len(cohort.patients.hospitals)} hospitals"

@@ -16,7 +16,6 @@ def _threads():
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("benchmark", [pytest.param(b, id=b.name) for b in benchmarks()])
 def test_runs_to_its_end(benchmark, request):
     module = benchmark.module
