@@ -78,6 +78,9 @@ class Case:
     device: torch.device
 
 
+Way = Callable[[Case, PatientDataset], Said]
+
+
 def random_case(name: str, n: int, seed: int, device: torch.device) -> Case:
     """Return a random case of a registered model with n patients."""
     rng = np.random.default_rng(seed)
@@ -135,14 +138,13 @@ def random_patients(study: Study, n: int, rng: np.random.Generator) -> PatientDa
     )
 
 
-def differing_bytes(case: Case, path: str) -> Iterator[int]:
+def differing_bytes(case: Case, say: Way) -> Iterator[int]:
     """Yield, for each patient who comes, how many bytes of a path differ from what must be.
 
     Args:
         case: n patients, so n neighbouring pairs; the first is an empty cohort and one patient.
-        path: One of `PATHS`.
+        say: One of `PATHS`.
     """
-    say = PATHS[path]
     n = len(case.patients)
     before_and_after = pairwise(say(case, case.patients.select(range(k))) for k in range(n + 1))
     for k, (before, after) in enumerate(before_and_after):
@@ -161,10 +163,8 @@ def difference(whole: Said, parts: Sequence[Said]) -> int:
 
 def _gradient_sum(case: Case, patients: PatientDataset) -> Said:
     clip = case.study.privacy.clip
-    total = clipped_gradient_sum(
-        case.model, patients, case.study, device=case.device, clip=clip
-    ).arrays
-    return {name: _grid_steps(array, clip) for name, array in total.items()}
+    total = clipped_gradient_sum(case.model, patients, case.study, device=case.device, clip=clip)
+    return {name: grid_steps(array, clip) for name, array in total.arrays.items()}
 
 
 def _local_steps(case: Case, patients: PatientDataset) -> Said:
@@ -182,9 +182,7 @@ def _local_steps(case: Case, patients: PatientDataset) -> Said:
         device=case.device,
     )
     load_arrays(case.model, case.start)
-    return {
-        str(step): _grid_steps(total, encoding.clip) for step, total in enumerate(encoding.sums)
-    }
+    return {str(step): grid_steps(total, encoding.clip) for step, total in enumerate(encoding.sums)}
 
 
 def _scores(case: Case, patients: PatientDataset) -> Said:
@@ -204,7 +202,7 @@ def _tables(case: Case, patients: PatientDataset) -> Said:
     }
 
 
-PATHS: dict[str, Callable[[Case, PatientDataset], Said]] = {
+PATHS: dict[str, Way] = {
     "gradient sums": _gradient_sum,
     "private local steps": _local_steps,
     "predictions": _scores,
@@ -229,7 +227,7 @@ class _Overheard(IntegerEncoding):
         return steps << (self.step_bits - 3)
 
 
-def _grid_steps(values: Float64, clip: float) -> Int64:
+def grid_steps(values: Float64, clip: float) -> Int64:
     """Return sums in whole steps of the grid of clipped gradients, which they are."""
     steps = values / grid_of(clip)
     whole: Int64 = steps.astype(np.int64)
