@@ -21,7 +21,7 @@ from client.training.private_gradient import clipped_gradient_sum
 from client.training.private_steps import train_private_steps
 from common.metrics.summaries.tabulate import scored, tabulate
 from common.metrics.tables.grid import EvaluationGrid
-from common.metrics.tables.predictions import COLUMNS
+from common.metrics.tables.predictions import COLUMNS, Predictions
 from common.models.base.base import FusedModel
 from common.models.base.build import build_model
 from common.models.base.parameters import expected_shapes, load_arrays, to_arrays
@@ -68,6 +68,7 @@ class Case:
         grid: Score cuts on the patients' own scores.
         patients: In the order of their coming.
         device: Where all is computed.
+        predicted: What was predicted already, by the ids of a cohort; two paths begin with it.
     """
 
     study: Study
@@ -76,6 +77,7 @@ class Case:
     grid: EvaluationGrid
     patients: PatientDataset
     device: torch.device
+    predicted: dict[tuple[str, ...], Predictions] = field(default_factory=dict)
 
 
 Way = Callable[[Case, PatientDataset], Said]
@@ -185,16 +187,24 @@ def _local_steps(case: Case, patients: PatientDataset) -> Said:
     return {str(step): grid_steps(total, encoding.clip) for step, total in enumerate(encoding.sums)}
 
 
+def _predicted(case: Case, patients: PatientDataset) -> Predictions:
+    cohort = tuple(patients.patient_ids)
+    if cohort not in case.predicted:
+        said = predict_all(case.model, patients, case.grid, case.device)
+        case.predicted[cohort] = said
+    return case.predicted[cohort]
+
+
 def _scores(case: Case, patients: PatientDataset) -> Said:
     """Return the bits of everything that is predicted of each patient."""
-    said = predict_all(case.model, patients, case.grid, case.device)
+    said = _predicted(case, patients)
     bits = np.column_stack([getattr(said, name) for name in COLUMNS]).view(np.int64)
     return dict(zip(patients.patient_ids, bits, strict=True))
 
 
 def _tables(case: Case, patients: PatientDataset) -> Said:
     """Return the tables of both phases of release dp, with subgroups, before noise."""
-    said = predict_all(case.model, patients, case.grid, case.device)
+    said = _predicted(case, patients)
     return {
         name: table
         for phase in ("margins", "tables")
