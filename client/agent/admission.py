@@ -1,10 +1,12 @@
 """Check a request before any patient is read; nothing the server sends loosens the rules."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from pydantic import ValidationError
 
+from client.site.inherited_spends import composed_training
 from common.errors import ErrorCode, PrivacyError, ProtocolError, TumorboardError
+from common.ledger.ledger_entry import SpendEntry
 from common.privacy.accounting import fallback_epsilon
 from common.privacy.plan import Release
 from common.protocol.evaluation_request import evaluation_promise
@@ -101,6 +103,25 @@ def check_policy(study: Study, policy: SitePolicy, digest: str | None = None) ->
         _check_ceilings(study, policy, approval)
     _check_evaluation(study, policy, approval)
     return approval
+
+
+def check_composition(study: Study, approval: Approval, inherited: Sequence[SpendEntry]) -> None:
+    """Refuse a study whose weights cost more, composed with its rounds, than was approved.
+
+    The ceiling of training itself is the ledger's; this is that if all other hospitals collude.
+
+    Raises:
+        PrivacyError: The composed epsilon exceeds the approval's ceiling (POLICY).
+    """
+    ceiling = approval.fallback_epsilon_ceiling
+    if ceiling is None or not inherited or study.privacy.mode != "distributed":
+        return
+    alone = composed_training(study, inherited)[1]
+    if alone > ceiling:
+        raise _too_loose(
+            f"epsilon {alone:.3g}, left if all other sites collude and with the training of the "
+            f"weights, exceeds the approved {ceiling:g}"
+        )
 
 
 def check_roster(study: Study, site_id: str, roster: Roster | None, *, accepted: bool) -> None:

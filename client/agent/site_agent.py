@@ -13,6 +13,7 @@ from typing import Literal
 from client.agent.accepted_run import AcceptedRun, accepted_run, remember_run
 from client.agent.admission import (
     agreed_release,
+    check_composition,
     check_participants,
     check_policy,
     check_roster,
@@ -217,7 +218,7 @@ class SiteAgent:
         self._read_rules()
         study = read_study(request)
         roster = self._roster.update(request.roster_json) if self._roster else None
-        check_policy(study, self._policy)
+        approval = check_policy(study, self._policy)
         earlier = accepted_run(self._policy, request.run_id)
         is_known = earlier is not None and earlier.study_digest == request.study_digest
         check_roster(study, self.site_id, roster, accepted=is_known)
@@ -225,8 +226,12 @@ class SiteAgent:
             check_identity(study, self._policy)
         release = agreed_release(study, self._policy)
         self._spending.require_head(request.ledger_head)
+        for record in study.weights.trainings:  # where this ledger stood when the weights were made
+            self._spending.require_head(record.hospitals.get(self.site_id))
+        check_composition(study, approval, self._spending.inherited(study))
         self._spending.check_plan(study, request.run_id, release)
         run = self._run.admit(self._policy, request.run_id, study)
+        self._spending.charge_inherited(study)
         remember_run(
             self._policy,
             AcceptedRun(

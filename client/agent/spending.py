@@ -3,11 +3,13 @@
 from collections.abc import Sequence
 from typing import TypeVar
 
+from client.site.inherited_spends import inherited_spends
 from client.site.sealed_replies import ReplyKey, SealedReplies, payload_digest
 from common.contract import sha256_hex
 from common.errors import BudgetError, ErrorCode, LedgerError
 from common.ledger.ledger import Ledger, LedgerBudgets, Reservation, SpendEntry
 from common.ledger.ledger_entry import NO_HASH, Partition
+from common.ledger.ledger_state import LedgerState
 from common.metrics.tables.table_schema import TableNoise
 from common.privacy.accounting import pure_mu
 from common.privacy.integer_encoding import IntegerEncoding
@@ -73,9 +75,24 @@ class Spending:
         """
         if study.privacy.is_private:
             rounds = range(1, study.training.rounds + 1)
-            self._check_new([planned_round(study, run_id, number) for number in rounds])
+            planned = [planned_round(study, run_id, number) for number in rounds]
+            self._check_new([*self.inherited(study), *planned])
         evaluations = planned_evaluations(study, run_id, release)
         self._check_new([entry for entry in evaluations if entry.mechanism != "none"])
+
+    def inherited(self, study: Study) -> list[SpendEntry]:
+        """Return what earlier trainings of the study's weights cost that is not charged yet."""
+        spent = LedgerState(self._ledger.entries()).spends(None, "train")
+        return inherited_spends(study, spent)
+
+    def charge_inherited(self, study: Study) -> None:
+        """Charge the earlier private trainings of the study's weights, each once.
+
+        Raises:
+            BudgetError: A budget would be exceeded.
+        """
+        for entry in self.inherited(study):
+            self._ledger.commit(self._ledger.reserve(entry), entry.model_digest)
 
     def reserve(self, entry: SpendEntry) -> Reservation:
         """Admit a release; when this returns, patients may be read.

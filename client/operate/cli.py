@@ -143,6 +143,10 @@ def approve(
         output.say(f"Exact tables leave in at most {approval.exact_runs} runs of this study.")
     for line in operate.weights_in_words(contract):
         output.say(f"Origin: {line}")
+    inherited = operate.inherited_spends(contract, operate.spent_on_training(policy))
+    composed = operate.composition_in_words(contract, inherited)
+    if composed is not None:
+        output.say(f"Composed: {composed}")
     for plugin in contract.plugins:
         output.say(f"Runs code of another distribution: {plugin}, sources {plugin.sha256:.12}")
     output.result(approval.model_dump(mode="json"))

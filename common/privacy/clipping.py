@@ -76,9 +76,7 @@ class ClippedSum:
         self._loss = 0.0
 
     def add(self, gradients: Tensor, losses: Tensor) -> None:
-        """Add M patients; one at a time where none may move a bit of another's.
-
-        Norms of several are added up in blocks whose width follows from M.
+        """Add M patients.
 
         Args:
             gradients: (M, size) over all parameters in the order of their shapes, any floating

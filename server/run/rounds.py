@@ -26,6 +26,7 @@ from server.exchange.exchange import Exchange
 from server.exchange.masked_replies import MaskedReplies
 from server.exchange.plain_replies import PlainReplies
 from server.run.evaluation import Evaluation, first_request
+from server.run.model_card import write_model_card
 from server.run.one_round import compare_models, evaluate, last_checkpoint, train_round
 from server.run.privacy_facts import PrivacyFacts, privacy_facts
 from server.session.checkpoint import (
@@ -135,6 +136,7 @@ def _run(session: RunSession) -> RunResult:
     drop_revoked(session)
     session.enter(phase="evaluating")
     result = _result(session, exchange, checkpoint)
+    write_model_card(session, session.run_dir / MODEL_FILE, checkpoint.round)
     session.enter(phase="done")
     session.journal.write("run_done", round=checkpoint.round, model=result.model_digest)
     return result

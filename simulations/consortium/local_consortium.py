@@ -16,10 +16,11 @@ from typing import Any
 import yaml
 
 from client.operate.site_processes import SitePaths
+from client.site.approval import make_approval
 from client.site.enrol_connection import SiteConnection
 from client.site.enrol_install import install_kit
 from client.site.enrol_request import make_keys, write_request
-from client.site.site_folder import load_policy, make_approval, record_consent
+from client.site.site_folder import load_policy, record_consent
 from common.cohort.features_h5 import FeatureFile, feature_path, write_features
 from common.errors import ConfigError
 from common.process.free_port import free_port

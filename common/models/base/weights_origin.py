@@ -102,19 +102,18 @@ def with_cards(study: Study) -> Study:
     return study.model_copy(update={"weights": study.weights.model_copy(update={"cards": cards})})
 
 
-def spend_of(record: TrainingRecord, study_digest: str, sha256: str) -> SpendEntry:
+def spend_of(record: TrainingRecord, study_digest: str) -> SpendEntry:
     """Return what an earlier private training costs in a ledger that does not hold it.
 
     Args:
         record: The training.
         study_digest: Of the study that begins with its weights.
-        sha256: Digest of the weights file.
     """
     return SpendEntry(
         study_digest=study_digest,
         run_id=record.run_id,
         round=0,
-        model_digest=sha256,
+        model_digest=record.digest(),
         partition="train",
         purpose=INHERITED,
         mechanism="skellam",
@@ -167,7 +166,7 @@ def _check_card(study: Study, signed: SignedCard) -> None:
 def _figures_hold(record: TrainingRecord) -> bool:
     """Return whether epsilons and mu^2 of a private training follow from its recorded noise."""
     try:
-        entry = spend_of(record, record.study_digest, record.study_digest)
+        entry = spend_of(record, record.study_digest)
         cause = mu_squared_from_noise(entry)
         if cause is None or entry.parameters.get("sampling_rate", 1.0) != 1.0:
             return False

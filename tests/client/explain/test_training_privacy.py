@@ -6,8 +6,9 @@ import pytest
 from small_site import site_study
 
 from client.explain.explain import training_privacy
+from client.site.approval import make_approval
 from client.site.identity import create_identity
-from client.site.site_folder import load_policy, make_approval, record_consent
+from client.site.site_folder import load_policy, record_consent
 from common.ledger.ledger import Ledger, LedgerBudgets, SpendEntry
 from common.privacy.accounting import training_sigma
 

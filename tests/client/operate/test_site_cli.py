@@ -294,6 +294,22 @@ def test_a_consent_is_private_and_binds_one_digest(home, call):
     assert line.facts["study_digest"] == STUDY.digest()
 
 
+def test_a_consent_repeats_why_doubtful_weights_are_used(home, call):
+    words = "The trunk is a fixed random projection; hospital-b measured that it suffices."
+    call("keygen --site site")
+    write_study(site_study("frozen_trunk"), home / "study.yaml")
+    status, out, err = call(f"approve {SITE}")
+    assert (status, out) == (3, "")
+    assert err.startswith("[TB402]")
+    assert "drawn at random and never trained: fusion.trunk" in err
+    study = site_study("frozen_trunk", weights={"accept_origin": words})
+    write_study(study, home / "study.yaml")
+    status, out, err = call(f"approve {SITE}")
+    assert status == 0, err
+    assert words in out
+    assert (home / f"site/private/consents/{study.digest()}.json").is_file()
+
+
 @pytest.mark.parametrize("how", ["altered", "signed by another"])
 def test_a_consent_of_somebody_else_is_refused(home, call, how):
     """A ceiling cannot be widened by whoever may write the file, but does not hold the identity."""

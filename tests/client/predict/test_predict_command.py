@@ -11,8 +11,9 @@ from small_site import site_study, write_model, write_small_site
 from client.data.split import is_held_out, load_or_create_split_key
 from client.predict.predict_command import predict_patients, training_role
 from client.predict.trained_model import load_trained_model
+from client.site.approval import make_approval
 from client.site.identity import create_identity
-from client.site.site_folder import load_policy, make_approval, record_consent
+from client.site.site_folder import load_policy, record_consent
 from common.cohort.manifest import read_manifest
 from common.errors import ConfigError, DataError, ErrorCode
 
