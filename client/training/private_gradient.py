@@ -84,7 +84,7 @@ def one_by_one(
     for parameter, part in zip(parameters, parts, strict=True):
         parameter.grad = part.view(parameter.shape)
     try:
-        for patient in _each_alone(model, dataset, study, device):
+        for patient in _each_alone(objective, dataset, study, device):
             flat.zero_()
             loss = objective(patient)
             loss.sum().backward()
@@ -116,15 +116,15 @@ def in_padded_chunks(
 
 
 def _each_alone(
-    model: FusedModel, dataset: PatientSource, study: Study, device: torch.device
+    objective: PatientObjective, dataset: PatientSource, study: Study, device: torch.device
 ) -> Iterator[PatientBatch]:
     """Yield every patient as a prepared batch of one; those of uniform shape are kept."""
-    if model.uniform_shape:
-        for patient, _ in uniform_chunks(model.prepare, dataset, study, device, 1):
+    if objective.model.uniform_shape:
+        for patient, _ in uniform_chunks(objective.prepare, dataset, study, device, 1):
             yield patient
     else:
         for index in sorted_indices(dataset):
-            yield model.prepare(dataset.batch([index]).to(device))
+            yield objective.prepare(dataset.batch([index]).to(device))
 
 
 def _many_at_once(

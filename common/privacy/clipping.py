@@ -76,7 +76,9 @@ class ClippedSum:
         self._loss = 0.0
 
     def add(self, gradients: Tensor, losses: Tensor) -> None:
-        """Add M patients.
+        """Add M patients; one at a time where none may move a bit of another's.
+
+        Norms of several are added up in blocks whose width follows from M.
 
         Args:
             gradients: (M, size) over all parameters in the order of their shapes, any floating

@@ -21,7 +21,7 @@ from client.training.private_gradient import clipped_gradient_sum
 from client.training.private_steps import train_private_steps
 from common.metrics.summaries.tabulate import scored, tabulate
 from common.metrics.tables.grid import EvaluationGrid
-from common.metrics.tables.predictions import COLUMNS
+from common.metrics.tables.predictions import COLUMNS, Predictions
 from common.models.base.base import FusedModel
 from common.models.base.build import build_model
 from common.models.base.parameters import expected_shapes, load_arrays, to_arrays
@@ -68,6 +68,7 @@ class Case:
         grid: Score cuts on the patients' own scores.
         patients: In the order of their coming.
         device: Where all is computed.
+        predicted: What was predicted already, by the ids of a cohort; two paths begin with it.
     """
 
     study: Study
@@ -76,6 +77,10 @@ class Case:
     grid: EvaluationGrid
     patients: PatientDataset
     device: torch.device
+    predicted: dict[tuple[str, ...], Predictions] = field(default_factory=dict)
+
+
+Way = Callable[[Case, PatientDataset], Said]
 
 
 def random_case(name: str, n: int, seed: int, device: torch.device) -> Case:
@@ -135,14 +140,13 @@ def random_patients(study: Study, n: int, rng: np.random.Generator) -> PatientDa
     )
 
 
-def differing_bytes(case: Case, path: str) -> Iterator[int]:
+def differing_bytes(case: Case, say: Way) -> Iterator[int]:
     """Yield, for each patient who comes, how many bytes of a path differ from what must be.
 
     Args:
         case: n patients, so n neighbouring pairs; the first is an empty cohort and one patient.
-        path: One of `PATHS`.
+        say: One of `PATHS`.
     """
-    say = PATHS[path]
     n = len(case.patients)
     before_and_after = pairwise(say(case, case.patients.select(range(k))) for k in range(n + 1))
     for k, (before, after) in enumerate(before_and_after):
@@ -161,10 +165,8 @@ def difference(whole: Said, parts: Sequence[Said]) -> int:
 
 def _gradient_sum(case: Case, patients: PatientDataset) -> Said:
     clip = case.study.privacy.clip
-    total = clipped_gradient_sum(
-        case.model, patients, case.study, device=case.device, clip=clip
-    ).arrays
-    return {name: _grid_steps(array, clip) for name, array in total.items()}
+    total = clipped_gradient_sum(case.model, patients, case.study, device=case.device, clip=clip)
+    return {name: grid_steps(array, clip) for name, array in total.arrays.items()}
 
 
 def _local_steps(case: Case, patients: PatientDataset) -> Said:
@@ -182,21 +184,27 @@ def _local_steps(case: Case, patients: PatientDataset) -> Said:
         device=case.device,
     )
     load_arrays(case.model, case.start)
-    return {
-        str(step): _grid_steps(total, encoding.clip) for step, total in enumerate(encoding.sums)
-    }
+    return {str(step): grid_steps(total, encoding.clip) for step, total in enumerate(encoding.sums)}
+
+
+def _predicted(case: Case, patients: PatientDataset) -> Predictions:
+    cohort = tuple(patients.patient_ids)
+    if cohort not in case.predicted:
+        said = predict_all(case.model, patients, case.grid, case.device)
+        case.predicted[cohort] = said
+    return case.predicted[cohort]
 
 
 def _scores(case: Case, patients: PatientDataset) -> Said:
     """Return the bits of everything that is predicted of each patient."""
-    said = predict_all(case.model, patients, case.grid, case.device)
+    said = _predicted(case, patients)
     bits = np.column_stack([getattr(said, name) for name in COLUMNS]).view(np.int64)
     return dict(zip(patients.patient_ids, bits, strict=True))
 
 
 def _tables(case: Case, patients: PatientDataset) -> Said:
     """Return the tables of both phases of release dp, with subgroups, before noise."""
-    said = predict_all(case.model, patients, case.grid, case.device)
+    said = _predicted(case, patients)
     return {
         name: table
         for phase in ("margins", "tables")
@@ -204,7 +212,7 @@ def _tables(case: Case, patients: PatientDataset) -> Said:
     }
 
 
-PATHS: dict[str, Callable[[Case, PatientDataset], Said]] = {
+PATHS: dict[str, Way] = {
     "gradient sums": _gradient_sum,
     "private local steps": _local_steps,
     "predictions": _scores,
@@ -229,7 +237,7 @@ class _Overheard(IntegerEncoding):
         return steps << (self.step_bits - 3)
 
 
-def _grid_steps(values: Float64, clip: float) -> Int64:
+def grid_steps(values: Float64, clip: float) -> Int64:
     """Return sums in whole steps of the grid of clipped gradients, which they are."""
     steps = values / grid_of(clip)
     whole: Int64 = steps.astype(np.int64)
