@@ -95,7 +95,7 @@ def write_small_site(folder: Path, *, n_tiles: int = 20) -> Path:
         writer = csv.DictWriter(stream, fieldnames=list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
-    (folder / "site.yaml").write_text("site_id: hospital-a\ndevice: cpu\n")
+    (folder / "site.yaml").write_text("site_id: hospital-a\ndevice: cpu\nminimum_cohort: 1\n")
     return folder
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pydantic import ValidationError
 
 from client.site.inherited_spends import composed_training
-from common.errors import ErrorCode, PrivacyError, ProtocolError, TumorboardError
+from common.errors import ErrorCode, PrivacyError, ProtocolError
 from common.ledger.ledger_entry import SpendEntry
 from common.privacy.accounting import fallback_epsilon
 from common.privacy.plan import Release
@@ -172,22 +172,6 @@ def agreed_release(study: Study, policy: SitePolicy) -> Release:
     """Return how evaluation tables leave: `internal` only if both study and policy say so."""
     release = study.privacy.evaluation.release
     return "internal" if release == "internal" and policy.allow_internal_evaluation else "dp"
-
-
-def check_cohort(n_patients: int, policy: SitePolicy) -> None:
-    """Refuse to train on a cohort below the hospital's own floor.
-
-    Raises:
-        TumorboardError: With code DATA.
-    """
-    if n_patients < policy.minimum_cohort:
-        raise TumorboardError(
-            f"{n_patients} usable patients, at least {policy.minimum_cohort} are needed",
-            where="site.yaml: minimum_cohort",
-            why="a small cohort is easier to recognise in an update",
-            cure="extract more patients, see `tumorboard site check`",
-            code=ErrorCode.DATA,
-        )
 
 
 def _check_ceilings(study: Study, policy: SitePolicy, approval: Approval) -> None:

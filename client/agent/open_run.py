@@ -9,11 +9,11 @@ import torch
 from client.agent.accepted_run import accepted_run
 from client.agent.admission import (
     agreed_release,
-    check_cohort,
     check_policy,
     check_roster,
     parse_study,
 )
+from client.data.cohort_check import check_size
 from client.data.dataset import PatientDataset
 from client.data.patient_source import block_weights
 from client.data.split import hold_fraction, load_or_create_split_key, sides
@@ -116,6 +116,13 @@ class CurrentRun:
             check_roster(self.opened.study, policy.site_id, roster, accepted=True)
         return self.opened
 
+    def answer_seconds(self, policy: SitePolicy, run_id: str) -> float | None:
+        """Return at which multiples of time this run's answers leave; None for at once."""
+        if self.opened is not None and self.opened.run_id == run_id:
+            return self.opened.study.privacy.answer_seconds
+        accepted = accepted_run(policy, run_id)
+        return parse_study(accepted.study_json).privacy.answer_seconds if accepted else None
+
     def close(self) -> None:
         """Forget the run; the next call opens it again."""
         self.opened = None
@@ -164,7 +171,8 @@ def open_run(policy: SitePolicy, run_id: str, study: Study, provider: DatasetPro
         check_private(model)
     check_origin(study, model)
     dataset = provider(study)
-    check_cohort(len(dataset), policy)
+    if not study.privacy.is_private:  # else the refusal would be an exact bit; see `site approve`
+        check_size(len(dataset), policy)
     key = load_or_create_split_key(policy.split_key_file)
     if study.privacy.is_private or agreed_release(study, policy) == "dp":
         hold_fraction(policy.split_key_file, study.training.test_fraction)
@@ -216,5 +224,8 @@ def _counts(
 def stored_features(policy: SitePolicy) -> DatasetProvider:
     """Return the provider of a real hospital: its manifest and its feature store."""
     return lambda study: PatientDataset.from_store(
-        study, read_manifest(policy.manifest), policy.feature_store
+        study,
+        read_manifest(policy.manifest),
+        policy.feature_store,
+        may_be_empty=study.privacy.is_private,
     )

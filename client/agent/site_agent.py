@@ -19,6 +19,7 @@ from client.agent.admission import (
     check_roster,
     read_study,
 )
+from client.agent.answer_times import fixed_times
 from client.agent.evaluation import check_evaluation, evaluate_held_out
 from client.agent.open_run import CurrentRun, DatasetProvider, stored_features
 from client.agent.questions import check_question
@@ -115,7 +116,7 @@ class SiteAgent:
         Raises:
             TumorboardError: Policy, ledger or data refuse.
         """
-        with self._lock, self._doing("training", request.run_id, request.round):
+        with self._answering("training", request):
             run = self._run.take(*self._rules(), request.run_id)
             check_request(run, request)
             reply = self._spending.stored_reply(request, TrainReply)
@@ -129,7 +130,7 @@ class SiteAgent:
         Raises:
             TumorboardError: Policy, ledger or data refuse.
         """
-        with self._lock, self._doing("evaluating", request.run_id, request.round):
+        with self._answering("evaluating", request):
             run = self._run.take(*self._rules(), request.run_id)
             check_evaluation(run, self._policy, request)
             reply = self._spending.stored_reply(request, EvaluateReply)
@@ -230,7 +231,8 @@ class SiteAgent:
             self._spending.require_head(record.hospitals.get(self.site_id))
         check_composition(study, approval, self._spending.inherited(study))
         self._spending.check_plan(study, request.run_id, release)
-        run = self._run.admit(self._policy, request.run_id, study)
+        with fixed_times(study.privacy.answer_seconds):
+            run = self._run.admit(self._policy, request.run_id, study)
         self._spending.charge_inherited(study)
         remember_run(
             self._policy,
@@ -264,9 +266,12 @@ class SiteAgent:
         return self._sums
 
     @contextmanager
-    def _doing(self, activity: Activity, run_id: str, number: int) -> Iterator[None]:
-        self._activity = (activity, run_id, number)
-        try:
-            yield
-        finally:
-            self._activity = ("idle", None, None)
+    def _answering(
+        self, activity: Activity, request: TrainRequest | EvaluateRequest
+    ) -> Iterator[None]:
+        with self._lock, fixed_times(self._run.answer_seconds(self._policy, request.run_id)):
+            self._activity = (activity, request.run_id, request.round)
+            try:
+                yield
+            finally:
+                self._activity = ("idle", None, None)

@@ -7,6 +7,7 @@ from client.data.split import fraction_held
 from common.cohort.features_h5 import feature_path
 from common.cohort.funnel import Funnel, build_funnel
 from common.cohort.manifest import read_manifest
+from common.errors import DataError
 from common.study.site_policy import SitePolicy
 from common.study.study import Study
 from common.study.subgroups import UNKNOWN, unmatched_values
@@ -24,6 +25,21 @@ def check_cohort(policy: SitePolicy, study: Study) -> Funnel:
         return feature_path(policy.feature_store, feature, patient_id).is_file()
 
     return build_funnel(manifest.rows, study.features, has_feature, study.tasks)
+
+
+def check_size(n_patients: int, policy: SitePolicy) -> None:
+    """Refuse a cohort below the hospital's own floor.
+
+    Raises:
+        DataError: It is.
+    """
+    if n_patients < policy.minimum_cohort:
+        raise DataError(
+            f"{n_patients} usable patients, at least {policy.minimum_cohort} are needed",
+            where="site.yaml: minimum_cohort",
+            why="a small cohort is easier to recognise in an update",
+            cure="extract more patients, see `tumorboard site check`",
+        )
 
 
 def open_points(policy: SitePolicy, study: Study, funnel: Funnel) -> list[str]:

@@ -75,7 +75,13 @@ class PatientDataset:
 
     @classmethod
     def from_store(
-        cls, study: Study, manifest: Manifest, store: Path, *, require_outcome: bool = True
+        cls,
+        study: Study,
+        manifest: Manifest,
+        store: Path,
+        *,
+        require_outcome: bool = True,
+        may_be_empty: bool = False,
     ) -> "PatientDataset":
         """Return the patients of a manifest with what the feature store holds of them.
 
@@ -86,13 +92,17 @@ class PatientDataset:
             manifest: The checked manifest.
             store: Folder `<store>/<feature>/<patient_id>.h5`.
             require_outcome: Keep only patients with an outcome of the study; False to predict.
+            may_be_empty: Return no patient rather than refuse; in private modes that no patient
+                is left must not show.
 
         Raises:
             FeatureError: A file is damaged, of another width, or (FEATURE_FINGERPRINT) made by
                 another extractor than the study's or than its neighbours.
             DataError: No patient is left.
         """
-        rows = _kept_rows(study, manifest, store, require_outcome=require_outcome)
+        rows = _kept_rows(
+            study, manifest, store, require_outcome=require_outcome, may_be_empty=may_be_empty
+        )
         ids = [row.patient_id for row in rows]
         stores = {
             name: BagStore(name, spec, find_files(name, spec, store, ids))
@@ -249,7 +259,7 @@ def _labels(values: npt.ArrayLike | Sequence[float | None]) -> Labels:
 
 
 def _kept_rows(
-    study: Study, manifest: Manifest, store: Path, *, require_outcome: bool
+    study: Study, manifest: Manifest, store: Path, *, require_outcome: bool, may_be_empty: bool
 ) -> list[PatientRow]:
     def has_feature(feature: str, patient: str) -> bool:
         return feature_path(store, feature, patient).is_file()
@@ -260,7 +270,7 @@ def _kept_rows(
         if any(has_feature(feature, row.patient_id) for feature in study.features)
         and (row.has_outcome(study.tasks) or not require_outcome)
     ]
-    if not rows:
+    if not rows and not may_be_empty:
         funnel = build_funnel(manifest.rows, study.features, has_feature, study.tasks)
         requirement = "features and an outcome" if require_outcome else "features"
         raise DataError(

@@ -4,6 +4,7 @@ from client.agent.admission import agreed_release as agreed_release
 from client.agent.log_files import site_audit_log as site_audit_log
 from client.agent.service import run_agent as run_agent
 from client.data.cohort_check import check_cohort as check_cohort
+from client.data.cohort_check import check_size as check_size
 from client.data.cohort_check import count_subgroups as count_subgroups
 from client.data.cohort_check import open_points as open_points
 from client.explain.explain import explain_patients as explain_patients

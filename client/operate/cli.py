@@ -132,6 +132,8 @@ def approve(
         evaluation_fallback=evaluation_fallback,
         exact_runs=exact_runs,
     )
+    if contract.privacy.is_private:  # once it runs, a refusal would tell the server about it
+        operate.check_size(operate.check_cohort(policy, contract).usable, policy)
     target = operate.record_consent(policy, approval)
     operate.site_audit_log(policy).append("approved", **approval.model_dump(mode="json"))
     output = Output(json_output)

@@ -20,7 +20,7 @@ state: private/state
 identity_key: private/identity.key # signs this hospital's keys of the secure sum
 device: auto                    # auto | cpu | cuda
 # modalities: [pathology, clinical]  # what you have at all; without this line: all a study asks for
-minimum_cohort: 20              # fewer usable patients: no training
+minimum_cohort: 20              # fewer usable patients: no approval, and no training in mode none
 lifetime_epsilon: 10.0          # training, over all studies
 lifetime_evaluation_epsilon: 20.0
 delta: 1.0e-5

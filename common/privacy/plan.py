@@ -67,6 +67,14 @@ class PrivacyPlan(Contract):
         "else at least 3. t and n_min are then a group's",
     )
     evaluation: EvaluationRelease = EvaluationRelease()
+    answer_seconds: float | None = Field(
+        default=None,
+        gt=0,
+        le=3600,
+        exclude_if=lambda seconds: seconds is None,  # the digest of a study without it stays
+        description="hospitals answer at multiples of this after a question, so that the time "
+        "says nothing about the number of patients; longer than any computation takes",
+    )
 
     @model_validator(mode="after")
     def _check(self) -> Self:

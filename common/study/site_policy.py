@@ -64,7 +64,12 @@ class SitePolicy(Contract):
         description="what this hospital has at all, said once and not read off the patients; "
         "None: everything a study asks for",
     )
-    minimum_cohort: int = Field(default=20, ge=1, description="fewer usable patients: no training")
+    minimum_cohort: int = Field(
+        default=20,
+        ge=1,
+        description="fewer usable patients: no approval of a private study, no training without "
+        "privacy",
+    )
     allowed_modes: list[Mode] = Field(default=["distributed", "local"])
     allow_internal_evaluation: bool = Field(
         default=False,

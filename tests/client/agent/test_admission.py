@@ -87,7 +87,7 @@ def test_ceiling_of_the_approval(tmp_path):
     assert agent.handshake(handshake(study)).refusal_code == ErrorCode.POLICY
 
 
-def test_cohort_below_the_floor(tmp_path):
+def test_cohort_below_the_floor_without_privacy(tmp_path):
     study = tiny_study()
     provider = InMemory(tiny_datasets(study)["site-a"])
     agent = SiteAgent(tiny_policy(study, "site-a", tmp_path, minimum_cohort=31), provider)

@@ -123,6 +123,13 @@ WRONG = {
         "TB100",
         "does not name 'hospital-z'",
     ),
+    "too few patients": (
+        "approve",
+        lambda h: edit_policy(h, minimum_cohort=5),
+        1,
+        "TB320",
+        "3 usable patients, at least 5 are needed",
+    ),
     "another study": (
         "predict",
         lambda h: write_study(site_study("linear", version=2), h / "study.yaml"),
