@@ -1,6 +1,5 @@
 """Build a consortium in mode distributed whose agents run in this process."""
 
-import numpy as np
 from tiny_consortium import InMemory, tiny_datasets, tiny_policy, tiny_study
 
 from client.agent.site_agent import SiteAgent
@@ -48,26 +47,6 @@ class Flaky:
             if self._fails(method, request):
                 raise OSError("cable cut")
             return getattr(self._agent, method)(request)
-
-        return call
-
-
-class FalseShares(Flaky):
-    """A hospital whose masked uploads carry false shares or commitments."""
-
-    def __init__(self, agent, what):
-        super().__init__(agent, lambda *_: False)
-        self._what = what
-
-    def __getattr__(self, method):
-        def call(request):
-            reply = getattr(self._agent, method)(request)
-            if method != "train":
-                return reply
-            arrays = dict(reply.arrays)
-            for name in self._what:
-                arrays[name] = np.zeros_like(arrays[name])
-            return reply.model_copy(update={"arrays": arrays})
 
         return call
 

@@ -22,9 +22,9 @@ from server.consortium.consortium_folder import ConsortiumFolder
 from server.flower.flower_internals import interface_paths
 from simulations.attackers.attempts import NO_HOSPITAL, Attempt, AuditWatch
 from simulations.attackers.chaos_scenes import Stage
-from simulations.attackers.shipped_proxy import NGINX, shipped_proxy
 from simulations.attackers.tls_tap import LOOPBACK, TlsTap, send_raw, with_other_request
 from simulations.deployed.bench_run import wait_until
+from simulations.deployed.shipped_proxy import NGINX, shipped_proxy
 
 ELSEWHERE = "127.0.0.2"
 PULL, PUSH = "/v1/fleet/pull-messages", "/v1/fleet/push-messages"

@@ -29,7 +29,7 @@ from server.consortium.provision_certificates import (
     load_certified,
     make_authority,
 )
-from simulations.attackers.shipped_proxy import NGINX, shipped_proxy
+from simulations.deployed.shipped_proxy import NGINX, shipped_proxy
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 

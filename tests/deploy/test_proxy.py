@@ -12,7 +12,7 @@ from flower_processes import free_port
 from joined_consortium import make_consortium
 
 from common.trust.connection import split_address
-from simulations.attackers.shipped_proxy import NGINX, shipped_proxy
+from simulations.deployed.shipped_proxy import NGINX, shipped_proxy
 
 pytestmark = pytest.mark.skipif(NGINX is None, reason="nginx is not installed")
 

@@ -8,23 +8,9 @@ from masked_consortium import Flaky, make_agents, make_study, run
 from client.site.witnesses import Witnesses
 from common.errors import ErrorCode, LedgerError
 from common.ledger.ledger_file import read_ledger
+from simulations.attackers.altered_agent import AlteredAgent, changed
 
 VICTIM = "site-a"
-
-
-class Forgetful(Flaky):
-    """Reached by a server that remembers no head of any ledger, and hands none to hospitals."""
-
-    def __init__(self, agent):
-        super().__init__(agent, lambda *_: False)
-
-    def __getattr__(self, method):
-        def call(request):
-            if method == "handshake":
-                request = request.model_copy(update={"ledger_head": None})
-            return getattr(self._agent, method)(request)
-
-        return call
 
 
 def private(folder):
@@ -33,7 +19,10 @@ def private(folder):
 
 def trained(study, folder, name, before=None):
     """One whole run by a server that forgets; returns its result."""
-    agents = {n: Forgetful(agent) for n, agent in make_agents(study, folder).items()}
+    forgets = {"handshake": changed(ledger_head=None)}
+    agents = {
+        n: AlteredAgent(agent, requests=forgets) for n, agent in make_agents(study, folder).items()
+    }
     if before is not None:
         agents[VICTIM] = Flaky(agents[VICTIM], before)
     place = folder / name

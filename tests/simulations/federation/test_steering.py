@@ -2,11 +2,12 @@
 
 import numpy as np
 import pytest
-from masked_consortium import FalseShares, Flaky, make_agents, make_study, run, spends
+from masked_consortium import Flaky, make_agents, make_study, run, spends
 
 from common.errors import ErrorCode, RunError
 from common.privacy.integer_encoding import flatten
 from common.study.private_round import encoding_of
+from simulations.attackers.altered_agent import AlteredAgent, zeroed
 
 LIAR = "site-c"
 
@@ -112,7 +113,7 @@ def test_a_group_that_loses_a_site_is_void_and_the_others_count(tmp_path):
 def test_a_liar_of_shares_is_put_out_of_its_group_and_the_run(tmp_path):
     study = make_study(tmp_path, 12, privacy={"groups": 4}, training={"rounds": 2})
     agents = make_agents(study, tmp_path)
-    agents[LIAR] = FalseShares(agents[LIAR], ["sealed_shares"])
+    agents[LIAR] = AlteredAgent(agents[LIAR], replies={"train": zeroed("sealed_shares")})
     result = run(study, agents, tmp_path)
     assert [len(record.sites) for record in result.history] == [9, 11]
     assert result.history[0].dropped == {LIAR: str(ErrorCode.FALSE_SHARES)}
