@@ -12,6 +12,11 @@ from common.errors import PrivacyError
 from common.privacy.plan import PrivacyPlan
 
 
+def threshold(n_sites: int, colluders: int) -> int:
+    """Return the fewest of so many sites that are more than (N + t)/2."""
+    return (n_sites + colluders) // 2 + 1
+
+
 @dataclass(frozen=True)
 class Collusion:
     """Checked numbers of one consortium in mode distributed.
@@ -64,7 +69,7 @@ class Collusion:
             PrivacyError: The numbers do not work.
         """
         colluders = max(1, (n_sites - 1) // 3) if plan.colluders is None else plan.colluders
-        default = max(n_sites - n_sites // 5, (n_sites + colluders) // 2 + 1)
+        default = max(n_sites - n_sites // 5, threshold(n_sites, colluders))
         own = plan.n_min if plan.groups == 1 else None  # a group's; see `of_groups`
         return cls(n_sites, colluders, default if own is None else own)
 
@@ -73,7 +78,7 @@ class Collusion:
         """Return the numbers of one round's sum: of the smallest group if there are groups.
 
         Defaults as in `of_plan`, from the size of the smallest group; n_min is at least the
-        threshold of the largest. Each group's sum is its own secure sum: t colluders and n_min
+        threshold of the largest, and leaves room for a lost site where it can. Each group's sum is its own secure sum: t colluders and n_min
         count its members alone. A promise about t colluding sites of the whole roster holds
         too, whatever groups they fall into.
 
@@ -84,7 +89,7 @@ class Collusion:
             return cls.of_plan(plan, n_sites)
         smallest, largest = n_sites // plan.groups, -(-n_sites // plan.groups)
         colluders = max(1, (smallest - 1) // 3) if plan.colluders is None else plan.colluders
-        default = max(smallest - smallest // 5, (largest + colluders) // 2 + 1)
+        default = max(smallest - max(1, smallest // 5), threshold(largest, colluders))
         n_min = default if plan.n_min is None else plan.n_min
         if n_min > smallest or smallest < 3:
             raise PrivacyError(
@@ -99,7 +104,7 @@ class Collusion:
     @property
     def threshold(self) -> int:
         """Shares that open a secret, and sites that must agree on a list of survivors."""
-        return (self.n_sites + self.colluders) // 2 + 1
+        return threshold(self.n_sites, self.colluders)
 
     @property
     def shares(self) -> int:

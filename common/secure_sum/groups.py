@@ -9,6 +9,7 @@ no list of survivors with a stranger to it.
 """
 
 from common.contract import sha256_hex
+from common.privacy.collusion import threshold
 from common.privacy.plan import FEWEST_GROUPS
 from common.secure_sum.keys import Groups, Participants, refused
 from common.study.private_round import training_collusion_of
@@ -31,7 +32,8 @@ def groups_of(participants: Participants, number: int) -> list[Participants]:
     """Return the groups of one round, as even in size as can be, in the order of a public draw.
 
     There are as many as the context says, or fewer if participants are missing: none is smaller
-    than n_min. Each is a secure sum of its own, with t, n_min and a digest of its own.
+    than n_min, or so large that n_min is below its threshold. Each is a secure sum of its own, with
+    t, n_min and a digest of its own.
 
     Args:
         participants: All sites that agreed on keys.
@@ -40,20 +42,24 @@ def groups_of(participants: Participants, number: int) -> list[Participants]:
     Raises:
         ProtocolError: Too few sites for three groups, or the context has no groups.
     """
-    context, everybody, plan = (
-        participants.context,
-        participants.adverts,
-        participants.context.groups,
-    )
-    count = min(plan.count, len(everybody) // plan.n_min) if plan else 0
-    if plan is None or count < FEWEST_GROUPS:
+    context, everybody = participants.context, participants.adverts
+    count = _count(len(everybody), context.groups) if context.groups else 0
+    if context.groups is None or count == 0:
         raise refused(f"{len(everybody)} sites do not fill {FEWEST_GROUPS} groups")
-    own = {"colluders": plan.colluders, "n_min": plan.n_min, "groups": None}
+    own = {**context.groups.model_dump(include={"colluders", "n_min"}), "groups": None}
     order = sorted(
         everybody, key=lambda a: sha256_hex(f"{participants.digest}|{number}|{a.site_id}")
     )
     drawn = (sorted(order[place::count], key=lambda a: a.site_id) for place in range(count))
     return [Participants(context.model_copy(update=own), tuple(group)) for group in drawn]
+
+
+def _count(n_sites: int, plan: Groups) -> int:
+    """Return how many groups so many sites fill; 0 if fewer than three."""
+    for count in range(min(plan.count, n_sites // plan.n_min), FEWEST_GROUPS - 1, -1):
+        if threshold(-(-n_sites // count), plan.colluders) <= plan.n_min:
+            return count
+    return 0
 
 
 def group_with(participants: Participants, number: int, site_id: str) -> Participants:

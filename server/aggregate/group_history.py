@@ -21,6 +21,7 @@ from math import sqrt
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import JsonValue
 
 from common.study.private_round import encoding_of
 from common.study.study import Study
@@ -35,6 +36,9 @@ BLAMELESS = 0.2
 from round to round rubs off on those that were often in one group with it."""
 KEPT = 0.97
 """Weight of a round against the next one: about 30 rounds count."""
+
+STEERING = "steering"
+"""Name of the list of suspects among the facts of a round."""
 
 PAIRS, SUMS = "groups/pairs", "groups/sums"
 """What is remembered: how often two hospitals were in one sum (N, N), and the sums that each was
@@ -71,6 +75,12 @@ def remembered(
         pairs = pairs + np.outer(present, present)
         totals = totals + np.outer(present, total)
     return {PAIRS: pairs, SUMS: totals}
+
+
+def steering_sites(facts: Mapping[str, JsonValue]) -> set[str]:
+    """Return the suspects of a round, from the facts of its record."""
+    named = facts.get(STEERING)
+    return {str(name) for name in named} if isinstance(named, list) else set()
 
 
 def suspects(study: Study, memory: Arrays, shapes: Mapping[str, tuple[int, ...]]) -> list[str]:

@@ -18,7 +18,7 @@ from server.aggregate.cosine_monitor import (
     remember_updates,
 )
 from server.aggregate.gradient_mean import descent, gradient_sum, mean_delta
-from server.aggregate.group_history import remembered, suspects
+from server.aggregate.group_history import STEERING, remembered, suspects
 from server.aggregate.robust_mean import robust_mean, shortened
 
 CENTRE, PULL = "centre/", "pull/"
@@ -93,7 +93,7 @@ def _of_groups(
     updates = shortened(updates, rule.norm_factor)
     centre = robust_mean(updates, _sizes(study, kept), rule, part_of(memory, CENTRE))
     direction = _descent(study, parameters, centre, sums)
-    facts: dict[str, JsonValue] = {"steering": list(named)} if named else {}
+    facts: dict[str, JsonValue] = {STEERING: list(named)} if named else {}
     return Aggregated(direction, history | prefixed(CENTRE, centre), facts)
 
 

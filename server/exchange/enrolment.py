@@ -49,7 +49,7 @@ REASONS: dict[str, str] = {
     ErrorCode.FEATURE_FINGERPRINT: "its features were made by another extractor",
     ErrorCode.ROSTER: "its roster differs, or the study names hospitals that its roster does not",
     ErrorCode.REVOKED: "it was revoked",
-    ErrorCode.FALSE_SHARES: "its part of a secure sum contradicted itself",
+    ErrorCode.FALSE_SHARES: "its part of a secure sum contradicted itself, or was too long",
     ErrorCode.UNPROVEN: "a node without the registered key claims to be it",
     ErrorCode.BUNDLE: "its site gate refuses the bundle of this server",
     ErrorCode.AGENT_AWAY: "its node is online, but its site agent is not",
@@ -57,15 +57,13 @@ REASONS: dict[str, str] = {
 }
 
 
-def expel(session: RunSession, site_ids: Iterable[str]) -> None:
-    """Put sites whose part of a secure sum contradicted itself out of the run, and name them."""
+def expel(session: RunSession, site_ids: Iterable[str], what: str) -> None:
+    """Put sites whose part of a secure sum cannot be honest out of the run; say what they did."""
     code = str(ErrorCode.FALSE_SHARES)
     for site_id in site_ids:
         session.record(session.state.with_site(site_id, enrolled=False, refusal_code=code))
         session.journal.write("site_expelled", round=session.state.round, site=site_id, code=code)
-        session.output.say(
-            f"site {site_id} sent false shares of its masks: the study goes on without it"
-        )
+        session.output.say(f"site {site_id} {what}: the study goes on without it")
 
 
 def enrol_all(session: RunSession) -> None:

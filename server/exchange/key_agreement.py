@@ -40,6 +40,7 @@ class SecureState(Contract):
         agreed: Participants that confirmed them.
         closed: Last list of survivors that was sent.
         numbers: Name of an evaluation -> number of its secure sum.
+        refused: Survivors of each sum so far that was too long to be honest.
     """
 
     session: int = Field(default=0, ge=0)
@@ -47,6 +48,7 @@ class SecureState(Contract):
     agreed: list[str] = Field(default_factory=list)
     closed: ClosedUploads | None = None
     numbers: dict[str, int] = Field(default_factory=dict)
+    refused: list[list[str]] = Field(default_factory=list)
 
     @classmethod
     def load(cls, run_dir: Path) -> Self:
@@ -114,7 +116,8 @@ def agree(session: RunSession, state: SecureState) -> tuple[SecureSumServer, Sec
         )
     server = SecureSumServer(context_of(session, number), roster_of(session.study))
     server.agree(list(adverts.values()))
-    fresh = SecureState(session=number, adverts=list(adverts.values()), numbers=state.numbers)
+    changes = {"session": number, "adverts": list(adverts.values()), "agreed": [], "closed": None}
+    fresh = state.model_copy(update=changes)
     return server, fresh
 
 

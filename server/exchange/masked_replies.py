@@ -1,4 +1,4 @@
-"""Collect one secure sum over at least n_min sites; privacy mode distributed.
+"""Collect one secure sum over at least n_min sites, or one per group; privacy mode distributed.
 
 A sum has a number that only rises. Sites mask one vector and answer one list of survivors for
 each number; a repeated request gets the same bytes. Lost replies are therefore asked for again
@@ -10,22 +10,21 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from common.errors import ErrorCode, ProtocolError, RunError
-from common.privacy.plan import FEWEST_GROUPS
 from common.protocol.protocol import EvaluateRequest, TrainRequest
 from common.protocol.question import question_digest
 from common.secure_sum.ledger_mark import LedgerMark
-from common.secure_sum.messages import UnmaskReply, UnmaskRequest
-from common.secure_sum.server_rounds import FalseSharesError, OpenedSum, SecureSumServer
-from common.study.private_round import collusion_of, roster_of
+from common.secure_sum.messages import UnmaskRequest
+from common.secure_sum.server_rounds import OpenedSum, SecureSumServer
+from common.study.private_round import collusion_of, roster_of, training_collusion_of
 from common.wire import Arrays
 from server.aggregate.contribution import FEDERATION, Contribution
 from server.exchange.enrolment import enrol_returned, expel
-from server.exchange.exchange import MAX_ATTEMPTS, Collected, Request, ask, in_words, send, title
+from server.exchange.exchange import MAX_ATTEMPTS, Collected, Request, ask, in_words, title
 from server.exchange.key_agreement import ClosedUploads, SecureState, agree, confirm, restore
+from server.exchange.open_sums import open_sums, proven_liars
 from server.exchange.validate_reply import Expected
 from server.session.checkpoint import SILENT
 from server.session.session import RunSession
-from server.session.site_link import Refusal
 
 
 class VoidSumError(Exception):
@@ -50,7 +49,8 @@ class MaskedReplies:
         """Return each opened sum as a contribution; a round of training may be void instead.
 
         A round of a study with groups has a sum per group. Those that cannot be opened are void,
-        the others count, if there are three: of fewer no rule can tell which one holds a lie.
+        the others count. Of fewer than three no rule can tell which one holds a lie, but the
+        rounds together can (`server.aggregate.group_history`).
 
         Raises:
             RunError: Too few sites agree on keys, or tables cannot be opened (QUORUM).
@@ -69,16 +69,20 @@ class MaskedReplies:
             question = self._question(requests, length)
             for part in sums:
                 part.start(number, length, question)
-            least = FEWEST_GROUPS if grouped else 1
-            self._upload(sums, least, number, requests, expected, dropped)
-            return self._collected(self._open(sums, least, number, expected, dropped), dropped)
+            self._upload(sums, number, requests, expected, dropped)
+            opened = self._open(sums, number, expected, dropped)
+            return self._collected(opened, dropped, grouped=grouped)
         except VoidSumError as void:
             return self._void(request, str(void), dropped)
 
     def _collected(
-        self, opened: Sequence[tuple[OpenedSum, Arrays]], dropped: dict[str, str]
+        self,
+        opened: Sequence[tuple[OpenedSum, Arrays]],
+        dropped: dict[str, str],
+        *,
+        grouped: bool,
     ) -> Collected:
-        if len(opened) == 1:
+        if not grouped:
             [(total, arrays)] = opened
             shares = len(total.survivors) / collusion_of(self._session.study).shares
             contributions = [Contribution(FEDERATION, arrays)]
@@ -135,7 +139,6 @@ class MaskedReplies:
     def _upload(
         self,
         sums: Sequence[SecureSumServer],
-        least: int,
         number: int,
         requests: Mapping[str, Request],
         expected: Expected,
@@ -159,7 +162,7 @@ class MaskedReplies:
             expected.check_masked(reply, site_id, self._state.session)
             check_mark(reply.ledger_mark, self._session, site_id, number)
 
-        for _attempt in range(MAX_ATTEMPTS):
+        for attempt in range(1, MAX_ATTEMPTS + 1):
             pending = {s: requests[s] for s in sites if s in requests and s not in senders}
             valid, missing = ask(self._session, pending, check)
             dropped |= missing
@@ -174,7 +177,8 @@ class MaskedReplies:
                     senders.add(site_id)
                     dropped.pop(site_id, None)
             filled = [p for p in sums if len(senders & set(p.site_ids)) >= p.context.n_min]
-            if set(sites) <= senders or (len(filled) >= least and not is_closed):
+            enough = len(filled) == len(sums) or (filled and attempt > 1)
+            if set(sites) <= senders or (enough and not is_closed):
                 return
         if is_closed:
             raise VoidSumError("not all of the sites that agreed on keys returned")
@@ -182,7 +186,6 @@ class MaskedReplies:
     def _open(
         self,
         sums: Sequence[SecureSumServer],
-        least: int,
         number: int,
         expected: Expected,
         dropped: dict[str, str],
@@ -190,49 +193,7 @@ class MaskedReplies:
         """Return the sums with what they hold, unmasked with the help of their survivors.
 
         Raises:
-            VoidSumError: Fewer than `least` can be opened, for lack of uploads or answers, or are
-                not longer than their hospitals can have made them.
-        """
-        asked, voids = self._close(sums, number)
-        answers: dict[str, UnmaskReply] = {}
-        opened: list[tuple[OpenedSum, Arrays]] = []
-        waiting = [part for part in sums if set(part.site_ids) & set(asked)]
-        for _attempt in range(MAX_ATTEMPTS):
-            due = {name for part in waiting for name in part.site_ids}
-            missing = {s: r for s, r in asked.items() if s in due and s not in answers}
-            replies = send(self._session, "unmask", missing)
-            answers |= {s: r for s, r in replies.items() if isinstance(r, UnmaskReply)}
-            refusals = [r.code for r in replies.values() if isinstance(r, Refusal)]
-            self._rekey = self._rekey or ErrorCode.SECURE_SUM in refusals
-            failures: list[str] = []
-            for part in tuple(waiting):
-                try:
-                    total = part.open([answers[name] for name in part.site_ids if name in answers])
-                    waiting.remove(part)
-                    opened.append((total, self._decoded(total, expected, number)))
-                except FalseSharesError as error:
-                    waiting.remove(part)
-                    expel(self._session, error.sites)
-                    dropped |= dict.fromkeys(error.sites, str(ErrorCode.FALSE_SHARES))
-                    voids.append(f"false shares of {error}")
-                except VoidSumError as void:
-                    voids.append(str(void))
-                except (RunError, ProtocolError) as error:
-                    failures.append(error.what)
-            if not waiting:
-                break
-        dropped |= {s: SILENT for part in waiting for s in part.site_ids if s not in answers}
-        if len(opened) < least:
-            raise VoidSumError("; ".join(voids + failures))
-        return opened
-
-    def _close(
-        self, sums: Sequence[SecureSumServer], number: int
-    ) -> tuple[dict[str, UnmaskRequest], list[str]]:
-        """Return what to ask the survivors of every sum, and why others have none.
-
-        Raises:
-            VoidSumError: No sum has enough uploads.
+            VoidSumError: No sum can be opened.
         """
         asked: dict[str, UnmaskRequest] = {}
         voids: list[str] = []
@@ -246,22 +207,23 @@ class MaskedReplies:
             raise VoidSumError("; ".join(voids))
         uploads = ClosedUploads(number=number, survivors=sorted(asked))
         self._store(self._state.model_copy(update={"closed": uploads}))
-        return asked, voids
+        opening = open_sums(self._session, sums, asked, expected)
+        self._rekey = self._rekey or opening.keys_lost
+        dropped |= opening.dropped
+        if opening.refused:
+            self._name_liars(opening.refused, dropped)
+        if not opening.opened:
+            raise VoidSumError("; ".join(voids + opening.voids))
+        return opening.opened
 
-    def _decoded(self, opened: OpenedSum, expected: Expected, number: int) -> Arrays:
-        """Return what a sum holds.
-
-        Raises:
-            VoidSumError: It is longer than its hospitals together can have made it.
-        """
-        try:
-            return expected.decode(opened.total, opened.survivors)
-        except ProtocolError as error:
-            names = ",".join(opened.survivors)
-            self._session.journal.write(
-                "sum_refused", round=number, sites=names, code=str(error.code)
-            )
-            raise VoidSumError(f"{error.what}: one of {names} lies") from None
+    def _name_liars(self, refused: list[list[str]], dropped: dict[str, str]) -> None:
+        """Put out of the run whoever must be lying, if no more than t sites do."""
+        refused = [*self._state.refused, *refused]
+        self._store(self._state.model_copy(update={"refused": refused}))
+        most = training_collusion_of(self._session.study).colluders
+        liars = set(proven_liars(refused, most)) - self._session.state.expelled
+        expel(self._session, sorted(liars), "made sums longer than honest ones can be")
+        dropped |= dict.fromkeys(liars, str(ErrorCode.FALSE_SHARES))
 
     def _void(self, request: Request, why: str, dropped: dict[str, str]) -> Collected:
         if isinstance(request, TrainRequest):

@@ -15,6 +15,7 @@ from common.protocol.protocol import EvaluateRequest, TrainRequest
 from common.wire import Arrays, arrays_digest, joint_norm
 from server.aggregate.contribution import Contribution
 from server.aggregate.cosine_monitor import PATIENCE, divergent_sites
+from server.aggregate.group_history import steering_sites
 from server.aggregate.method import aggregate, control_of
 from server.exchange.exchange import Collected, Exchange, in_words
 from server.exchange.validate_reply import ExpectedTables, ExpectedUpdate
@@ -70,6 +71,7 @@ def train_round(session: RunSession, exchange: Exchange, checkpoint: Checkpoint)
         facts={VOID: replies.void} if replies.void else aggregation.facts,
     )
     _warn_of_divergent_sites(session, checkpoint.history, record)
+    _warn_of_steering_sites(session, checkpoint.history, record)
     return advance(study, checkpoint, aggregation.direction, record, aggregation.memory)
 
 
@@ -193,4 +195,18 @@ def _warn_of_divergent_sites(
             f"round {record.round}: the updates of {site_id}, summed over the rounds, oppose "
             "those of all other sites. Ask how it codes outcomes and features, and look "
             "at the model without it; `aggregation.rule: centred_clipping` limits what it can do"
+        )
+
+
+def _warn_of_steering_sites(
+    session: RunSession, history: Sequence[RoundRecord], record: RoundRecord
+) -> None:
+    """Name each site that pulls the sums of its groups away, when it was not named before."""
+    named_before = {site for earlier in history for site in steering_sites(earlier.facts)}
+    for site_id in sorted(steering_sites(record.facts) - named_before):
+        session.journal.write("site_steers", round=record.round, site=site_id)
+        session.output.say(
+            f"round {record.round}: sums with {site_id} in them are pulled away from all others, "
+            "and are left out. Ask how it codes outcomes and features; `tumorboard server revoke` "
+            "puts it out"
         )

@@ -28,13 +28,15 @@ from common.models.losses.multitask import PatientObjective
 from common.privacy.clipping import ClippedSum
 from common.privacy.integer_encoding import flatten, unflatten
 from common.privacy.noise import skellam
+from common.privacy.plan import FEWEST_GROUPS
+from common.privacy.sum_norm import capped, longest_sum
 from common.study.modalities import MODALITIES, Modality
 from common.study.private_round import encoding_of
 from common.study.study import Study
 from common.wire import Arrays, joint_norm
-from server.aggregate.contribution import Contribution
-from server.aggregate.gradient_mean import descent, gradient_sum
-from server.aggregate.method import Aggregated, aggregate
+from server.aggregate.contribution import FEDERATION, Contribution
+from server.aggregate.gradient_mean import gradient_sum
+from server.aggregate.method import aggregate
 from server.exchange.validate_reply import ExpectedUpdate
 from server.session.checkpoint import Checkpoint, RoundRecord, advance, final_model
 from simulations.engines.circumstances import Poison
@@ -55,12 +57,18 @@ class SiteTrial:
             patient's clip or less), and their noise is drawn in one draw of the summed variance.
         liar: The poisoned site, if one is.
         poison: What it sends; None: the truth. Wrong labels belong into the rows instead.
+        steer: Mode distributed: the liar sends no gradients but a lie of this length, as a share
+            of clip times nominal patients of the sum it is in, straight against what all others
+            send in this round, which it knows; 0: the truth.
+        bounded: Whether the server refuses a sum that is too long.
     """
 
     study: Study
     sites: dict[str, Rows]
     liar: str = ""
     poison: Poison | None = None
+    steer: float = 0.0
+    bounded: bool = True
 
 
 def train_by_site(patients: PatientDataset, trials: Sequence[SiteTrial]) -> list[Arrays]:
@@ -91,9 +99,13 @@ def train_by_site(patients: PatientDataset, trials: Sequence[SiteTrial]) -> list
             update = _sent(trials[i], site, unflatten(total, shapes), present)
             if trials[i].poison is None or _accepted(trials[i].study, site, update, states[i]):
                 replies[i].append(Contribution(site, update, _told_weights(trials[i], site)))
+        truths = [np.zeros(0) for _ in trials]
+        for (i, site), total in zip(owners, sums, strict=True):
+            if trials[i].steer and site != trials[i].liar:
+                truths[i] = truths[i] + total if len(truths[i]) else total
         states = [
-            _next(trial.study, state, reply, number)
-            for trial, state, reply in zip(trials, states, replies, strict=True)
+            _next(trial, state, reply, truth, number)
+            for trial, state, reply, truth in zip(trials, states, replies, truths, strict=True)
         ]
     return [final_model(state) for state in states]
 
@@ -132,7 +144,10 @@ def _sent(trial: SiteTrial, site: str, arrays: Arrays, present: Sequence[Modalit
         encoding = encoding_of(trial.study, shapes)
         shares = len(trial.study.sites) / len(trial.sites)
         variance = encoding.share_variance * shares
-        integers = encoding.encode(flatten(arrays)) + skellam(encoding.dimension, variance)
+        vector = flatten(arrays)
+        if plan.mode == "distributed":
+            vector = capped(vector, plan.clip * _nominal(trial, [site]))
+        integers = encoding.encode(vector) + skellam(encoding.dimension, variance)
         arrays = dict(unflatten(encoding.decode(integers), shapes))
     if plan.mode != "distributed":
         arrays = {name: array.astype(np.float32) for name, array in arrays.items()}
@@ -158,13 +173,18 @@ def _accepted(study: Study, site: str, update: Arrays, state: Checkpoint) -> boo
 
 
 def _next(
-    study: Study, state: Checkpoint, updates: Sequence[Contribution], number: int
+    trial: SiteTrial,
+    state: Checkpoint,
+    updates: Sequence[Contribution],
+    truth: npt.NDArray[np.float64],
+    number: int,
 ) -> Checkpoint:
-    if study.privacy.mode == "distributed":  # the server sees the opened sum alone
-        direction = descent(study, state.parameters, gradient_sum(updates))
-        aggregation = Aggregated(direction, dict(state.memory))
-    else:
-        aggregation = aggregate(study, state.parameters, updates, state.memory)
+    study = trial.study
+    if study.privacy.mode == "distributed":
+        updates = _opened(trial, updates, truth, number)
+        least = FEWEST_GROUPS if study.privacy.groups > 1 else 1
+        updates = updates if len(updates) >= least else []
+    aggregation = aggregate(study, state.parameters, updates, state.memory)
     record = RoundRecord(
         round=number,
         sites=[update.site_id for update in updates],
@@ -174,6 +194,53 @@ def _next(
     following = advance(study, state, aggregation.direction, record, aggregation.memory)
     del following.history[:-1]
     return following
+
+
+def _opened(
+    trial: SiteTrial,
+    updates: Sequence[Contribution],
+    truth: npt.NDArray[np.float64],
+    number: int,
+) -> list[Contribution]:
+    """Return what the server sees in mode distributed: the sum of all, or of each random group.
+
+    Args:
+        trial: The federation.
+        updates: What each site adds.
+        truth: Sum of the others' clipped gradients, which a steering liar pulls against.
+        number: The round.
+    """
+    study = trial.study
+    order = np.random.default_rng([study.training.seed, number]).permutation(len(updates))
+    opened = []
+    for place in range(study.privacy.groups):
+        members = [updates[index] for index in order[place :: study.privacy.groups]]
+        names = tuple(sorted(member.site_id for member in members))
+        patients = _nominal(trial, names)
+        arrays = gradient_sum([m for m in members if not trial.steer or m.site_id != trial.liar])
+        shapes = {name: array.shape for name, array in arrays.items()}
+        if trial.steer and trial.liar in names:
+            length = trial.steer * study.privacy.clip * patients
+            lie = unflatten(truth * (-length / np.linalg.norm(truth)), shapes)
+            arrays = {name: array + lie[name] for name, array in arrays.items()}
+        n_sites = len(names) * len(study.sites) // len(trial.sites)
+        longest = longest_sum(encoding_of(study, shapes), patients, n_sites)
+        if not trial.bounded or joint_norm(arrays) <= longest:
+            grouped = study.privacy.groups > 1
+            opened.append(
+                Contribution(f"group-{place}", arrays, members=names)
+                if grouped
+                else Contribution(FEDERATION, arrays)
+            )
+    return opened
+
+
+def _nominal(trial: SiteTrial, sites: Sequence[str]) -> float:
+    """Return the nominal patients of all hospitals that these entries stand for."""
+    study = trial.study
+    if len(trial.sites) < len(study.sites):
+        return study.training.nominal_patients * len(sites) / len(trial.sites)
+    return sum(study.nominal_by_site[site] for site in sites)
 
 
 class _TrialGradients:

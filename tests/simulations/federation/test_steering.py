@@ -99,6 +99,19 @@ def test_in_groups_the_liar_is_named_and_left_out(tmp_path):
     assert spends(study, "site-a", tmp_path) == list(range(1, 11))
 
 
+def test_a_liar_that_is_too_loud_is_put_out_of_the_run(tmp_path):
+    """Only its own groups' sums are void, and those tell who it is."""
+    study = make_study(tmp_path, 12, privacy={"groups": 3}, training={"rounds": 8})
+    result = steered(tmp_path, study, 9.0)
+    sizes = [len(record.sites) for record in result.history]
+    named = [record.round for record in result.history if LIAR in record.dropped]
+    assert result.sites[LIAR].refusal_code == ErrorCode.FALSE_SHARES
+    assert set(sizes[: named[0]]) == {8}
+    assert set(sizes[named[0] :]) == {11}
+    others = [name for name in result.sites if name != LIAR]
+    assert all(result.sites[name].refusal_code is None for name in others)
+
+
 def test_a_group_that_loses_a_site_is_void_and_the_others_count(tmp_path):
     study = make_study(tmp_path, 12, privacy={"groups": 4}, training={"rounds": 2})
     agents = make_agents(study, tmp_path)

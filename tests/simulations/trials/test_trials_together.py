@@ -98,7 +98,7 @@ def test_noise_of_the_opened_sum_has_the_designed_variance(monkeypatch):
         noise.append(np.concatenate([value.reshape(-1) for value in sums.values()]))
         return {name: np.zeros_like(value) for name, value in sums.items()}
 
-    monkeypatch.setattr("simulations.trials.site_trials.descent", noted)
+    monkeypatch.setattr("server.aggregate.method.descent", noted)
     union, rows = consortium(study)
     nobody = dict.fromkeys(rows, np.arange(0))
     for _ in range(60):
