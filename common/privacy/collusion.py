@@ -78,9 +78,9 @@ class Collusion:
         """Return the numbers of one round's sum: of the smallest group if there are groups.
 
         Defaults as in `of_plan`, from the size of the smallest group; n_min is at least the
-        threshold of the largest, and leaves room for a lost site where it can. Each group's sum is its own secure sum: t colluders and n_min
-        count its members alone. A promise about t colluding sites of the whole roster holds
-        too, whatever groups they fall into.
+        threshold of the largest, and leaves room for a lost site where it can. Each group's sum
+        is its own secure sum: t colluders and n_min count its members alone. A promise about t
+        colluding sites of the whole roster holds too, whatever groups they fall into.
 
         Raises:
             PrivacyError: The numbers do not work, or the groups are too small for n_min.
