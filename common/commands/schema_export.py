@@ -1,4 +1,4 @@
-"""Export JSON Schemas of all files that people write, for editors and other programs."""
+"""Export JSON Schemas of files that people write or exchange, for editors and programs."""
 
 import json
 from collections.abc import Callable
@@ -13,6 +13,7 @@ from common.storage.atomic_file import write_text
 from common.study.modalities import COLUMNS, Column
 from common.study.site_policy import SitePolicy
 from common.study.study import Study
+from common.study.weights_card import SignedCard
 
 Schema = dict[str, JsonValue]
 
@@ -63,6 +64,7 @@ def _cell(column: Column) -> Schema:
 SCHEMAS: dict[str, Callable[[], Schema]] = {
     "study": Study.model_json_schema,
     "site-policy": SitePolicy.model_json_schema,
+    "weights-card": SignedCard.model_json_schema,
     "manifest-row": manifest_row_schema,
 }
 """Name -> function that builds the schema."""

@@ -65,7 +65,9 @@ def _runnable(path: Path) -> Study:
 
 @app.command(epilog="Example: tumorboard study schema site-policy > site.schema.json")
 def schema(
-    name: Annotated[str, typer.Argument(help="study, site-policy or manifest-row.")] = "study",
+    name: Annotated[
+        str, typer.Argument(help="study, site-policy, manifest-row or weights-card.")
+    ] = "study",
     out: Annotated[
         Path | None, typer.Option("--out", help="Write all schemas into this folder instead.")
     ] = None,

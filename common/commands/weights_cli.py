@@ -11,9 +11,11 @@ import typer
 
 from common.commands.cli_output import Output
 from common.commands.options import JsonOption
+from common.errors import ErrorCode, PrivacyError
 from common.study.weights_card import PublicSource
 from common.trust.secret_file import load_signing_key
 from common.trust.weights_card import (
+    card_path,
     is_genuine,
     origin_in_words,
     parts_digest,
@@ -59,23 +61,28 @@ def card(
 
 @app.command(epilog="Example: tumorboard weights show run/model.safetensors")
 def show(files: FilesArgument, json_output: JsonOption = False) -> None:
-    """Show where weights come from; exit status 3 if card and file do not belong together."""
+    """Show where weights come from, after checking that the card is theirs and unaltered."""
     sha256, signed = parts_digest(files), read_card(files[0])
+    if signed is None:
+        raise PrivacyError(
+            "there is no card: the origin of the weights is unknown",
+            where=str(card_path(files[0])),
+            why=f"SHA-256 {sha256}",
+            cure="get it from who made the weights, or write one with `tumorboard weights card`",
+            code=ErrorCode.WEIGHTS_ORIGIN,
+        )
+    if signed.card.sha256 != sha256 or not is_genuine(signed):
+        raise PrivacyError(
+            "the card is false: the origin of the weights is unknown",
+            where=str(card_path(files[0])),
+            why="it was altered"
+            if signed.card.sha256 == sha256
+            else f"it describes {signed.card.sha256:.12}, the weights are {sha256:.12}",
+            cure="get weights and card again from who made them",
+            code=ErrorCode.WEIGHTS_ORIGIN,
+        )
     output = Output(json_output)
     output.say(f"SHA-256 {sha256}")
-    if signed is None:
-        output.say("There is no card beside the file: its origin is unknown.")
-        output.result({"sha256": sha256, "origin": "unknown", "card": None})
-        return
-    holds = signed.card.sha256 == sha256 and is_genuine(signed)
-    if not holds:
-        wrong = "was altered" if signed.card.sha256 == sha256 else "is that of another file"
-        output.say(f"The card beside it {wrong}: the origin of the weights is unknown.")
-    else:
-        output.say(f"Origin: {signed.card.origin}; {origin_in_words(signed.card)}")
-        output.say(f"Signed by {signed.maker} on {signed.card.made:.10}.")
-    origin = signed.card.origin if holds else "unknown"
-    body = signed.model_dump(mode="json")
-    output.result({"sha256": sha256, "origin": origin, "genuine": holds, **body})
-    if not holds:
-        raise typer.Exit(3)
+    output.say(f"Origin: {signed.card.origin}; {origin_in_words(signed.card)}")
+    output.say(f"Signed by {signed.maker} on {signed.card.made:.10}.")
+    output.result({"origin": signed.card.origin, **signed.model_dump(mode="json")})

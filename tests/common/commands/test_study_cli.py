@@ -141,7 +141,7 @@ def test_schemas_are_valid_json_schemas(tmp_path: Path) -> None:
     jsonschema = pytest.importorskip("jsonschema")
     for path in write_schemas(tmp_path):
         jsonschema.Draft202012Validator.check_schema(json.loads(path.read_text()))
-    assert len(list(tmp_path.glob("*.schema.json"))) == len(SCHEMAS) == 3
+    assert len(list(tmp_path.glob("*.schema.json"))) == len(SCHEMAS) == 4
     with pytest.raises(ConfigError, match="no schema 'x'"):
         json_schema("x")
 
