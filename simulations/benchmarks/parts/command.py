@@ -46,7 +46,7 @@ def parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     args = argparse.ArgumentParser(
         prog="python -m simulations.benchmarks",
-        description=__doc__,
+        description="List the benchmarks, run one, or run all.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
