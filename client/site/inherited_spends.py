@@ -8,6 +8,8 @@ rounds, once: a training that the hospital took part in stands in its ledger alr
 import math
 from collections.abc import Iterable, Sequence
 
+from common.errors import ErrorCode, PrivacyError
+from common.ledger.cause import TOLERANCE
 from common.ledger.ledger_entry import SpendEntry
 from common.ledger.ledger_file import read_ledger
 from common.ledger.ledger_state import LedgerState
@@ -17,6 +19,7 @@ from common.privacy.skellam_closeness import skellam_epsilon
 from common.study.private_round import collusion_of
 from common.study.site_policy import SitePolicy
 from common.study.study import Study
+from common.study.weights_card import TrainingRecord
 
 
 def inherited_spends(study: Study, spent: Iterable[SpendEntry]) -> list[SpendEntry]:
@@ -25,20 +28,39 @@ def inherited_spends(study: Study, spent: Iterable[SpendEntry]) -> list[SpendEnt
     Args:
         study: Its cards name the trainings; none counts in mode none.
         spent: What counts against the training patients of this hospital already.
+
+    Raises:
+        PrivacyError: A card says less of a run than this hospital spent in it (WEIGHTS_ORIGIN).
     """
-    held = {
-        (entry.run_id, entry.parameters.get("study"))
-        if entry.purpose == INHERITED
-        else (entry.run_id, entry.study_digest)
-        for entry in spent
-    }
     if not study.privacy.is_private:
         return []
-    return [
-        spend_of(record, study.digest())
-        for record in study.weights.trainings
-        if record.mode != "none" and (record.run_id, record.study_digest) not in held
-    ]
+    lines = list(spent)
+    charged = {(e.run_id, e.parameters.get("study")) for e in lines if e.purpose == INHERITED}
+    inherited = []
+    for record in study.weights.trainings:
+        run = (record.run_id, record.study_digest)
+        own = [e for e in lines if (e.run_id, e.study_digest) == run and e.purpose != INHERITED]
+        _check_own(record, own)
+        if record.mode != "none" and run not in charged and not own:
+            inherited.append(spend_of(record, study.digest()))
+    return inherited
+
+
+def _check_own(record: TrainingRecord, own: Sequence[SpendEntry]) -> None:
+    """Refuse a card that contradicts what this hospital's ledger holds of the same run."""
+    spent = math.fsum(entry.mu_squared for entry in own)
+    is_open = any(entry.mechanism == "none" for entry in own) and record.mode != "none"
+    if not is_open and (record.mode == "none" or spent <= record.mu_squared * (1 + TOLERANCE)):
+        return
+    raise PrivacyError(
+        "a card of weights says less of a run than this hospital spent in it",
+        where=f"run {record.run_id}",
+        why="plain updates left this hospital"
+        if is_open
+        else f"mu^2 {spent:.4g} in the ledger, {record.mu_squared:.4g} on the card",
+        cure="ask the coordinator who signed the card; do not take part before it is explained",
+        code=ErrorCode.WEIGHTS_ORIGIN,
+    )
 
 
 def spent_on_training(policy: SitePolicy) -> Sequence[SpendEntry]:

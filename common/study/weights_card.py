@@ -7,7 +7,7 @@ nobody can lose or exchange one later.
 
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, Field, JsonValue, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from common.contract import Contract
 from common.privacy.plan import Mode
@@ -26,6 +26,9 @@ def _printable(text: str) -> str:
 
 Words = Annotated[str, Field(min_length=3, max_length=1000), AfterValidator(_printable)]
 """Text that a consent repeats; it cannot hide or overwrite what stands beside it."""
+
+
+ShortText = Annotated[str, Field(max_length=100)]
 
 
 class PublicSource(Contract):
@@ -62,7 +65,7 @@ class TrainingRecord(Contract):
     delta: float | None = Field(default=None, gt=0, lt=1)
     fallback_epsilon: float | None = Field(default=None, gt=0)
     mu_squared: float = Field(default=0.0, ge=0)
-    noise: dict[str, JsonValue] = Field(default_factory=dict)
+    noise: dict[str, float | int | ShortText] = Field(default_factory=dict, max_length=32)
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -85,7 +88,7 @@ class WeightsCard(Contract):
 
     card: Literal[1] = 1
     sha256: Digest
-    made: str = Field(max_length=40)
+    made: str = Field(pattern=r"^[0-9T:+.Z-]{10,40}$")
     public: list[PublicSource] = Field(default_factory=list, max_length=50)
     trainings: list[TrainingRecord] = Field(default_factory=list, max_length=50)
     doubts: list[Words] = Field(default_factory=list, max_length=50)

@@ -31,6 +31,9 @@ PACKAGED = {
 }
 """SHA-256 -> weights that are installed with this program; they need no card."""
 
+INSTALLED = "efficientnet_lite0"
+"""Encoder whose weights these are; a study may leave their digest out."""
+
 INHERITED = "inherited"
 """Purpose of a ledger line for a training whose result a later study begins with."""
 
@@ -80,6 +83,10 @@ def origin_doubts(study: Study, model: nn.Module) -> list[str]:
         ]
         if not doubts and signed.card.origin == "unknown":
             doubts.append(f"{name}: their card names neither data nor a run")
+    doubts += [
+        f"features.{name}: encoder '{encoder}' is named without the SHA-256 of its weights"
+        for name, encoder in _encoders_without_digest(study)
+    ]
     blocks = _random_blocks(model)
     if blocks:
         doubts.append(f"parameters drawn at random and never trained: {', '.join(blocks)}")
@@ -133,6 +140,14 @@ def _files_of(study: Study, model: nn.Module) -> Iterator[tuple[str, Path]]:
             name = params.get("weights") or f"{params.get('encoder')}.onnx"
             files[sha256] = weights_folder() / str(name)
     yield from ((sha256, file) for sha256, file in files.items() if sha256 not in PACKAGED)
+
+
+def _encoders_without_digest(study: Study) -> Iterator[tuple[str, str]]:
+    for name, spec in study.features.items():
+        params = spec.extractor.params if spec.extractor is not None else {}
+        encoder = params.get("encoder")
+        if isinstance(encoder, str) and encoder != INSTALLED and "sha256" not in params:
+            yield name, encoder
 
 
 def _random_blocks(model: nn.Module) -> list[str]:

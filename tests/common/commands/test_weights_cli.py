@@ -125,3 +125,12 @@ def test_an_encoder_of_unknown_origin_is_refused(tmp_path, monkeypatch):
         call(study_app, "validate", path)
     call(app, "card", folder / "uni.onnx", *SOURCE, "--key", tmp_path / "identity.key")
     assert call(study_app, "validate", path)[0] == 0
+
+
+def test_an_encoder_without_a_digest_is_refused(tmp_path):
+    keys = make_study("linear").model_dump(mode="json") | {"privacy": PRIVATE}
+    keys["features"]["tiles"] |= {"extractor": {"kind": "tiles", "params": {"encoder": "uni"}}}
+    path = tmp_path / "study.json"
+    path.write_text(json.dumps(keys))
+    with pytest.raises(PrivacyError, match="'uni' is named without the SHA-256"):
+        call(study_app, "validate", path)

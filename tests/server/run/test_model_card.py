@@ -2,11 +2,16 @@
 
 import json
 import math
+from contextlib import nullcontext
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from dp_accounting.pld import privacy_loss_distribution as pld
+from roster_lab import agent_of, make_lab
+from roster_lab import study_of as study_of_lab
 from tiny_consortium import InMemory, tiny_datasets, tiny_policy, tiny_study
 
+from client.agent.admission import check_composition
 from client.agent.site_agent import SiteAgent
 from client.site.approval import make_approval
 from client.site.inherited_spends import composed_training, inherited_spends, spent_on_training
@@ -17,12 +22,18 @@ from common.errors import ErrorCode, PrivacyError, RunError
 from common.ledger.ledger import Ledger, LedgerBudgets
 from common.ledger.ledger_file import read_ledger
 from common.ledger.recompose import recompose
-from common.models.base.weights_origin import with_cards
-from common.trust.weights_card import is_genuine, read_card, weights_in_words, write_card
+from common.models.base.weights_origin import _figures_hold, with_cards
+from common.privacy.accounting import fallback_epsilon, gaussian_epsilon, gaussian_mu
+from common.study.private_round import collusion_of
+from common.study.site_policy import Approval
+from common.trust.signature import public_half
+from common.trust.weights_card import is_genuine, read_card, sign_card, weights_in_words, write_card
 from common.wire import arrays_digest
+from server.consortium.consortium_folder import ConsortiumFolder
 from server.run.finished_run import read_finished_run
+from server.run.rounds import run_study
 from server.session.checkpoint import read_arrays
-from simulations.engines.consortium_run import run_in_process
+from simulations.engines.consortium_run import local_link, run_in_process
 
 SMALL = {"width": 8, "heads": 2, "layers": 1, "latents": 2, "dropout": 0.0}
 PRIVATE = {"mode": "local", "epsilon": 3.0, "evaluation": {"release": "dp"}}
@@ -214,3 +225,94 @@ def test_one_private_round_does_not_launder_weights(tmp_path):
     assert any(words in doubt for doubt in card.doubts)
     with pytest.raises(PrivacyError, match=f"accepted because: {words}"):
         check_runnable(following(private_run))
+
+
+def lying(signed, key, **changes):
+    """The card of a liar who has a key that the study knows."""
+    records = [{**r.model_dump(), **changes} for r in signed.card.trainings]
+    return sign_card(key, signed.card.sha256, trainings=records)
+
+
+def with_card(study, signed):
+    weights = study.weights.model_copy(update={"cards": [signed], "makers": [signed.maker]})
+    return study.model_copy(update={"weights": weights})
+
+
+def test_a_liar_cannot_make_noise_out_of_nothing(first):
+    result, _ = first
+    study, key = following(result), Ed25519PrivateKey.generate()
+    honest = study.weights.cards[0]
+    check_runnable(with_card(study, lying(honest, key)))
+    lies = {
+        "epsilon": {"epsilon": 1.0},
+        "alone": {"fallback_epsilon": 1.0},
+        "mu": {"mu_squared": honest.card.trainings[0].mu_squared / 2},
+        "no noise": {"noise": {}},
+        "sampled": {"noise": honest.card.trainings[0].noise | {"sampling_rate": 0.1}},
+        "little": {"noise": honest.card.trainings[0].noise | {"share_variance_steps": 1.0}},
+    }
+    for lie in lies.values():
+        with pytest.raises(PrivacyError, match="promises more than its noise gives"):
+            check_runnable(with_card(study, lying(honest, key, **lie)))
+
+
+def test_a_hospital_compares_a_card_with_its_own_ledger(first, tmp_path):
+    """Whoever signs: it knows what it spent in a run, and whether plain updates left it."""
+    result, folder = first
+    key = Ed25519PrivateKey.generate()
+    study = following(result)
+    honest = study.weights.cards[0]
+    own = spent_on_training(tiny_policy(study, "site-a", folder))
+    assert inherited_spends(study, own) == []
+    half = lying(honest, key, mu_squared=honest.card.trainings[0].mu_squared / 2)
+    with pytest.raises(PrivacyError, match="says less of a run than this hospital spent"):
+        inherited_spends(with_card(study, half), own)
+    open_run = run(study_of("abc", mode="none"), tmp_path, "open")
+    facts = {"run_id": open_run.run_id, "study_digest": open_run.study.digest()}
+    own = spent_on_training(tiny_policy(study, "site-a", tmp_path))
+    with pytest.raises(PrivacyError) as caught:
+        inherited_spends(with_card(study, lying(honest, key, **facts)), own)
+    assert caught.value.why == "plain updates left this hospital"
+
+
+def test_the_server_refuses_a_random_trunk_before_any_hospital_is_asked(tmp_path):
+    with pytest.raises(PrivacyError, match="drawn at random") as caught:
+        run(study_of("abc", lora_rank=2), tmp_path, "run")
+    assert caught.value.code == ErrorCode.WEIGHTS_ORIGIN
+    assert not list(tmp_path.glob("site-*/private/ledger.jsonl.head")) or all(
+        len(read_ledger(path)) == 1 for path in tmp_path.glob("site-*/private/ledger.jsonl")
+    )
+
+
+def test_a_distributed_run_states_both_figures_and_signs_as_its_coordinator(tmp_path):
+    sites = tuple(f"site-{letter}" for letter in "abcde")
+    make_lab(tmp_path, sites)
+    lab = ConsortiumFolder.open(tmp_path / "lab")
+    privacy = {"mode": "distributed", "epsilon": 8.0, "evaluation": {"release": "dp"}}
+    study = study_of_lab(lab, privacy=privacy, training={"rounds": 2, "nominal_patients": 150})
+    data = tiny_datasets(study)
+    agents = {site: agent_of(lab, study, site, InMemory(data[site])) for site in sites}
+    link = local_link(study, agents)
+    result = run_study(study, link, lab.runs / "one", output=Output(json_mode=True))
+    signed = read_card(result.run_dir / "model.safetensors")
+    (record,) = signed.card.trainings
+    assert signed.maker == public_half(lab.load_audit_key())
+    assert set(record.hospitals) == set(sites)
+    shares = collusion_of(study).shares
+    assert shares > 1
+    assert record.fallback_epsilon == pytest.approx(fallback_epsilon(8.0, DELTA, shares), rel=1e-3)
+    key = Ed25519PrivateKey.generate()
+    assert _figures_hold(lying(signed, key).card.trainings[0])
+    # a hospital outside: both figures compose, and its ceiling if all collude is kept
+    later = with_card(study, lying(signed, key))
+    inherited = inherited_spends(later, [])
+    epsilon, alone = composed_training(later, inherited)
+    mu = gaussian_mu(8.0, DELTA)
+    assert epsilon == pytest.approx(gaussian_epsilon(mu * math.sqrt(2), DELTA), rel=2e-3)
+    assert alone == pytest.approx(gaussian_epsilon(mu * math.sqrt(2 * shares), DELTA), rel=2e-3)
+    for ceiling, refused in ((alone * 1.01, False), (alone * 0.99, True), (None, False)):
+        approval = Approval(
+            study_digest=later.digest(), epsilon_ceiling=100, fallback_epsilon_ceiling=ceiling
+        )
+        with pytest.raises(PrivacyError, match="with the training") if refused else nullcontext():
+            check_composition(later, approval, inherited)
