@@ -5,6 +5,7 @@ from tiny_consortium import DIMS, InMemory, tiny_policy, tiny_study
 from client.agent.site_agent import SiteAgent
 from client.data.dataset import PatientDataset
 from common.commands.cli_output import Output
+from simulations.benchmarks.cohorts import steering
 from simulations.benchmarks.cohorts.robust_rules import LIES, RULES, order_checks
 from simulations.engines.circumstances import Circumstances, Poison
 from simulations.engines.consortium_run import run_in_process
@@ -70,3 +71,52 @@ def test_a_rule_that_falls_with_the_mean_fails_the_benchmark():
     failed = [check.what for check in order_checks("", fallen) if not check.holds]
     assert len(failed) == 1
     assert "median" in failed[0]
+
+
+def grouped(groups, rule="mean"):
+    return tiny_study(
+        sites=[{"site_id": f"site-{place}", "nominal_patients": 10} for place in range(9)],
+        privacy={"mode": "distributed", "epsilon": 100.0, "groups": groups},
+        training={
+            "rounds": 5,
+            "test_fraction": 0.0,
+            "nominal_patients": 90,
+            "server": {"name": "sgd", "lr": 0.5},
+            "aggregation": {"rule": rule},
+        },
+    )
+
+
+def trained(study, **lies):
+    everyone = patients(study)
+    rows = {f"site-{place}": np.arange(place, 72, 9) for place in range(9)}
+    arrays = train_by_site(everyone, [SiteTrial(study, rows, "site-4", **lies)])[0]
+    return np.concatenate([arrays[name].ravel() for name in sorted(arrays)])
+
+
+def test_groups_change_nothing_but_the_noise_and_take_the_strength_from_a_lie(monkeypatch):
+    monkeypatch.setattr(
+        "simulations.trials.site_trials.skellam", lambda size, _v: np.zeros(size, np.int64)
+    )
+    honest = trained(grouped(1))
+    np.testing.assert_allclose(trained(grouped(3)), honest, atol=1e-6)
+    lost = np.linalg.norm(trained(grouped(1), steer=1.0) - honest)
+    assert lost > 1
+    assert np.linalg.norm(trained(grouped(3, "median"), steer=1.0) - honest) < 0.2 * lost
+
+
+@pytest.mark.parametrize("bounded", [True, False])
+def test_a_sum_that_is_too_long_is_no_part_of_the_model(bounded):
+    moved = trained(grouped(1), steer=9.0, bounded=bounded)
+    start = trained(grouped(1), steer=9.0)
+    assert np.array_equal(moved, start) == bounded
+
+
+def test_a_lie_that_costs_more_than_the_bound_fails_the_benchmark():
+    table = dict.fromkeys(steering.ATTACKS, 0.70)
+    table |= {"one sum, unbounded": 0.5, "one sum, loud": 0.55}
+    assert all(check.holds for check in steering.loss_checks("", table))
+    for arm, value in {"groups, loud": 0.67, "one sum, loud": 0.69}.items():
+        failed = [c.what for c in steering.loss_checks("", table | {arm: value}) if not c.holds]
+        assert len(failed) == 1
+        assert arm in failed[0]
