@@ -212,8 +212,11 @@ class MaskedReplies:
         dropped |= opening.dropped
         if opening.refused:
             self._name_liars(opening.refused, dropped)
+        voids += opening.voids
         if not opening.opened:
-            raise VoidSumError("; ".join(voids + opening.voids))
+            raise VoidSumError("; ".join(voids))
+        if voids:
+            self._session.output.say(f"sum {number}: without some groups: {'; '.join(voids)}")
         return opening.opened
 
     def _name_liars(self, refused: list[list[str]], dropped: dict[str, str]) -> None:
