@@ -30,6 +30,7 @@ from common.trust.signature import public_half
 from common.trust.weights_card import is_genuine, read_card, sign_card, weights_in_words, write_card
 from common.wire import arrays_digest
 from server.consortium.consortium_folder import ConsortiumFolder
+from server.report.content import make_content
 from server.run.finished_run import read_finished_run
 from server.run.rounds import run_study
 from server.session.checkpoint import read_arrays
@@ -109,6 +110,7 @@ def test_a_model_of_a_private_run_begins_the_next_study(first):
     second = run(study, folder, "second")
     start = read_arrays(result.run_dir / "model.safetensors")
     assert arrays_digest(second.arrays) != arrays_digest(start)
+    assert f"Origin of weights: {line}." in make_content(second).caveats
     # those who took part hold the first training already, the newcomer is charged for it
     for site_id, count in (("site-a", 0), ("site-b", 0), ("site-d", 1)):
         entries = [r.entry for r in ledger_of(site_id, folder).reservations()]
