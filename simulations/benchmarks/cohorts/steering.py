@@ -45,6 +45,9 @@ HOSPITALS = HospitalRule(minimum=36, rest="hold_out")
 """Twelve hospitals of 36 to 133 patients."""
 
 MOST_LOST = 0.02
+PREMIUM = 0.035
+"""Bound on what groups cost without a liar, and on what a quieter lie costs beside: each was
+measured at about .02 at epsilon 3, and at nothing without noise."""
 
 FULL = ScenarioSize(seeds=(0,), draws=4, scenarios=("tcga_brca",))
 MINIATURE = ScenarioSize(seeds=(0,), scenarios=("tcga_brca",), folds=2, rounds=2, workers=1)
@@ -74,7 +77,7 @@ ATTACKS: dict[str, Attack] = {
     "groups, own": Attack(GROUPS, 0.25),
     "groups, quiet": Attack(GROUPS, 0.08),
 }
-HONEST = "one sum, honest"
+HONEST, GROUPED = "one sum, honest", "groups, honest"
 
 Table = dict[str, float]
 """Arm -> mean C-index over folds, seeds and draws."""
@@ -102,9 +105,13 @@ def loss_checks(title: str, table: Table) -> Iterator[Check]:
     for name in ("one sum, unbounded", "one sum, loud"):
         what = f"{title}: C lost to a lie in {name}, which is why there are groups"
         yield Check(what, lost[name], 0.08, ">=", f"{table[name]:.3f}")
-    for name in (name for name in table if name.startswith("groups")):
-        what = f"{title}: C lost against {HONEST}, in {name}"
-        yield Check(what, lost[name], MOST_LOST, "<=", f"{table[name]:.3f}")
+    what = f"{title}: C lost against {HONEST}, in groups, loud: a lie as long as passes"
+    yield Check(what, lost["groups, loud"], MOST_LOST, "<=", f"{table['groups, loud']:.3f}")
+    premium = f"{title}: C that groups cost an honest federation"
+    yield Check(premium, lost[GROUPED], PREMIUM, "<=", f"{table[GROUPED]:.3f}")
+    for name in ("groups, own", "groups, quiet"):
+        what = f"{title}: C lost to a lie that hides, {name} against {GROUPED}"
+        yield Check(what, table[GROUPED] - table[name], PREMIUM, "<=", f"{table[name]:.3f}")
 
 
 def measure(scenario: Scenario, cohort: Cohort, epsilon: float, size: ScenarioSize) -> Table:
