@@ -150,8 +150,9 @@ GUIDES: dict[ErrorCode, Guide] = {
         "Read the site's log; the round is void and is tried again.",
     ),
     ErrorCode.FALSE_SHARES: Guide(
-        "A hospital's part of a secure sum contradicts itself: shares that nobody can open, or "
-        "masks other than those it committed to. The study goes on without it.",
+        "A hospital's part of a secure sum contradicts itself: shares that nobody can open, masks "
+        "other than those it committed to, or sums longer than clipping and noise allow. The study "
+        "goes on without it.",
         "Ask the hospital whether its machine was tampered with; compare code and roster.",
     ),
     ErrorCode.JOIN_REQUEST: Guide(
