@@ -16,7 +16,7 @@ from common.ledger.ledger_state import LedgerState
 from common.models.base.weights_origin import INHERITED, spend_of
 from common.privacy.accounting import gaussian_mu
 from common.privacy.skellam_closeness import skellam_epsilon
-from common.study.private_round import collusion_of
+from common.study.private_round import training_collusion_of
 from common.study.site_policy import SitePolicy
 from common.study.study import Study
 from common.study.weights_card import TrainingRecord
@@ -84,7 +84,7 @@ def composed_training(study: Study, inherited: Sequence[SpendEntry]) -> tuple[fl
         PrivacyError: The numbers do not work.
     """
     plan = study.privacy
-    shares = collusion_of(study).shares if plan.mode == "distributed" else 1
+    shares = training_collusion_of(study).shares if plan.mode == "distributed" else 1
     planned = gaussian_mu(plan.epsilon, plan.delta) ** 2
     mu_squared = planned + math.fsum(entry.mu_squared for entry in inherited)
     alone = planned * shares + math.fsum(e.mu_squared * (e.shares or 1) for e in inherited)

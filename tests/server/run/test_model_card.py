@@ -24,7 +24,7 @@ from common.ledger.ledger_file import read_ledger
 from common.ledger.recompose import recompose
 from common.models.base.weights_origin import _figures_hold, with_cards
 from common.privacy.accounting import fallback_epsilon, gaussian_epsilon, gaussian_mu
-from common.study.private_round import collusion_of
+from common.study.private_round import collusion_of, training_collusion_of
 from common.study.site_policy import Approval
 from common.trust.signature import public_half
 from common.trust.weights_card import is_genuine, read_card, sign_card, weights_in_words, write_card
@@ -318,3 +318,13 @@ def test_a_distributed_run_states_both_figures_and_signs_as_its_coordinator(tmp_
         )
         with pytest.raises(PrivacyError, match="with the training") if refused else nullcontext():
             check_composition(later, approval, inherited)
+
+
+def test_composition_counts_the_shares_of_a_groups_noise():
+    privacy = {"mode": "distributed", "epsilon": 8.0, "groups": 3}
+    sites = [{"site_id": f"site-{number}"} for number in range(12)]
+    study = tiny_study(privacy=privacy | {"evaluation": {"release": "dp"}}, sites=sites)
+    shares = training_collusion_of(study).shares
+    assert shares < collusion_of(study).shares
+    alone = composed_training(study, [])[1]
+    assert alone == pytest.approx(fallback_epsilon(8.0, DELTA, shares), rel=1e-6)
