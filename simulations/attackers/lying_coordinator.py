@@ -52,6 +52,14 @@ class LyingAttempt:
         return f"{self.what}: {self.succeeded} answered, {', '.join(sorted(self.codes))}{named}"
 
 
+def honest_run(trial: AgentsOnTrial, study: Study) -> LyingAttempt:
+    """Ask everybody the same, as all attacks do but in one thing; count answers that are missing."""
+    result = trial.run(study)
+    missing = sum(len(trial.homes) - len(record.sites) for record in result.history)
+    what = "nothing, in an honest run: missing"
+    return LyingAttempt(what, missing + (not result.evaluations), frozenset())
+
+
 def lies_about_the_question(trial: AgentsOnTrial, study: Study) -> Iterator[LyingAttempt]:
     """Ask one hospital the real question and all others another one, and open the sum."""
     victim = min(trial.homes)
@@ -129,11 +137,13 @@ def patients_in_the_handshake(trial: AgentsOnTrial, study: Study) -> LyingAttemp
     for number, text in enumerate((rows, "\n".join(rows.splitlines()[:2]) + "\n")):
         manifest.write_text(text, encoding="utf-8")
         trial.start(site_id)
-        replies.add(trial.agents[site_id].handshake(handshake(study, f"n-{number}")).encode())
+        reply = trial.agents[site_id].handshake(handshake(study, f"n-{number}"))
+        replies.add((reply.accepted, *reply.encode()))
     manifest.write_text(rows, encoding="utf-8")
     trial.start(site_id)
     what = "the handshake is asked how many patients there are"
-    return LyingAttempt(what, len(replies) - 1, frozenset())
+    refused = sum(not accepted for accepted, *_ in replies)
+    return LyingAttempt(what, len(replies) - 1 + refused, frozenset())
 
 
 def large_frames(trial: AgentsOnTrial) -> LyingAttempt:

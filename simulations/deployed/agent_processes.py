@@ -16,12 +16,16 @@ from typing import Any
 from client.agent.service import ask_agent, is_healthy
 from client.agent.site_agent import SiteAgent
 from client.site.approval import make_approval
+from client.site.enrol_connection import SiteConnection
+from client.site.enrol_install import install_kit
 from client.site.site_folder import load_policy, record_consent
 from common.commands.cli_output import Output
 from common.errors import RunError
 from common.protocol.protocol import AgentApi
 from common.study.site_policy import Approval, SitePolicy
 from common.study.study import Study
+from server.consortium.provision_kit import write_kit
+from server.flower.bundle import bundle_digest
 from server.run.rounds import RunResult
 from simulations.consortium.local_consortium import (
     LocalConsortium,
@@ -75,12 +79,22 @@ class AgentsOnTrial:
         self.consortium: LocalConsortium = make_consortium(root, self._spec)
         self._in_processes, self._runs = processes, 0
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        for site_id in self.homes:
+            self._install_roster(site_id)
         self.agents: dict[str, AgentApi] = {}
 
     @property
     def homes(self) -> Mapping[str, Path]:
         """Hospital -> folder of its site.yaml."""
         return self.consortium.sites
+
+    def _install_roster(self, site_id: str) -> None:
+        """Install a kit with the roster of all; the first ones know those before them only."""
+        home, kit = self.homes[site_id], self.root / "kits-of-all" / site_id
+        folder = self.consortium.folder
+        connection = write_kit(folder, site_id, kit, bundle_digest=bundle_digest())
+        own = SiteConnection.of_site(home)
+        install_kit(load_policy(home), kit, own, fingerprint=connection.fingerprint)
 
     def agreed(self, **privacy: Any) -> Study:
         """Return a study of two rounds in mode distributed to which every hospital consents."""

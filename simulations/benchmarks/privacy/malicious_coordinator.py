@@ -56,6 +56,7 @@ def attempts(size: TrialSize) -> Iterator[LyingAttempt]:
         agents_on_trial(Path(folder) / "t", **shape) as trial,
     ):
         study = trial.agreed(evaluation=DP)
+        yield coordinator.honest_run(trial, study)
         few = 2 if size.partial else None
         yield from islice(coordinator.lies_about_the_question(trial, study), few)
         yield from coordinator.questions_of_its_own(trial, study)
