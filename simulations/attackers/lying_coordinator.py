@@ -53,7 +53,7 @@ class LyingAttempt:
 
 
 def honest_run(trial: AgentsOnTrial, study: Study) -> LyingAttempt:
-    """Ask everybody the same, as all attacks do but in one thing; count answers that are missing."""
+    """Ask everybody the same, as the attacks do but for one thing; count missing answers."""
     result = trial.run(study)
     missing = sum(len(trial.homes) - len(record.sites) for record in result.history)
     what = "nothing, in an honest run: missing"
