@@ -107,14 +107,24 @@ class CurrentRun:
         """Return an accepted run; policy and roster are checked again in every call.
 
         Raises:
-            TumorboardError: See `load_run`.
+            TumorboardError: See `accepted_study` and `open_run`.
+        """
+        study = self.study(policy, roster, run_id)
+        if self.opened is None or self.opened.run_id != run_id:
+            self.opened = open_run(policy, run_id, study, self.provider)
+        return self.opened
+
+    def study(self, policy: SitePolicy, roster: Roster | None, run_id: str) -> Study:
+        """Return the study of an accepted run; policy and roster are checked, no patient is read.
+
+        Raises:
+            TumorboardError: See `accepted_study`.
         """
         if self.opened is None or self.opened.run_id != run_id:
-            self.opened = load_run(policy, run_id, self.provider, roster)
-        else:
-            check_policy(self.opened.study, policy, self.opened.study_digest)
-            check_roster(self.opened.study, policy.site_id, roster, accepted=True)
-        return self.opened
+            return accepted_study(policy, run_id, roster)
+        check_policy(self.opened.study, policy, self.opened.study_digest)
+        check_roster(self.opened.study, policy.site_id, roster, accepted=True)
+        return self.opened.study
 
     def answer_seconds(self, policy: SitePolicy, run_id: str) -> float | None:
         """Return at which multiples of time this run's answers leave; None for at once."""
@@ -128,21 +138,17 @@ class CurrentRun:
         self.opened = None
 
 
-def load_run(
-    policy: SitePolicy, run_id: str, provider: DatasetProvider, roster: Roster | None = None
-) -> OpenRun:
-    """Return an accepted run with its patients; all is checked again before data is read.
+def accepted_study(policy: SitePolicy, run_id: str, roster: Roster | None = None) -> Study:
+    """Return the study of a run this hospital agreed to; all but its patients is checked again.
 
     Args:
         policy: The hospital's policy.
         run_id: The run.
-        provider: Returns the patients.
         roster: The last known roster; None without a consortium.
 
     Raises:
         ProtocolError: The run was never accepted here, approval was withdrawn, or the roster
             does not admit this hospital any more (ROSTER).
-        TumorboardError: The cohort is too small or cannot be read.
     """
     accepted = accepted_run(policy, run_id)
     if accepted is None:
@@ -152,7 +158,7 @@ def load_run(
     study = parse_study(accepted.study_json)
     check_policy(study, policy)
     check_roster(study, policy.site_id, roster, accepted=True)
-    return open_run(policy, run_id, study, provider)
+    return study
 
 
 def open_run(policy: SitePolicy, run_id: str, study: Study, provider: DatasetProvider) -> OpenRun:

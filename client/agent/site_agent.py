@@ -149,14 +149,14 @@ class SiteAgent:
             TumorboardError: The run is unknown, of another study, or no longer approved.
         """
         with self._lock:
-            run = self._run.take(*self._rules(), request.run_id)
-            if run.study_digest != request.study_digest:
+            study = self._run.study(*self._rules(), request.run_id)
+            if study.digest() != request.study_digest:
                 raise ProtocolError(
                     "the server asks for keys of a study other than the run's",
                     where=request.run_id,
                     code=ErrorCode.STUDY_DIGEST,
                 )
-            return self._secure_sums(run.study, run.run_id).advertise(request)
+            return self._secure_sums(study, request.run_id).advertise(request)
 
     def agree_keys(self, request: messages.AgreeKeysRequest) -> messages.AgreeKeysReply:
         """Check everybody's signed keys and derive the secrets of the secure sums.
@@ -166,10 +166,10 @@ class SiteAgent:
         """
         with self._lock:
             policy, roster = self._rules()
-            run = self._run.take(policy, roster, request.run_id)
+            study = self._run.study(policy, roster, request.run_id)
             site_ids = [advert.site_id for advert in request.adverts]
-            check_participants(run.study, site_ids, roster)
-            return self._secure_sums(run.study, run.run_id).agree(
+            check_participants(study, site_ids, roster)
+            return self._secure_sums(study, request.run_id).agree(
                 request, self._spending.require_head
             )
 
@@ -182,9 +182,9 @@ class SiteAgent:
         """
         with self._lock:
             policy, roster = self._rules()
-            run = self._run.take(policy, roster, request.run_id)
-            check_participants(run.study, request.survivors, roster)
-            return self._secure_sums(run.study, run.run_id).unmask(request)
+            study = self._run.study(policy, roster, request.run_id)
+            check_participants(study, request.survivors, roster)
+            return self._secure_sums(study, request.run_id).unmask(request)
 
     def status(self, request: StatusRequest) -> StatusReply:
         """Return what the agent is doing, without any patient statistic.
@@ -269,9 +269,11 @@ class SiteAgent:
     def _answering(
         self, activity: Activity, request: TrainRequest | EvaluateRequest
     ) -> Iterator[None]:
-        with self._lock, fixed_times(self._run.answer_seconds(self._policy, request.run_id)):
+        with self._lock:
+            seconds = self._run.answer_seconds(self._policy, request.run_id)
             self._activity = (activity, request.run_id, request.round)
             try:
-                yield
+                with fixed_times(seconds):
+                    yield
             finally:
                 self._activity = ("idle", None, None)

@@ -14,7 +14,7 @@ import pandas as pd
 import torch
 
 from client.agent.local_rounds import STAY, own_model
-from client.agent.open_run import load_run, stored_features
+from client.agent.open_run import accepted_study, open_run, stored_features
 from client.data.dataset import PatientDataset
 from client.data.split import is_held_out, load_or_create_split_key
 from client.predict.predict import PatientPrediction, predict
@@ -217,7 +217,8 @@ def load_own_parameters(model: FusedModel, policy: SitePolicy, study: Study, pat
     plan = study.training
     if plan.personal is None and not plan.stay_local:
         return
-    run = load_run(policy, _run_id(path), stored_features(policy))
+    run_id = _run_id(path)
+    run = open_run(policy, run_id, accepted_study(policy, run_id), stored_features(policy))
     if plan.stay_local and not run.memory.latest(STAY):
         raise DataError(
             "this hospital has no parameters of its own from that run",

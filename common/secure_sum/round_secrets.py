@@ -75,14 +75,16 @@ class SiteKeys:
         channels = {name: self.channels[name] for name in names}
         return SiteKeys(self.site_id, group, masks, channels, self.self_secret)
 
-    def seeds(self, about: str) -> dict[str, bytes]:
+    def seeds(self, about: str, fresh: bytes) -> dict[str, bytes]:
         """Return the seeds of a sum in the order of participants.
 
-        Peer -> pairwise seed; under the site's own id the self seed.
+        Peer -> pairwise seed; under the site's own id the self seed, which depends on `fresh`: a
+        site that was put back to an earlier state masks a second vector of the same sum
+        differently, so that the difference of the two uploads is none of the vectors.
         """
         salt = self.participants.digest
         return {
-            peer: mask_seed(self.self_secret, salt, "self", about)
+            peer: mask_seed(self.self_secret, salt, f"self|{fresh.hex()}", about)
             if peer == self.site_id
             else mask_seed(self.masks[peer], salt, "pair", about)
             for peer in self.participants.site_ids

@@ -158,9 +158,12 @@ class SecureSumSite:
                 f"round {round_number} was already masked",
                 cure="continue with the next round; a void round is not repeated",
             )
-        self._change(masked_round=round_number, question=question, grouped=grouped, answered=None)
+        self._change(
+            masked_round=round_number, question=question, grouped=grouped, answered=None, shown=""
+        )
         about = sum_name(round_number, question)
-        seeds = keys.seeds(about)
+        self._fresh = os.urandom(32)
+        seeds = keys.seeds(about, self._fresh)
         words = to_words(vector, self.context.modulus_bits)
         for peer, seed in seeds.items():
             apply_mask(words, seed, add=peer >= self.site_id)
@@ -198,13 +201,16 @@ class SecureSumSite:
             round=request.round,
             list_digest=digest,
         )
+        shown = sha256_hex(rows.tobytes())
+        if self._state.answered is not None and self._state.shown not in ("", shown):
+            raise refused("other shares were already answered in this round")
         opened, unreadable = _open_rows(keys, about, survivors, rows)
         if unreadable:  # nothing is given away; enough accusers put the sender out of the run
             return reply.model_copy(update={"unreadable": unreadable})
         answer = b"".join(
             shares[name] for sender, shares in opened.items() for name in (sender, *missing)
         )
-        self._change(answered=digest)
+        self._change(answered=digest, shown=shown)
         lock_box = lock(
             answer,
             self.site_id,

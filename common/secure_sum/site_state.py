@@ -21,6 +21,8 @@ class SumState(Contract):
         question: Digest of what that vector answers.
         grouped: Whether it was masked for the site's group of that round alone.
         answered: Digest of the list of survivors this site answered in that round.
+        shown: Digest of the sealed shares it answered about; a hospital that masked a second
+            vector from a restored state sealed others.
     """
 
     context: SumContext
@@ -30,6 +32,7 @@ class SumState(Contract):
     question: str = ""
     grouped: bool = False
     answered: str | None = None
+    shown: str = ""
 
     def run_secrets(self) -> RunSecrets:
         """Return the secrets as bytes."""

@@ -133,6 +133,7 @@ class StudyWeights(Contract):
 
     @property
     def trainings(self) -> list[TrainingRecord]:
-        """Every run that any of the weights goes back to, each once."""
-        records = (record for signed in self.cards for record in signed.card.trainings)
-        return list({(r.run_id, r.study_digest): r for r in records}.values())
+        """Every run that any of the weights goes back to, each once by its dearest record."""
+        records = [record for signed in self.cards for record in signed.card.trainings]
+        dearest = sorted(records, key=lambda record: record.mu_squared)
+        return list({(r.run_id, r.study_digest): r for r in dearest}.values())

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from client.agent.local_rounds import own_model
-from client.agent.open_run import load_run
+from client.agent.open_run import accepted_study, open_run
 from client.agent.site_agent import SiteAgent
 from client.data.dataset import PatientDataset
 from client.site.identity import create_identity, load_identity, public_key
@@ -68,7 +68,7 @@ def own_models(
     models = {}
     for site_id, cohort in groups.items():
         policy = simulated_policy(study, site_id, folder / site_id)
-        run = load_run(policy, run_id, MemoryCohort(cohort))
+        run = open_run(policy, run_id, accepted_study(policy, run_id), MemoryCohort(cohort))
         models[site_id] = own_model(run, arrays, personal=plan.personal is not None)
     return models
 

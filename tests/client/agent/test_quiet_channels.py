@@ -14,11 +14,13 @@ from common.cohort.manifest import read_manifest
 from common.contract import canonical_json
 from common.models.base.build import build_model
 from common.models.base.parameters import to_arrays
-from common.protocol.protocol import EvaluateRequest, HandshakeRequest, TrainRequest
+from common.protocol.protocol import EvaluateRequest, HandshakeRequest, StatusRequest, TrainRequest
+from common.secure_sum.messages import AdvertiseRequest
 from common.trust.provenance import code_digest
 from common.wire import arrays_digest
 from simulations.engines.memory_sites import with_identities
 
+STATUS = StatusRequest()
 DP = {"epsilon": 8.0, "evaluation": {"release": "dp"}}
 
 
@@ -126,6 +128,29 @@ def test_handshake_training_and_evaluation_follow_the_studys_times(tmp_path, mon
     with pytest.raises(AgentRefusalError):
         answer(agent, "train", *train_request(study, 99).encode())
     assert clock.now == 128.0
+
+
+def test_what_the_agent_is_doing_says_no_more_than_its_answer(tmp_path, monkeypatch):
+    study = tiny_study(privacy={"mode": "local", **DP, "answer_seconds": 7.0})
+    agent = agent_of(study, tmp_path, 30)
+    states = []
+    monkeypatch.setattr(answer_times.time, "sleep", lambda _: states.append(agent.status(STATUS)))
+    agent.handshake(handshake(study))
+    agent.train(train_request(study))
+    assert [reply.state for reply in states] == ["idle", "training"]
+
+
+def test_messages_about_keys_read_no_patient(tmp_path):
+    study = with_identities(tiny_study(privacy={"mode": "distributed", **DP}), tmp_path)
+    agent = agent_of(study, tmp_path, 30)
+    assert agent.handshake(handshake(study)).accepted
+
+    def unread(_):
+        raise AssertionError("patients were read")
+
+    again = SiteAgent(tiny_policy(study, "site-a", tmp_path), unread)
+    request = AdvertiseRequest(run_id="run-1", session=1, study_digest=study.digest())
+    assert again.advertise_keys(request).advert.site_id == "site-a"
 
 
 def test_without_times_the_digest_is_that_of_before_and_nobody_waits(tmp_path, monkeypatch):

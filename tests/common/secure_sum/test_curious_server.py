@@ -93,6 +93,11 @@ def test_every_proper_combination_of_uploads_is_noise(recorder: Recorder) -> Non
     assert looks_random(to_signed(words["s1"] - words["s2"]))
 
 
+def seeds_of(site, number):
+    """The seeds of the site's newest upload."""
+    return site._keys.seeds(sum_name(number, "question"), site._fresh)
+
+
 def test_colluders_peel_off_their_own_part_and_no_more(recorder: Recorder) -> None:
     """With self masks known for all survivors, pairwise masks still hide each honest site."""
     vectors = zeros_and_small()
@@ -102,9 +107,9 @@ def test_colluders_peel_off_their_own_part_and_no_more(recorder: Recorder) -> No
     peeled = {}
     for name in honest:
         word = to_words(recorder.uploads[name]["masked"], 64)
-        apply_mask(word, recorder.sites[name]._keys.seeds(sum_name(2, "question"))[name], add=False)
+        apply_mask(word, seeds_of(recorder.sites[name], 2)[name], add=False)
         for friend in COLLUDERS:  # colluders know their pairwise seeds with everyone
-            seed = recorder.sites[friend]._keys.seeds(sum_name(2, "question"))[name]
+            seed = seeds_of(recorder.sites[friend], 2)[name]
             apply_mask(word, seed, add=friend < name)
         peeled[name] = word
     for name in honest:
@@ -120,7 +125,7 @@ def test_colluders_cannot_combine_their_shares(recorder: Recorder) -> None:
     recorder.play(3, zeros_and_small(), set())
     held = recorder.known_shares(3, VICTIM, COLLUDERS)
     weights = shares.weights_at_zero([IDS.index(n) + 1 for n in COLLUDERS])
-    victim_seeds = recorder.sites[VICTIM]._keys.seeds(3)
+    victim_seeds = seeds_of(recorder.sites[VICTIM], 3)
     for peer in IDS:
         guess = shares.combine([held[n][peer] for n in COLLUDERS], weights)
         assert guess != victim_seeds[peer]
@@ -128,9 +133,9 @@ def test_colluders_cannot_combine_their_shares(recorder: Recorder) -> None:
 
 def test_one_round_opens_nothing_of_another(recorder: Recorder) -> None:
     recorder.play(4, zeros_and_small(), {"s9"})
-    seeds4 = recorder.sites[VICTIM]._keys.seeds(4)
+    seeds4 = seeds_of(recorder.sites[VICTIM], 4)
     recorder.play(5, zeros_and_small(), set())
-    seeds5 = recorder.sites[VICTIM]._keys.seeds(5)
+    seeds5 = seeds_of(recorder.sites[VICTIM], 5)
     assert not set(seeds4.values()) & set(seeds5.values())
     word = to_words(recorder.uploads[VICTIM]["masked"], 64)
     for peer, seed in seeds4.items():  # all of round 4's seeds, lawfully or not

@@ -10,6 +10,7 @@ from common.errors import ErrorCode, ProtocolError, RunError
 from common.privacy.integer_encoding import IntegerEncoding
 from common.secure_sum import round_secrets, site_rounds
 from common.secure_sum.messages import UnmaskReply, UnmaskRequest
+from common.secure_sum.round_secrets import sum_name
 from common.secure_sum.server_rounds import SecureSumServer
 from common.secure_sum.site_rounds import SecureSumSite
 from common.wire import Arrays
@@ -327,9 +328,9 @@ def test_messages_carry_no_secret_in_the_clear() -> None:
     group = Consortium(4, 1, 3)
     group.upload(1, group.vectors(), {"site-03"})
     replies = group.answers(set())
-    keys = group.sites["site-00"]._keys
-    assert keys is not None
-    seeds = keys.seeds(1).values()
+    site = group.sites["site-00"]
+    assert site._keys is not None
+    seeds = site._keys.seeds(sum_name(1, "question"), site._fresh).values()
     for reply in replies:
         blob = b"".join(array.tobytes() for array in reply.arrays.values())
         assert not any(seed in blob for seed in seeds)

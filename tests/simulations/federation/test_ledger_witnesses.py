@@ -2,9 +2,11 @@
 
 import shutil
 
+import numpy as np
 import pytest
 from masked_consortium import Flaky, make_agents, make_study, run
 
+import client.agent.training
 from client.site.witnesses import Witnesses
 from common.errors import ErrorCode, LedgerError
 from common.ledger.ledger_file import read_ledger
@@ -98,3 +100,49 @@ def test_a_deleted_ledger_is_not_born_again(tmp_path):
     with pytest.raises(LedgerError) as caught:
         make_agents(study, tmp_path)
     assert caught.value.code == ErrorCode.LEDGER_ROLLBACK
+
+
+def test_a_round_computed_again_from_a_backup_shows_nothing_of_its_noise(tmp_path):
+    """Two uploads of one sum with the same masks would differ by the difference of the noises."""
+    study = study_of(tmp_path)
+    agents, backup, uploads = make_agents(study, tmp_path), tmp_path / "backup", []
+
+    def copied(request):
+        if request.round == 1 and not backup.exists():
+            shutil.copytree(private(tmp_path), backup)
+            uploads.append(request)
+        return request
+
+    def kept(reply):
+        uploads.append(reply.arrays["masked"])
+        return reply
+
+    agents[VICTIM] = AlteredAgent(
+        agents[VICTIM], requests={"train": copied}, replies={"train": kept}
+    )
+    run(study, agents, tmp_path)
+    request, first, *_ = uploads
+    shutil.rmtree(private(tmp_path))
+    shutil.copytree(backup, private(tmp_path))
+    again = make_agents(study, tmp_path)[VICTIM].train(request).arrays["masked"]
+    difference = (again.view(np.uint64) - first.view(np.uint64)).view(np.int64)
+    assert np.median(np.abs(difference.astype(float))) > 2.0**58
+
+
+def test_a_round_that_failed_in_one_hospital_is_computed_again(tmp_path, monkeypatch):
+    """The second mark of the same reservation is the first one, which everybody can follow."""
+    study = make_study(
+        tmp_path, 5, training={"rounds": 2}, privacy={"epsilon": 4.0, "colluders": 1, "n_min": 5}
+    )
+    agents, failed = make_agents(study, tmp_path), []
+
+    def once(*arguments, **named):
+        if not failed:
+            failed.append(True)
+            raise MemoryError
+        return honest(*arguments, **named)
+
+    honest = client.agent.training.clipped_gradient_sum
+    monkeypatch.setattr(client.agent.training, "clipped_gradient_sum", once)
+    result = run(study, agents, tmp_path)
+    assert [len(record.sites) for record in result.history] == [5, 5]
