@@ -78,15 +78,24 @@ def _guarded(method: str, step: Callable[[], None], disk: DiskWatch | None) -> s
     except AgentRefusalError as refusal:
         return refusal.code
     except Exception as error:
-        cause = disk_full_of(error) or error
-        if isinstance(cause, DiskFullError) and disk is not None:
-            disk.refused(cause)
-        if isinstance(cause, TumorboardError):
-            _log.error("%s refused\n%s", _printable(method), cause)
-            return str(cause.code)
-        _log.exception("%s failed", _printable(method))
-        return str(ErrorCode.INTERNAL)
+        return _code_of(error, method, disk)
     return ""
+
+
+def _code_of(error: Exception, method: str, disk: DiskWatch | None) -> str:
+    """Log what was raised and return its code.
+
+    A function of its own: a second name for the error, kept where it was caught, would be a circle
+    (error, traceback, frame) that holds the request's bytes in memory.
+    """
+    cause = disk_full_of(error) or error
+    if isinstance(cause, DiskFullError) and disk is not None:
+        disk.refused(cause)
+    if isinstance(cause, TumorboardError):
+        _log.error("%s refused\n%s", _printable(method), cause)
+        return str(cause.code)
+    _log.error("%s failed", _printable(method), exc_info=error)
+    return str(ErrorCode.INTERNAL)
 
 
 def _call(agent: AgentApi, call: Call) -> None:

@@ -134,8 +134,8 @@ class _AgentCalls(grpc.GenericRpcHandler):  # type: ignore[misc]
 
         def handle(chunks: Iterator[bytes], context: Any) -> bytes:
             try:
-                frame = _joined(chunks, self._large)
-                return answer_frame(self._agent, method, frame, self._journal, self._disk)
+                with _joined(chunks, self._large) as frame:
+                    return answer_frame(self._agent, method, frame, self._journal, self._disk)
             except AgentRefusalError as refusal:
                 context.set_code(grpc.StatusCode.FAILED_PRECONDITION)
                 context.set_details(refusal.code)
@@ -145,21 +145,24 @@ class _AgentCalls(grpc.GenericRpcHandler):  # type: ignore[misc]
         return grpc.stream_unary_rpc_method_handler(behaviour)
 
 
-def _joined(chunks: Iterator[bytes], large: threading.Lock) -> bytes:
-    """Return a frame of several chunks; one such frame is read at a time, the others wait.
+@contextmanager
+def _joined(chunks: Iterator[bytes], large: threading.Lock) -> Iterator[bytes]:
+    """Yield a frame; one frame of several chunks is in memory at a time, the others wait.
 
     A frame that grows too long is cut off, and refused as truncated.
     """
     first, second = next(chunks, b""), next(chunks, None)
     if second is None:
-        return first
+        yield first
+        return
     with large:
         frame = bytearray(first + second)
         for chunk in chunks:
             if len(frame) + len(chunk) > MAX_FRAME_BYTES:
-                return b""
+                frame.clear()
+                break
             frame += chunk
-        return bytes(frame)
+        yield bytes(frame)
 
 
 def is_healthy(socket: Path, *, timeout_s: float = 2.0) -> bool:

@@ -25,7 +25,7 @@ from simulations.attackers.altered_agent import LIES, AlteredAgent
 from simulations.attackers.forged import handshake
 from simulations.deployed.agent_processes import AgentsOnTrial, wide_consent
 
-FRAME_MIB = 128
+FRAME_MIB, COPIES = 128, 6
 OWN_MODELS = 9
 """Models of the coordinator's own making: enough to recover nine features of a patient."""
 
@@ -147,7 +147,7 @@ def patients_in_the_handshake(trial: AgentsOnTrial, study: Study) -> LyingAttemp
 
 
 def large_frames(trial: AgentsOnTrial) -> LyingAttempt:
-    """Send one agent eight large frames at once; more than three in its memory count."""
+    """Send one agent eight large frames at once; it may hold one, in its few copies."""
     socket, process = trial.process_of(min(trial.homes))
     before = _peak_mib(process)
     payload = bytes(FRAME_MIB << 20)
@@ -164,7 +164,7 @@ def large_frames(trial: AgentsOnTrial) -> LyingAttempt:
         codes |= set(threads.map(send, range(8)))
     frames = (_peak_mib(process) - before) / FRAME_MIB
     what = f"eight frames of {FRAME_MIB} MiB at once"
-    return LyingAttempt(what, max(math.ceil(frames) - 3, 0), frozenset(codes))
+    return LyingAttempt(what, max(math.ceil(frames) - COPIES, 0), frozenset(codes))
 
 
 def _peak_mib(process: int) -> float:

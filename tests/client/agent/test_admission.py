@@ -1,7 +1,9 @@
 """What a hospital refuses before any patient is read, and that only codes leave."""
 
+import gc
 import json
 import logging
+import sys
 
 import pytest
 from tiny_consortium import InMemory, tiny_datasets, tiny_policy, tiny_study
@@ -293,3 +295,24 @@ def test_patients_never_change_sides(tmp_path):
     assert agent.handshake(handshake(first)).accepted
     assert agent.handshake(handshake(second, run_id="run-2")).refusal_code == ErrorCode.POLICY
     assert agent.handshake(handshake(same, run_id="run-3")).accepted
+
+
+def refuse(agent, payload):
+    try:
+        answer(agent, "train", "{}", payload)
+    except AgentRefusalError as refusal:
+        return refusal.code
+
+
+def test_a_refused_requests_bytes_do_not_stay_in_memory(tmp_path):
+    """They would stay until the next collection of circles: eight large ones fill the memory."""
+    study = tiny_study()
+    agent = SiteAgent(tiny_policy(study, "site-a", tmp_path), Unread())
+    payload = bytes(1000)
+    gc.disable()
+    try:
+        before = sys.getrefcount(payload)
+        assert refuse(agent, payload) == ErrorCode.PAYLOAD
+        assert sys.getrefcount(payload) == before
+    finally:
+        gc.enable()
