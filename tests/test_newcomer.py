@@ -137,7 +137,7 @@ def check_what_is_left(folder: Path) -> None:
         calls = lines(folder / site / "private" / "audit.jsonl")
         trained = {line["round"] for line in calls if line["facts"].get("method") == "train"}
         assert trained == {1, 2, 3, 4, 5, 6}
-        assert report["privacy"]["epsilon_spent"][site] == pytest.approx(6.0, rel=1e-3)
+        assert 5.98 < report["privacy"]["epsilon_spent"][site] <= 6.0  # rounded up, and never above
     assert (folder / "metrics.csv").read_text().startswith("round,metric,value")
 
 
