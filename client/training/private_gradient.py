@@ -98,7 +98,8 @@ def together(
 ) -> Iterator[Gradients]:
     """Yield the gradients of some patients at a time, the fastest way; for mode none alone."""
     if model.uniform_shape:
-        chunks = uniform_chunks(model.prepare, dataset, study, device, _uniform_size(model))
+        prepare = PatientObjective(model, study).prepare
+        chunks = uniform_chunks(prepare, dataset, study, device, _uniform_size(model))
         return _many_at_once(model, study, iter(chunks))
     if device.type == "cuda":
         return in_padded_chunks(model, dataset, study, device, PADDED_CHUNK)

@@ -84,6 +84,10 @@ def thinned(points: Sequence[tuple[int, float]]) -> list[tuple[int, float]]:
     return selection if not selection or selection[-1] == points[-1] else [*selection, points[-1]]
 
 
+SMALLEST = 1e-300
+"""Shortest axis; below, floating point has no round numbers."""
+
+
 def axis(values: Sequence[float], floor: float | None) -> tuple[float, float, float]:
     """Return (lower end, upper end, step) of an axis whose ticks are round numbers.
 
@@ -93,7 +97,7 @@ def axis(values: Sequence[float], floor: float | None) -> tuple[float, float, fl
     """
     low = min(values) if floor is None else min(floor, *values)
     high = max(values)
-    span = (high - low) or abs(high) or 1.0
+    span = max((high - low) or abs(high) or 1.0, SMALLEST)
     rough = span / (TICKS - 1)
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(m * power for m in (1, 2, 5, 10) if m * power >= rough * (1 - 1e-9))
