@@ -76,7 +76,8 @@ def _study(path: Path) -> Study | None:
 
 def _history(folder: Path, problems: list[Problem]) -> tuple[RoundRecord, ...]:
     """Return the history that the newest readable round holds; its arrays are not read."""
-    for path in _rounds(folder):
+    listed = _rounds(folder)
+    for path in listed:
         try:
             record = json.loads(path.read_text(encoding="utf-8"))
             digest = record.pop("sha256")
@@ -91,6 +92,8 @@ def _history(folder: Path, problems: list[Problem]) -> tuple[RoundRecord, ...]:
                 "Stop the run and move this round's two files away: it continues a round earlier."
             )
             problems.append(Problem("warns", what, cure, where=path.name))
+    if listed and _rounds(folder) != listed:  # all of them were replaced meanwhile
+        return _history(folder, problems)
     return ()
 
 

@@ -301,6 +301,19 @@ def test_pages_read_while_the_server_writes_show_no_problem(run):
     assert len(set(rounds)) > 3
 
 
+def test_rounds_that_are_all_replaced_while_the_page_reads_are_listed_again(run, monkeypatch):
+    run.enrol()
+    run.commit()
+    honest, calls = run_files._rounds, []
+
+    def outdated(folder):
+        calls.append(folder)
+        return [folder / "round_000000.json"] if len(calls) == 1 else honest(folder)
+
+    monkeypatch.setattr(run_files, "_rounds", outdated)
+    assert seen(run).files.history
+
+
 def test_the_announcement_is_urgent_for_phases_and_problems_alone(run):
     run.enrol()
     run.commit()
