@@ -15,6 +15,7 @@ from tiny_consortium import tiny_study
 from common.error_guide import GUIDES
 from common.errors import ErrorCode
 from common.storage.file_lock import held_alone, is_held
+from server.page import run_files
 from server.page.run_files import read_run_files
 from server.page.run_view import run_page, view_run
 from server.page.site_rows import evaluation_promised
