@@ -14,8 +14,8 @@ below V; each of the k + 1 roundings moves y by at most sqrt(d) / 2. Of |S + G|^
 probability below e^(-x^2 / 2) / 2; |G| exceeds its mean, at most sqrt(V d), by x sqrt(V) with
 probability below e^(-x^2 / 2), being 1-Lipschitz in a Gaussian vector (Borell, 1975).
 
-A longer sum holds a lie. One that passes can still hold a lie as long as B: whoever sums over
-one hospital that lies is steered by it, within that bound.
+A longer sum holds a lie. One that passes can still hold one: a lie as long as
+sqrt(bound^2 - |noise|^2), which is B where the noise is short and several times B where it is long.
 """
 
 import math

@@ -26,8 +26,8 @@ def sign_card(key: Ed25519PrivateKey, sha256: str, **facts: object) -> SignedCar
         sha256: Digest of the file.
         facts: `public`, `trainings` and `doubts` of the card.
     """
-    made = datetime.now(UTC).isoformat(timespec="seconds")
-    card = WeightsCard.model_validate({"sha256": sha256, "made": made, **facts})
+    date = datetime.now(UTC).isoformat(timespec="seconds")
+    card = WeightsCard.model_validate({"sha256": sha256, "made": date, **facts})
     signature = sign(key, PURPOSE, card.model_dump(mode="json"))
     return SignedCard(card=card, maker=public_half(key), signature=signature)
 
@@ -84,7 +84,10 @@ def parts_digest(files: Iterable[Path]) -> str:
                     digest.update(block)
         except OSError as error:
             raise ConfigError(
-                "the weights file cannot be read", where=str(file), why=type(error).__name__
+                "the weights file cannot be read",
+                where=str(file),
+                why=type(error).__name__,
+                cure="check the path in the study, and that you may read the file",
             ) from None
     return digest.hexdigest()
 

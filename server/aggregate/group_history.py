@@ -34,7 +34,7 @@ LEAST = 0.1
 BLAMELESS = 0.2
 """Share of the farthest hospital's distance below which another is not named: a lie that changes
 from round to round rubs off on those that were often in one group with it."""
-KEPT = 0.97
+DECAY = 0.97
 """Weight of a round against the next one: about 30 rounds count."""
 
 STEERING = "steering"
@@ -68,8 +68,8 @@ def remembered(
     """
     names = [entry.site_id for entry in study.sites]
     sums = [sketch(c.arrays, shapes) for c in contributions]
-    pairs = KEPT * np.asarray(memory.get(PAIRS, np.zeros((len(names), len(names)))))
-    totals = KEPT * np.asarray(memory.get(SUMS, np.zeros((len(names), len(sums[0])))))
+    pairs = DECAY * np.asarray(memory.get(PAIRS, np.zeros((len(names), len(names)))))
+    totals = DECAY * np.asarray(memory.get(SUMS, np.zeros((len(names), len(sums[0])))))
     for contribution, total in zip(contributions, sums, strict=True):
         present = np.array([name in contribution.members for name in names], dtype=np.float64)
         pairs = pairs + np.outer(present, present)
@@ -86,13 +86,13 @@ def steering_sites(facts: Mapping[str, JsonValue]) -> set[str]:
 def suspects(study: Study, memory: Arrays, shapes: Mapping[str, tuple[int, ...]]) -> list[str]:
     """Return the hospitals that pull their sums away from the others; none before it is sure."""
     names = np.array([entry.site_id for entry in study.sites])
-    seen = np.diagonal(memory[PAIRS]) > 1
-    pairs, sums = memory[PAIRS][np.ix_(seen, seen)], memory[SUMS][seen]
+    present_twice = np.diagonal(memory[PAIRS]) > 1
+    pairs, sums = memory[PAIRS][np.ix_(present_twice, present_twice)], memory[SUMS][present_twice]
     if len(pairs) < 3 or np.linalg.eigvalsh(pairs)[0] < _FEWEST_TIMES:
         return []
     encoding = encoding_of(study, shapes)
     largest = -(-len(names) // study.privacy.groups)
-    patients = np.array([study.nominal_by_site[name] for name in names[seen]])
+    patients = np.array([study.nominal_by_site[name] for name in names[present_twice]])
     inverse, width = np.linalg.inv(pairs), sums.shape[1]
     each = inverse @ sums / patients[:, None]
     # Rounds weigh at most 1, so the inverse bounds the variance of weighted least squares.
@@ -104,4 +104,4 @@ def suspects(study: Study, memory: Arrays, shapes: Mapping[str, tuple[int, ...]]
     noise = sd**2 * (width + _TAIL * sqrt(2 * width) + _TAIL**2)
     far = squared > usual**2 + 2 * usual * sd * _TAIL + noise
     far &= squared > BLAMELESS**2 * squared.max()
-    return [str(name) for name in sorted(names[seen][far])]
+    return [str(name) for name in sorted(names[present_twice][far])]

@@ -88,10 +88,10 @@ def _of_groups(
     shapes = {name: array.shape for name, array in parameters.items()}
     history = remembered(study, sums, memory, shapes)
     named = suspects(study, history, shapes)
-    kept = [total for total in sums if not set(total.members) & set(named)] or sums
-    rule, updates = study.training.aggregation, _per_patient(study, kept)
+    remaining = [total for total in sums if not set(total.members) & set(named)] or sums
+    rule, updates = study.training.aggregation, _per_patient(study, remaining)
     updates = shortened(updates, rule.norm_factor)
-    centre = robust_mean(updates, _sizes(study, kept), rule, part_of(memory, CENTRE))
+    centre = robust_mean(updates, _sizes(study, remaining), rule, part_of(memory, CENTRE))
     direction = _descent(study, parameters, centre, sums)
     facts: dict[str, JsonValue] = {STEERING: list(named)} if named else {}
     return Aggregated(direction, history | prefixed(CENTRE, centre), facts)
